@@ -1,0 +1,60 @@
+"""Every error raised on purpose, written for the person who typed the command.
+
+A message says what was found, what was expected and what to do. Only `cli.py` prints these and exits with code 2;
+our own broken assumptions stay `assert`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CustomizeError(Exception):
+    """A fault the user can mend; `str(error)` is the whole message."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of several: where it is, what was found there, and its cure."""
+
+    place: str
+    found: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.found}; {self.cure}"
+
+
+class FaultsError(CustomizeError):
+    """All faults of one input at once, so that one correction round is enough."""
+
+    def __init__(self, title: str, faults: Sequence[Fault]) -> None:
+        assert faults, "a FaultsError without faults"
+        self.title, self.faults = title, tuple(faults)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([f"{title}: {count}", *(f"  {fault}" for fault in self.faults)]))
+
+
+class RecipeError(FaultsError):
+    """The recipe or an override of it cannot be used."""
+
+
+class PairsError(FaultsError):
+    """The training pairs cannot be used."""
+
+
+class BaseModelError(CustomizeError):
+    """The base model is missing, unreadable or of a kind that cannot be trained."""
+
+
+class AdapterFileError(CustomizeError):
+    """The adapter file is missing, foreign, damaged or made for another base."""
+
+
+class OutputExistsError(CustomizeError):
+    """Writing would replace a result that is already there."""
+
+
+class TrainingError(CustomizeError):
+    """Training cannot go on: non-finite loss, an adapter that does not move, out of memory."""
