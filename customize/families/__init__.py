@@ -1,0 +1,142 @@
+"""What every base model family offers to the rest, and the one place that chooses between families.
+
+Three doors open a base resolved by `bases.resolve_base`: the `Encoder` (pixels and text to latents, freed before
+training), the `Family` (the denoiser and all that training knows of it) and diffusers' own pipeline for editing.
+A condition's shape and meaning is known in the family's file only; elsewhere conditions are stacked, moved and passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, assert_never
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from customize.adapters.concept_tokens import Word
+    from customize.families.bases import Base
+    from customize.objective import Objective
+    from customize.shapes import Conditions, Encoded, Example
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """How often training hides a condition; the shares exclude one another and sum to at most 1."""
+
+    text: float = 0.05
+    both: float = 0.05
+    image: float = 0.05
+
+
+class Encoder(Protocol):
+    """Turn examples into what the denoiser reads; used by caching alone, then freed."""
+
+    def encode(self, example: Example, *, as_tokens: bool) -> Encoded:
+        """Encode both pictures and the instruction; CPU float32 tensors without a batch axis."""
+        ...
+
+    def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
+        """Encode an instruction alone ("" for none): it replaces the same keys of an example's conditions.
+
+        With `as_tokens` the result is token ids, for runs that learn words or the text encoder itself.
+        """
+        ...
+
+
+class Family(Protocol):
+    """All that training knows of a base: a frozen dataclass, so `replace(family, denoiser=prepared)` works.
+
+    Replace `text_encoder` likewise when it learns (words or low-rank text encoder) under several processes.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The frozen network that adapters attach to."""
+        ...
+
+    @property
+    def objective(self) -> Objective:
+        """Noise levels, corruption and target of this base."""
+        ...
+
+    @property
+    def kv_pattern(self) -> str:
+        """A regular expression that the names of the text-reading key and value layers match in full."""
+        ...
+
+    @property
+    def text_encoder(self) -> nn.Module | None:
+        """The frozen text encoder, present when it was opened with `learns_text`."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any | None:
+        """The text encoder's tokenizer, present with it."""
+        ...
+
+    def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
+        """Predict the objective's target as (B, C, h, w) float32; run it under autocast for mixed precision."""
+        ...
+
+    def drop(
+        self,
+        conditions: Conditions,
+        empty_text: Mapping[str, Tensor],
+        uniform_B: Tensor,
+        dropout: Dropout,
+    ) -> Conditions:
+        """Hide text, source or both where `uniform_B` (in [0, 1)) falls in their share.
+
+        `empty_text` is the encoder's `text("")`, without a batch axis, on the conditions' device.
+        """
+        ...
+
+
+def open_family(
+    base: Base,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    learns_text: bool = False,
+) -> Family:
+    """Load the frozen denoiser, and the text encoder when words or the encoder itself are to learn.
+
+    `dtype` None takes what the base's precision means on `device`. Raises BaseModelError.
+    """
+    match base.family:
+        case "instruct_pix2pix":
+            from customize.families import instruct_pix2pix
+
+            return instruct_pix2pix.open_family(base, device, dtype, learns_text)
+        case _:
+            assert_never(base.family)
+
+
+def open_encoder(
+    base: Base, *, device: torch.device | str = "cpu", words: Sequence[Word] = ()
+) -> Encoder:
+    """Load VAE and text encoder in float32, with the concepts' words known to the tokenizer."""
+    match base.family:
+        case "instruct_pix2pix":
+            from customize.families import instruct_pix2pix
+
+            return instruct_pix2pix.open_encoder(base, device, words)
+        case _:
+            assert_never(base.family)
+
+
+def open_pipeline(
+    base: Base, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> Any:
+    """Load diffusers' own editing pipeline of this base."""
+    match base.family:
+        case "instruct_pix2pix":
+            from customize.families import instruct_pix2pix
+
+            return instruct_pix2pix.open_pipeline(base, device, dtype)
+        case _:
+            assert_never(base.family)
