@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from customize.adapters.concept_tokens import Word
+    from customize.families.words import Word
     from customize.families import Family
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from customize.adapters.concept_tokens import Word
+    from customize.families.words import Word
     from customize.families.bases import Base
     from customize.objective import Objective
     from customize.shapes import Conditions, Encoded, Example

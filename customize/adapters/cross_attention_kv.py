@@ -1,0 +1,76 @@
+"""Teach the layers that turn text into keys and values, in full (Custom Diffusion, arXiv 2212.04488, sec. 3.2).
+
+What is learned is the change of each weight, kept beside it: y = W x + b + D x. The base's W stays bit-equal, the
+change is float32 under any base precision (quantized ones too), and leaving D out is the base exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from customize.errors import BaseModelError
+
+
+class KeyValueDeltas:
+    """The denoiser's share of a K/V adapter: a `delta` parameter in every matching layer, added by a forward hook.
+
+    Hooks keep modules, their names and diffusers' attention processors as they are.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        self._layers, self._enabled = dict(layers), True
+        for layer in self._layers.values():
+            layer.register_parameter("delta", nn.Parameter(_zeros(layer)))
+            layer.register_forward_hook(self._add)
+
+    def _add(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not self._enabled:
+            return output
+        change = F.linear(inputs[0].to(layer.delta.dtype), layer.delta)
+        return output + change.to(output.dtype)
+
+    def tensors(self) -> Mapping[str, nn.Parameter]:
+        """Return each layer's weight change (N, K)."""
+        return {f"denoiser.{name}.delta": _delta(layer) for name, layer in self._layers.items()}
+
+    def movement(self) -> float:
+        """Return the Frobenius norm of all changes."""
+        return sum(float(d.detach().square().sum()) for d in self.tensors().values()) ** 0.5
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Leave the changes out while inside."""
+        self._enabled = False
+        try:
+            yield
+        finally:
+            self._enabled = True
+
+
+def attach(denoiser: nn.Module, kv_pattern: str) -> KeyValueDeltas:
+    """Add zero changes to every layer of `denoiser` that `kv_pattern` matches; raises BaseModelError for none."""
+    layers = {n: m for n, m in denoiser.named_modules() if re.fullmatch(kv_pattern, n)}
+    if not layers:
+        raise BaseModelError(
+            "adapter.method cross_attention_kv: this base has no key and value layers that read text; expected "
+            "cross-attention; use method low_rank"
+        )
+    return KeyValueDeltas(layers)
+
+
+def _zeros(layer: Any) -> Tensor:
+    """Start at no change; sizes come from the layer, since a quantized weight's shape is packed."""
+    return torch.zeros(layer.out_features, layer.in_features, device=layer.weight.device)
+
+
+def _delta(layer: nn.Module) -> nn.Parameter:
+    delta = layer.delta
+    assert isinstance(delta, nn.Parameter)
+    return delta

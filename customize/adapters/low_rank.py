@@ -1,0 +1,125 @@
+"""Teach groups of layers by low-rank factors: peft's LoRA and DoRA, injected into denoiser and text encoder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from customize.errors import BaseModelError
+from customize.families.quiet import hush
+
+if TYPE_CHECKING:
+    from customize.adapters import LowRank
+
+_ATTENTION = r".*\.{name}\.(to_q|to_k|to_v|to_out\.0)"
+GROUPS: Mapping[str, Callable[[str, nn.Module], bool]] = {
+    "attention": lambda name, _: _matches(_ATTENTION.format(name=r"attn\d"), name),
+    "cross_attention": lambda name, _: _matches(_ATTENTION.format(name="attn2"), name),
+    # Every convolution between conv_in and conv_out, and the projections around attention, linear in some bases.
+    "convolutions": lambda name, module: (
+        (isinstance(module, nn.Conv2d) and "." in name) or _matches(r".*\.proj_(in|out)", name)
+    ),
+    "feed_forward": lambda name, _: _matches(r".*\.ff\.net\.(0\.proj|2)", name),
+}
+_TEXT_ATTENTION = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
+_FACTORS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
+
+
+class LowRankFactors:
+    """One component's share of a low-rank adapter: the factors of every layer that peft wrapped."""
+
+    def __init__(self, component: str, model: nn.Module) -> None:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        self._component = component
+        self._layers = {n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+        for parameter in self.tensors().values():
+            parameter.data = parameter.data.float()  # peft took the base's precision
+        self._start = {n: p.detach().clone() for n, p in self.tensors().items() if n.endswith("magnitude")}
+
+    def tensors(self) -> Mapping[str, nn.Parameter]:
+        """Return the factors A (r, in...), B (out, r...) and, for DoRA, the magnitudes."""
+        return {
+            f"{self._component}.{canonical(name)}.{ours}": getattr(layer, theirs)["default"].weight
+            for name, layer in self._layers.items()
+            for theirs, ours in _FACTORS.items()
+            if "default" in getattr(layer, theirs)
+        }
+
+    def movement(self) -> float:
+        """Return the norm of the B factors, which start at zero, and of the magnitudes' change."""
+        total = 0.0
+        for name, parameter in self.tensors().items():
+            if name in self._start:
+                total += float((parameter.detach() - self._start[name]).square().sum())
+            elif name.endswith("lora_B"):
+                total += float(parameter.detach().square().sum())
+        return total**0.5
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Run the wrapped layers alone while inside."""
+        for layer in self._layers.values():
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in self._layers.values():
+                layer.enable_adapters(True)
+
+
+def attach(
+    denoiser: nn.Module, text_encoder: nn.Module | None, method: LowRank, seed: int
+) -> list[LowRankFactors]:
+    """Inject factors into the target groups of `denoiser` and, with a rank for it, the text encoder's attention.
+
+    A starts random by `seed`, B at zero. Raises BaseModelError when the base has no layer of a target group.
+    """
+    names = set[str]()
+    for group in method.targets:
+        found = [n for n, m in denoiser.named_modules() if GROUPS[group](n, m)]
+        if not found:
+            raise BaseModelError(
+                f"adapter.targets: this base has no layer of the group {group!r}; expected one; leave the group out"
+            )
+        names.update(found)
+    parts = [_inject("denoiser", denoiser, names, method.rank, method, seed)]
+    if method.text_encoder_rank:
+        assert text_encoder is not None, "open the family with learns_text=True"
+        names = {n for n, _ in text_encoder.named_modules() if _matches(_TEXT_ATTENTION, n)}
+        rank = method.text_encoder_rank
+        parts.append(_inject("text_encoder", text_encoder, names, rank, method, seed + 1))
+    return parts
+
+
+def canonical(name: str) -> str:
+    """Drop the level that CLIP text models had before transformers 5 and some still have."""
+    return name.removeprefix("text_model.")
+
+
+def _inject(
+    component: str, model: Any, names: set[str], rank: int, method: LowRank, seed: int
+) -> LowRankFactors:
+    hush()
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=method.scale * rank,  # type: ignore[arg-type]  # peft divides it by r: any number does
+        use_dora=method.decompose,
+        target_modules=sorted(names),
+    )
+    # manual_seed reaches the model's GPU too; other GPUs are another process's.
+    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+    return LowRankFactors(component, model)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(pattern, name) is not None

@@ -1,0 +1,74 @@
+"""The weight files of a base: which ones count, whether they are sound, and one fingerprint over them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from customize.errors import BaseModelError
+
+_WHOLE = 64 * 2**20
+_BLOCK = 2**18
+_BLOCKS = 64
+
+
+def component_files(folder: Path, owner: str) -> tuple[list[Path], str | None]:
+    """List the safetensors files of one component and the variant they are (None or `fp16`).
+
+    Raises BaseModelError, in the name of `owner`, where there are none or one of them is damaged.
+    """
+    everything = sorted(folder.glob("*.safetensors"))
+    plain = [path for path in everything if _variant(path) is None and "non_ema" not in path.name]
+    files = plain or [path for path in everything if _variant(path) == "fp16"]
+    if not files:
+        pickles = sorted({*folder.glob("*.bin"), *folder.glob("*.ckpt"), *folder.glob("*.pt")})
+        found = f"only {pickles[0].name}, a pickle, which can run code" if pickles else "no weights"
+        raise BaseModelError(
+            f"{owner}: {folder} holds {found}; expected safetensors; take the model's safetensors version or convert it "
+            "with `save_pretrained(..., safe_serialization=True)`"
+        )
+    for path in files:
+        check_safetensors(path, owner)
+    return files, None if plain else "fp16"
+
+
+def check_safetensors(path: Path, owner: str) -> dict[str, tuple[int, ...]]:
+    """Return every tensor's shape by name; raises BaseModelError if the file is damaged or no safetensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BaseModelError(
+            f"{owner}: {path} cannot be read as safetensors ({error}); expected a whole file; download it again"
+        ) from None
+
+
+def fingerprint(files: Sequence[Path], root: Path) -> str:
+    """Hash the weight files into 64 hex digits, the same on every machine and under every folder name.
+
+    Files above 64 MiB count by size, header and 64 blocks spread evenly: a fraction of a second for gigabytes, and any
+    retrained or converted weights differ everywhere.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(root).as_posix()} {size}\n".encode())
+        with path.open("rb") as file:
+            if size <= _WHOLE:
+                digest.update(file.read())
+                continue
+            header = int.from_bytes(file.read(8), "little")
+            digest.update(file.read(header))
+            for index in range(_BLOCKS):
+                file.seek(8 + header + (size - 8 - header - _BLOCK) * index // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _variant(path: Path) -> str | None:
+    """Read `fp16` out of `model.fp16.safetensors` and `model.fp16-00001-of-00002.safetensors`."""
+    parts = path.name.removesuffix(".safetensors").split(".")
+    return parts[1].split("-")[0] if len(parts) > 1 else None

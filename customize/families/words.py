@@ -1,0 +1,66 @@
+"""The new words of concepts, as tokenizers and instructions see them.
+
+A word of several vectors is several tokens, `<w> <w>_1 <w>_2`: the names diffusers' textual inversion uses, so that its
+pipelines expand the word by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from customize.errors import BaseModelError
+
+
+@dataclass(frozen=True)
+class Word:
+    """One new word: its text like `<my-dog>`, the known words it starts from, and how many vectors it has."""
+
+    text: str
+    initializer: str | None = None
+    vectors: int = 1
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Name the word's tokens.
+
+        >>> Word("<my-dog>", vectors=3).tokens
+        ('<my-dog>', '<my-dog>_1', '<my-dog>_2')
+        """
+        return (self.text, *(f"{self.text}_{index}" for index in range(1, self.vectors)))
+
+
+def expand_words(instruction: str, words: Sequence[Word]) -> str:
+    """Write every token of the words an instruction names.
+
+    >>> expand_words("add <my-dog>", [Word("<my-dog>", vectors=2)])
+    'add <my-dog> <my-dog>_1'
+    """
+    for word in words:
+        tokens = " ".join(word.tokens)
+        instruction = re.sub(re.escape(word.text), lambda _, t=tokens: t, instruction, flags=re.I)
+    return instruction
+
+
+def add_words(tokenizer: Any, words: Sequence[Word]) -> int:
+    """Add the words' tokens to the tokenizer, in order, and return the first one's id; the others follow it.
+
+    Raises BaseModelError for a word that is there already: teaching it would change what the base knows.
+    """
+    first = len(tokenizer)
+    known = tokenizer.get_vocab()
+    for word in words:
+        taken = [token for token in word.tokens if token.lower() in known]
+        if taken:
+            raise BaseModelError(
+                f"word {word.text!r}: {taken[0]!r} is already in the base's vocabulary or named twice; expected a new word; "
+                "choose another, such as '<my-dog>'"
+            )
+        known |= dict.fromkeys(word.tokens, 0)
+    tokens = [token for word in words for token in word.tokens]
+    added = tokenizer.add_tokens(tokens)
+    assert added == len(tokens), (added, tokens)
+    assert tokenizer.convert_tokens_to_ids(tokens) == [*range(first, first + added)]
+    return first

@@ -1,0 +1,158 @@
+"""Every shared fake: real diffusers and transformers classes at toy width, made from a seed, CPU and offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from customize import families
+from customize.families.bases import Base, resolve_base
+from customize.families.quiet import hush, quiet_loading
+from customize.shapes import Example
+
+hush()
+
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+TEXT_LENGTH = 24
+TEXT_WIDTH = 16
+WORDS = ("make", "the", "dog", "red", "paint", "it", "add", "hat", "night", "blue")
+
+
+def toy_base(folder: Path, seed: int = 0) -> Path:
+    """Write a complete InstructPix2Pix base of 32-pixel pictures to `folder`; takes under a second."""
+    with quiet_loading():
+        toy_pipeline(seed).save_pretrained(folder)
+    vocabulary, merges = _vocabulary()
+    tokenizer = folder / "tokenizer"
+    # transformers 5 saves tokenizer.json alone; other front ends read these two.
+    (tokenizer / "vocab.json").write_text(json.dumps(vocabulary))
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
+    (tokenizer / "merges.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
+    """Build the toy base in memory; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 8),
+            layers_per_block=1,
+            norm_num_groups=4,
+            mid_block_add_attention=False,
+            sample_size=32,
+            scaling_factor=0.7,  # away from 1, so that a forgotten scale shows
+        )
+        unet = UNet2DConditionModel(
+            sample_size=16,
+            in_channels=8,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlock2D",) * 3,
+            up_block_types=("CrossAttnUpBlock2D",) * 3,
+            block_out_channels=(8, 8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            attention_head_dim=2,
+            cross_attention_dim=TEXT_WIDTH,
+        )
+        tokenizer = toy_tokenizer()
+        text_encoder = CLIPTextModel(_text_config(len(tokenizer), tokenizer.eos_token_id))
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def toy_tokenizer() -> CLIPTokenizer:
+    """Build a tokenizer that knows every byte and the few `WORDS`."""
+    vocabulary, merges = _vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH)
+
+
+def toy_resolved(folder: Path, seed: int = 0) -> Base:
+    """Write a toy base and resolve it as a user's folder."""
+    return resolve_base(str(toy_base(folder, seed)))
+
+
+def toy_family(folder: Path, seed: int = 0, *, learns_text: bool = True) -> families.Family:
+    """Write a toy base to `folder` and open it for training."""
+    return families.open_family(toy_resolved(folder, seed), learns_text=learns_text)
+
+
+def toy_example(seed: int = 0, instruction: str = "make the dog red", size: int = 32) -> Example:
+    """Draw a random source and target, (size, size) pixels."""
+    random = np.random.default_rng(seed)
+    source_HWC, target_HWC = random.integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    return Example(source_HWC=source_HWC, target_HWC=target_HWC, instruction=instruction)
+
+
+def _text_config(vocabulary_size: int, end_id: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=TEXT_LENGTH,
+        bos_token_id=end_id - 1,
+        eos_token_id=end_id,
+        pad_token_id=end_id,
+    )
+
+
+def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """List 256 bytes, 256 word-end bytes, the merges that spell `WORDS`, and the two markers."""
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            if pair not in merges:
+                merges.append(pair)
+            pieces = ["".join(pair), *pieces[2:]]
+    letters = list(_byte_letters().values())
+    entries = [*letters, *(f"{letter}</w>" for letter in letters)]
+    entries += ["".join(pair) for pair in merges]
+    entries += ["<|startoftext|>", "<|endoftext|>"]
+    return {entry: index for index, entry in enumerate(entries)}, merges
+
+
+def _byte_letters() -> dict[int, str]:
+    """Map each byte to the printable letter that stands for it in byte-level BPE (the GPT-2 table)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    shifted = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + index) for index, byte in enumerate(shifted)
+    }
