@@ -1,0 +1,95 @@
+"""Fit the embedded base: `customize fit-base recipes/base/embedded.yaml`, from nothing or from what
+ships.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as multiprocessing
+from transformers import CLIPTokenizer
+
+from customize.embedded.fit_autoencoder import fit_autoencoder
+from customize.embedded.fit_clip import fit_clip
+from customize.embedded.fit_editor import fit_editor
+from customize.embedded.fit_loop import Budget
+from customize.embedded.fit_recipe import FitRecipe, Stage, load_fit_recipe
+from customize.embedded.fit_state import VECTORS, Worker
+from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
+from customize.embedded.tokenizer import write_tokenizer
+from customize.errors import OutputExistsError
+
+log = logging.getLogger(__name__)
+
+
+def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
+    """Fit every stage and write the finished base; return its folder.
+
+    `start_from` is the folder of a base to go on from: its tokenizer and its latents are kept, so
+    of the autoencoder
+    only the decoder learns. A stopped run goes on from `output/state`.
+
+    Raises:
+        RecipeError: the recipe is faulty. OutputExistsError: the finished folder is already there.
+    """
+    recipe = load_fit_recipe(recipe_path)
+    model = recipe.output / "model"
+    if model.exists():
+        raise OutputExistsError(
+            f"{model} holds a finished base; choose another output, or move it away to fit again"
+        )
+    state = recipe.output / "state"
+    state.mkdir(parents=True, exist_ok=True)
+    if start_from is None:
+        write_tokenizer(state / "tokenizer", recipe.seed)
+    worker = Worker(device="cuda" if torch.cuda.is_available() else "cpu")
+    if worker.device == "cpu" and recipe.workers > 1:
+        _fit_in_processes(recipe, state, start_from)
+    else:
+        _fit(recipe, state, start_from, worker)
+    return model
+
+
+def _fit_in_processes(recipe: FitRecipe, state: Path, start_from: Path | None) -> None:
+    """Run `workers` single-threaded processes over weights in shared memory."""
+    parts = _parts(state, start_from)
+    size = max(sum(p.numel() for p in module.parameters()) for module in parts.modules())
+    pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
+    barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
+    worker = Worker(count=recipe.workers, pool=pool, barrier=barrier)
+    multiprocessing.spawn(_process, (recipe, state, start_from, worker), recipe.workers)
+
+
+def _process(
+    rank: int, recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker
+) -> None:
+    torch.set_num_threads(1)
+    _fit(recipe, state, start_from, replace(worker, rank=rank))
+
+
+def _parts(state: Path, start_from: Path | None) -> Parts:
+    if start_from is not None:
+        return read_parts(start_from)
+    return new_parts(CLIPTokenizer.from_pretrained(state / "tokenizer"))
+
+
+def _fit(recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker) -> None:
+    """Fit one stage after the other; the first worker writes the finished folder."""
+    torch.manual_seed(recipe.seed)
+    parts = _parts(state, start_from).to(worker.device)
+    seed, going_on = recipe.seed, start_from is not None
+    if recipe.autoencoder.samples:
+        fit_autoencoder(parts.vae, _budget(recipe.autoencoder), seed, state, worker, going_on)
+    if recipe.clip.samples:
+        fit_clip(parts.clip, parts.tokenizer, _budget(recipe.clip), seed, state, worker)
+    if recipe.editor.samples:
+        fit_editor(parts, _budget(recipe.editor), recipe.pool, seed, state, worker, going_on)
+    if worker.rank == 0:
+        write_folder(parts, recipe.output / "model")
+
+
+def _budget(stage: Stage) -> Budget:
+    return Budget(stage.samples, stage.batch, stage.learning_rate, stage.cooldown)

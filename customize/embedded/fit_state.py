@@ -1,0 +1,152 @@
+"""Weights, moments and averages of a stage as flat vectors that worker processes share.
+
+Two single-threaded processes use two cores better than one process with two threads. They share one
+vector of weights
+in memory: each adds its gradient in its own row, and each takes the AdamW step (Loshchilov and
+Hutter 2019) for its own
+slice of the vector, so that nothing is ever copied between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from customize.errors import CustomizeError
+
+BETAS = (0.9, 0.99)
+WEIGHT_DECAY = 0.01
+VECTORS = ("weights", "ema", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of `count` equal processes that share every batch; 0 is the one that saves and prints.
+
+    `pool` is memory all of them see, 4 + `count` rows as long as the largest stage; None for a lone
+    worker.
+    """
+
+    rank: int = 0
+    count: int = 1
+    device: str = "cpu"
+    pool: Tensor | None = None
+    barrier: Barrier | None = None
+
+    def wait(self) -> None:
+        """Wait until every worker is here."""
+        if self.barrier is not None:
+            self.barrier.wait()
+
+
+class FlatState:
+    """A module whose trainable weights are views into one vector, with AdamW moments and an EMA
+    beside it.
+    """
+
+    def __init__(self, module: nn.Module, worker: Worker) -> None:
+        """Move the module's trainable weights into the vectors, where it learns from now on."""
+        self.worker, self.step = worker, 0
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        self.layout = hashlib.sha256(str([(n, tuple(p.shape)) for n, p in named]).encode())
+        size = sum(parameter.numel() for _, parameter in named)
+        rows = worker.pool
+        if rows is None:
+            rows = torch.zeros(len(VECTORS) + 1, size, device=worker.device)
+        self.vectors = dict(zip(VECTORS, rows[:, :size], strict=False))
+        self.gradients = rows[len(VECTORS) :, :size]
+        self._bind([parameter for _, parameter in named])
+        share = -(-size // worker.count)
+        self.slice = slice(worker.rank * share, min(size, (worker.rank + 1) * share))
+        self.mine = nn.Parameter(self.vectors["weights"][self.slice])
+        self.optimizer = torch.optim.AdamW(
+            [self.mine], betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self._bind_optimizer()
+
+    def _bind(self, parameters: list[nn.Parameter]) -> None:
+        """Make every parameter and its gradient a view into the vectors; the first worker's weights
+        count.
+        """
+        start, first = 0, self.worker.rank == 0
+        self.worker.wait()
+        if first:
+            for vector in (*self.vectors.values(), *self.gradients):
+                vector.zero_()
+        for parameter in parameters:
+            window = slice(start, start + parameter.numel())
+            start = window.stop
+            weights = self.vectors["weights"][window].view_as(parameter)
+            if first:
+                weights.copy_(parameter.detach())
+            parameter.data = weights
+            parameter.grad = self.gradients[self.worker.rank, window].view_as(parameter)
+        if first:
+            self.vectors["ema"].copy_(self.vectors["weights"])
+        self.worker.wait()
+
+    def _bind_optimizer(self) -> None:
+        self.optimizer.state[self.mine] = {
+            "step": torch.tensor(float(self.step), device=self.worker.device),
+            "exp_avg": self.vectors["exp_avg"][self.slice],
+            "exp_avg_sq": self.vectors["exp_avg_sq"][self.slice],
+        }
+
+    def update(self, rate: float, clip_norm: float, ema: float) -> None:
+        """Average the workers' gradients, clip them to `clip_norm`, step this worker's slice."""
+        self.worker.wait()
+        gradient = self.gradients.mean(dim=0)
+        gradient *= (clip_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
+        self.worker.wait()
+        self.gradients[self.worker.rank].zero_()
+        self.mine.grad = gradient[self.slice]
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.step += 1
+        decay = min(ema, (1 + self.step) / (10 + self.step))
+        self.vectors["ema"][self.slice].lerp_(self.mine.detach(), 1 - decay)
+        self.worker.wait()
+
+    def use_ema(self) -> None:
+        """Put the averaged weights in place, in memory of the module's own."""
+        self.worker.wait()
+        if self.worker.rank == 0:
+            self.vectors["weights"].copy_(self.vectors["ema"])
+        self.worker.wait()
+
+    def save(self, path: Path) -> None:
+        """Write everything to one safetensors file, renamed into place."""
+        temporary = path.with_suffix(".tmp")
+        vectors = {name: vector.cpu().clone() for name, vector in self.vectors.items()}
+        facts = {"step": str(self.step), "layout": self.layout.hexdigest()}
+        save_file(vectors, temporary, metadata=facts)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote.
+
+        Raises:
+            CustomizeError: the file was written for a model of another shape.
+        """
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            if facts["layout"] != self.layout.hexdigest():
+                raise CustomizeError(
+                    f"{path} holds the state of a model of another shape; "
+                    "choose another output folder or delete it"
+                )
+            self.worker.wait()
+            if self.worker.rank == 0:
+                for name in VECTORS:
+                    self.vectors[name].copy_(file.get_tensor(name))
+        self.step = int(facts["step"])
+        self._bind_optimizer()
+        self.worker.wait()
