@@ -147,7 +147,7 @@ def main() -> None:
     chosen = {name: getattr(arguments, name) for name in settings}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-        arguments.base, torch_dtype=torch.float32
+        arguments.base, dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
     edits = held_out_edits(arguments.edits)

@@ -74,7 +74,7 @@ def edit_all(pipeline: Any, edits: Sequence[DrawnEdit], **settings: Any) -> np.n
     outputs = []
     for start in range(0, len(edits), AT_ONCE):
         batch = edits[start : start + AT_ONCE]
-        images = np.stack([edit.source_HWC for edit in batch]).astype(np.float32) / 127.5 - 1
+        images = np.stack([edit.source_HWC for edit in batch]).astype(np.float32) / 255
         seeds = range(start, start + len(batch))
         result = pipeline(
             prompt=[edit.instruction for edit in batch],

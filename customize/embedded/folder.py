@@ -67,8 +67,8 @@ def read_parts(folder: Path) -> Parts:
     """Open a finished base in float32, to train it further."""
     dtype = torch.float32
     return Parts(
-        AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype),
-        UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype),
+        AutoencoderKL.from_pretrained(folder / "vae", dtype=dtype),
+        UNet2DConditionModel.from_pretrained(folder / "unet", dtype=dtype),
         CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype),
         CLIPModel.from_pretrained(folder / "clip", dtype=dtype),
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),

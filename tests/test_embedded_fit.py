@@ -1,0 +1,178 @@
+"""Fitting the base: shared weights, resuming, the latents' statistics and the finished folder."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from torch import nn
+
+from customize.embedded.fit import fit_base
+from customize.embedded.fit_autoencoder import fold_statistics, pictures, to_unit
+from customize.embedded.fit_loop import Budget, fit_stage
+from customize.embedded.fit_recipe import load_fit_recipe
+from customize.embedded.fit_state import FlatState, Worker
+from customize.embedded.latents import weights_of
+from customize.embedded.models import SCALING_FACTOR, new_autoencoder
+from customize.errors import CustomizeError, OutputExistsError, RecipeError
+
+BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+
+
+def loss_for(net: nn.Module, rank: int = 0, stop_at: int | None = None):
+    def loss_of(step: int, count: int) -> torch.Tensor:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        generator = torch.Generator().manual_seed(100 * step + rank)
+        inputs = torch.randn(count, 3, generator=generator)
+        return (net(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+
+    return loss_of
+
+
+def test_an_interrupted_stage_ends_as_an_unbroken_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("customize.embedded.fit_loop.SAVE_SECONDS", -1.0)
+    whole, broken = small_net(), small_net()
+    fit_stage("s", whole, loss_for(whole), BUDGET, tmp_path / "a", made(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        fit_stage("s", broken, loss_for(broken, 0, 7), BUDGET, tmp_path, Worker())
+    again = small_net()
+    fit_stage("s", again, loss_for(again), BUDGET, tmp_path, Worker())
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(next(whole.parameters()), next(small_net().parameters()))
+
+
+def made(folder) -> Worker:
+    folder.mkdir()
+    return Worker()
+
+
+def test_a_step_is_adamw_on_the_clipped_gradient():
+    net, reference = small_net(), small_net()
+    state = FlatState(net, Worker())
+    optimizer = torch.optim.AdamW(reference.parameters(), 0.01, (0.9, 0.99), weight_decay=0.01)
+    for step in range(3):
+        loss_for(net)(step, 8).backward()
+        state.update(0.01, clip_norm=0.5, ema=0.9)
+        loss_for(reference)(step, 8).backward()
+        nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+    for one, other in zip(net.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_two_workers_step_as_one_with_both_batches():
+    pool, barrier = torch.zeros(6, 26), threading.Barrier(2)
+    nets = [small_net(), small_net()]
+
+    def work(rank: int) -> None:
+        state = FlatState(nets[rank], Worker(rank, 2, "cpu", pool, barrier))
+        for step in range(3):
+            loss_for(nets[rank], rank)(step, 8).backward()
+            state.update(0.01, clip_norm=1.0, ema=0.9)
+
+    other = threading.Thread(target=work, args=(1,))
+    other.start()
+    work(0)
+    other.join()
+    alone = small_net()
+    state = FlatState(alone, Worker())
+    for step in range(3):
+        ((loss_for(alone, 0)(step, 8) + loss_for(alone, 1)(step, 8)) / 2).backward()
+        state.update(0.01, clip_norm=1.0, ema=0.9)
+    for one, two, single in zip(
+        nets[0].parameters(), nets[1].parameters(), alone.parameters(), strict=True
+    ):
+        assert torch.equal(one, two)
+        torch.testing.assert_close(one, single)
+
+
+def test_the_state_of_another_model_is_refused(tmp_path):
+    FlatState(small_net(), Worker()).save(tmp_path / "s.safetensors")
+    with pytest.raises(CustomizeError, match="another shape"):
+        FlatState(nn.Linear(2, 2), Worker()).load(tmp_path / "s.safetensors")
+
+
+def test_folding_changes_the_latents_statistics_and_no_picture():
+    torch.manual_seed(0)
+    vae = new_autoencoder().eval()
+    images = to_unit(pictures((5,), 8))
+    with torch.no_grad():
+        before = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        deviation = vae.encode(images).latent_dist.std
+        plain = vae.encode(images).latent_dist.mode()
+        fold_statistics(vae, images)
+        posterior = vae.encode(images).latent_dist
+        after = vae.decode(posterior.mode()).sample
+    scaled = posterior.mode() * SCALING_FACTOR
+    torch.testing.assert_close(scaled.std(dim=(0, 2, 3)), torch.ones(4), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+    gain = posterior.mode().std(dim=(0, 2, 3)) / plain.std(dim=(0, 2, 3))
+    torch.testing.assert_close(
+        posterior.std, deviation * gain[None, :, None, None], rtol=1e-2, atol=1e-3
+    )
+
+
+def test_changed_cells_weigh_as_much_as_the_rest():
+    source = np.zeros((1, 64, 64, 3), np.uint8)
+    target = source.copy()
+    target[0, :16, :32] = 200  # 32 of 256 latent cells
+    weights = weights_of(source, target)[0]
+    assert weights.mean() == pytest.approx(1)
+    assert weights[:4, :8].sum() == pytest.approx(weights.sum() * 6 * 32 / (6 * 32 + 224))
+    assert np.all(weights_of(source, source) == 1)
+
+
+RECIPE = """
+workers: 1
+output: {output}
+pool: 8
+autoencoder: {{samples: 4, batch: 4, learning_rate: 1e-3}}
+clip: {{samples: 8, batch: 8, learning_rate: 1e-3}}
+editor: {{samples: 8, batch: 4, learning_rate: 1e-3}}
+"""
+
+
+def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
+    recipe = tmp_path / "fit.yaml"
+    recipe.write_text(RECIPE.format(output=tmp_path / "run").replace("1e-3", "0.001"))
+    folder = fit_base(recipe)
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline(
+        prompt="make it night",
+        image=(to_unit(pictures((1,), 1)) + 1) / 2,
+        num_inference_steps=1,
+        output_type="np",
+    ).images
+    assert image.shape == (1, 64, 64, 3)
+    assert (folder / "tokenizer" / "vocab.json").exists()
+    assert (folder / "tokenizer" / "merges.txt").exists()
+    assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 32 * 2**20
+    with pytest.raises(OutputExistsError):
+        fit_base(recipe)
+    onwards = tmp_path / "onwards.yaml"
+    onwards.write_text(RECIPE.format(output=tmp_path / "run2").replace("1e-3", "0.001"))
+    further = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+        fit_base(onwards, start_from=folder), dtype=torch.float32
+    )
+    for name, weight in further.vae.encoder.state_dict().items():
+        assert torch.equal(weight, pipeline.vae.encoder.state_dict()[name]), name
+
+
+def test_a_faulty_fit_recipe_lists_every_fault(tmp_path):
+    recipe = tmp_path / "fit.yaml"
+    recipe.write_text("workers: 0\npol: 3\nclip: {samples: 1, batch: 1, learning_rate: 1}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_fit_recipe(recipe)
+    assert len(caught.value.faults) == 5
