@@ -1,7 +1,7 @@
 """Noise levels, corruption and target: what a denoiser is asked to predict.
 
-Levels are the base's own integer timesteps 0..T-1, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e with a_t the cumulated product of
-1 - beta (Ho et al. 2020, arXiv 2006.11239, eq. 4).
+Levels are the base's own integer timesteps 0..T-1, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) e with a_t
+the cumulated product of 1 - beta (Ho et al. 2020, arXiv 2006.11239, eq. 4).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Objective:
 
         Raises ValueError for a prediction type other than epsilon and v_prediction.
         """
-        from diffusers import DDPMScheduler
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
         prediction = config.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "v_prediction"):
@@ -58,7 +58,7 @@ class Objective:
         return signal_B111 * clean_BChw + noise_B111 * noise_BChw
 
     def target(self, clean_BChw: Tensor, noise_BChw: Tensor, level_B: Tensor) -> Tensor:
-        """Give what the denoiser should answer: the noise, or v (Salimans & Ho 2022, arXiv 2202.00512, app. D)."""
+        """Give what the denoiser should answer: the noise, or v (arXiv 2202.00512, appendix D)."""
         match self.prediction:
             case "epsilon":
                 return noise_BChw
@@ -69,7 +69,7 @@ class Objective:
                 assert_never(self.prediction)
 
     def min_snr_weight(self, level_B: Tensor, gamma: float) -> Tensor:
-        """Weigh each sample's squared error (B,) by min-SNR-gamma (Hang et al. 2023, arXiv 2303.09556, sec. 3.4).
+        """Weigh each sample's squared error, (B,), by min-SNR-gamma (arXiv 2303.09556, sec. 3.4).
 
         min(SNR, gamma) / SNR for noise and / (SNR + 1) for v; at SNR 0 these are 1 and 0.
         """

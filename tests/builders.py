@@ -1,20 +1,13 @@
-"""Every shared fake: real diffusers and transformers classes at toy width, made from a seed, CPU and offline."""
+"""Every shared fake: real classes of the libraries at toy width, from a seed, CPU and offline."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-
-from customize import families
-from customize.families.bases import Base, resolve_base
-from customize.families.quiet import hush, quiet_loading
-from customize.shapes import Example
-
-hush()
-
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -23,13 +16,20 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from customize import families
+from customize.adapters import Attached
+from customize.adapters.header import Header
+from customize.families.bases import Base, resolve_base
+from customize.families.quiet import quiet_loading
+from customize.shapes import Example
+
 TEXT_LENGTH = 24
 TEXT_WIDTH = 16
 WORDS = ("make", "the", "dog", "red", "paint", "it", "add", "hat", "night", "blue")
 
 
 def toy_base(folder: Path, seed: int = 0) -> Path:
-    """Write a complete InstructPix2Pix base of 32-pixel pictures to `folder`; takes under a second."""
+    """Write a complete InstructPix2Pix base of 32-pixel pictures to `folder`, in 0.2 s."""
     with quiet_loading():
         toy_pipeline(seed).save_pretrained(folder)
     vocabulary, merges = _vocabulary()
@@ -150,9 +150,28 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _byte_letters() -> dict[int, str]:
-    """Map each byte to the printable letter that stands for it in byte-level BPE (the GPT-2 table)."""
+    """Map each byte to the letter that stands for it in byte-level BPE (the GPT-2 table)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {
         byte: chr(256 + index) for index, byte in enumerate(shifted)
     }
+
+
+def shake(attached: Attached, seed: int = 0, size: float = 0.05) -> None:
+    """Move every learned tensor by noise of deviation `size`, as if training had."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in attached.tensors().values():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+
+
+def toy_header(**changes: Any) -> Header:
+    """Describe an adapter of the toy base."""
+    facts: dict[str, Any] = {
+        "family": "instruct_pix2pix",
+        "base_name": "toy",
+        "base_fingerprint": "0" * 64,
+        "method": "low_rank",
+    }
+    return Header(**(facts | changes))

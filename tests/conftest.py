@@ -9,4 +9,7 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import torch
 
+from customize.families.quiet import hush
+
+hush()
 torch.set_num_threads(1)

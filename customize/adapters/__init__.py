@@ -1,12 +1,14 @@
 """Put a small trainable adapter on a frozen family, and everything training does with it.
 
-`attach` changes the family's modules in place but never a base weight: each method adds tensors beside them that a
-context manager switches off exactly. What is learned leaves as named tensors, the content of the adapter file:
+`attach` changes the family's modules in place but never a base weight: each method adds tensors
+beside them that a context manager switches off exactly. What is learned leaves as named tensors,
+the content of the adapter file:
 
     denoiser.<module path>.delta                       full weight change of a key or value layer
     denoiser.<module path>.lora_A | lora_B | magnitude low-rank factors (and DoRA's row norms)
-    text_encoder.<module path>.lora_A | lora_B | ...   the same on the text encoder, without `text_model.`
-    words.text_encoder.<word>                          (vectors, D) embedding rows of a concept's word
+    text_encoder.<module path>.lora_A | lora_B | ...   the same on the text encoder, without
+    `text_model.` words.text_encoder.<word>                          (vectors, D) embedding rows of
+    a concept's word
 """
 
 from __future__ import annotations
@@ -19,21 +21,22 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from customize.families.words import Word
     from customize.families import Family
+    from customize.families.words import Word
 
 
 @dataclass(frozen=True)
 class CrossAttentionKV:
-    """Learn a full change of every text-reading key and value layer (Custom Diffusion, arXiv 2212.04488)."""
+    """Learn full changes of all text-reading key and value layers (arXiv 2212.04488)."""
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """Learn LoRA (arXiv 2106.09685) or, with `decompose`, DoRA (arXiv 2402.09353) on groups of layers.
+    """Learn LoRA (arXiv 2106.09685) or, with `decompose`, DoRA (arXiv 2402.09353).
 
-    `targets` among attention, cross_attention, convolutions, feed_forward. `text_encoder_rank` 0 leaves the text
-    encoder alone; above, its attention learns at that rank and the same alpha / rank.
+    `targets` among attention, cross_attention, convolutions, feed_forward. `text_encoder_rank` 0
+    leaves the text encoder alone; above, its attention learns at that rank and the same alpha /
+    rank.
     """
 
     rank: int = 8
@@ -55,7 +58,7 @@ class Part(Protocol):
     """One component's share of an adapter: its trainable tensors by file name, and a switch."""
 
     def tensors(self) -> Mapping[str, nn.Parameter]:
-        """Return the live trainable tensors under their names in the adapter file, in a stable order."""
+        """Return the live trainable tensors under their names in the file, in a stable order."""
         ...
 
     def movement(self) -> float:
@@ -71,8 +74,8 @@ class Part(Protocol):
 class Attached:
     """An adapter sitting on a family's modules: what learns, its switch and its state.
 
-    All trainable tensors are float32 whatever the base's precision, and keep their identity under wrapping,
-    compiling and `load`, so an optimizer made from them stays valid.
+    All trainable tensors are float32 whatever the base's precision, and keep their identity under
+    wrapping, compiling and `load`, so an optimizer made from them stays valid.
     """
 
     method: Method
@@ -82,7 +85,7 @@ class Attached:
 
     @property
     def learns_text(self) -> bool:
-        """Whether cached conditions must hold token ids because text is encoded anew at every step."""
+        """Whether cached conditions must hold token ids, text being encoded at every step."""
         return learns_text(self.method, self.words)
 
     def adapter_parameters(self) -> list[nn.Parameter]:
@@ -99,11 +102,11 @@ class Attached:
         return {name: p for part in parts for name, p in part.tensors().items()}
 
     def state(self) -> dict[str, Tensor]:
-        """Copy every trainable tensor to the CPU: the adapter file's content, and the checkpoint's."""
+        """Copy every trainable tensor to the CPU: the content of adapter file and checkpoint."""
         return {name: p.detach().cpu().clone() for name, p in self.tensors().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Copy `state` into the live tensors; names and shapes must be exactly those of `state()`."""
+        """Copy `state` into the live tensors; names and shapes must be those of `state()`."""
         import torch
 
         tensors = self.tensors()
@@ -142,18 +145,21 @@ def learns_text(method: Method, words: Sequence[Word]) -> bool:
     return bool(words) or (isinstance(method, LowRank) and method.text_encoder_rank > 0)
 
 
-def attach(family: Family, method: Method, words: Sequence[Word] = (), *, seed: int = 0) -> Attached:
+def attach(
+    family: Family, method: Method, words: Sequence[Word] = (), *, seed: int = 0
+) -> Attached:
     """Add `method`'s trainable tensors and the words' rows to the family's modules, in place.
 
-    The prediction is unchanged until something is learned, except for the new words' own start. Attach before
-    wrapping the denoiser. `seed` alone decides every random start. The family must have been opened with
-    `learns_text` when `learns_text(method, words)`. Raises BaseModelError when the base has no layer to teach.
+    The prediction is unchanged until something is learned, except for the new words' own start.
+    Attach before wrapping the denoiser. `seed` alone decides every random start. The family must
+    have been opened with `learns_text` when `learns_text(method, words)`. Raises BaseModelError
+    when the base has no layer to teach.
     """
     from customize.adapters import concept_tokens, cross_attention_kv, low_rank
 
     match method:
         case CrossAttentionKV():
-            parts: list[Part] = [cross_attention_kv.attach(family.denoiser, family.kv_pattern)]
+            parts: Sequence[Part] = [cross_attention_kv.attach(family.denoiser, family.kv_pattern)]
         case LowRank():
             parts = low_rank.attach(family.denoiser, family.text_encoder, method, seed)
         case _:

@@ -1,7 +1,8 @@
-"""Teach a frozen text encoder new words: rows beside its embedding table, the only ones with a gradient.
+"""Teach a frozen text encoder new words: rows beside its embedding table, which alone learn.
 
-The idea is textual inversion (Gal et al. 2022, arXiv 2208.01618); usual trainers resize the table and undo the
-optimizer's work on the old rows after each step, here the old rows are simply not trained.
+The idea is textual inversion (Gal et al. 2022, arXiv 2208.01618); usual trainers resize the table
+and undo the optimizer's work on the old rows after each step, here the old rows are simply not
+trained.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ _SPREAD = 0.1
 
 
 class WordEmbedding(nn.Embedding):
-    """An embedding table and, from id `first` on, float32 rows of its own; shares the base's weight tensor.
+    """The base's embedding table, sharing its tensor, and float32 rows of its own from id `first`.
 
-    Being an `nn.Embedding` itself it keeps the base's name in state dicts. While `enabled` is off, the new ids read as
-    the unknown word (the base's last row), so that the frozen table alone decides.
+    Being an `nn.Embedding` itself it keeps the base's name in state dicts. While `enabled` is off,
+    the new ids read as the unknown word (the base's last row), so that the frozen table alone
+    decides.
     """
 
     def __init__(self, base: nn.Embedding, words: Mapping[str, Tensor], first: int) -> None:
+        """Wrap `base`; `words` holds each word's starting rows (vectors, D)."""
         rows, width = base.weight.shape
         super().__init__(rows, width, _weight=base.weight, _freeze=True)
         self.words = nn.ParameterList(nn.Parameter(vectors_ND) for vectors_ND in words.values())
@@ -49,6 +52,7 @@ class WordRows:
     """The words' share of an adapter."""
 
     def __init__(self, embedding: WordEmbedding, words: Sequence[Word]) -> None:
+        """Remember where the rows start."""
         self._embedding, self._words = embedding, tuple(words)
         self._start = [rows.detach().clone() for rows in embedding.words]
 
@@ -75,7 +79,8 @@ class WordRows:
 def attach(text_encoder: nn.Module, tokenizer: Any, words: Sequence[Word], seed: int) -> WordRows:
     """Add the words to `tokenizer` and, as learnable rows, to `text_encoder`, in place.
 
-    Raises BaseModelError for a word that the base knows already, or an initializer that says nothing.
+    Raises BaseModelError for a word that the base knows already, or an initializer that says
+    nothing.
     """
     encoder: Any = text_encoder
     table = encoder.get_input_embeddings()
@@ -87,9 +92,10 @@ def attach(text_encoder: nn.Module, tokenizer: Any, words: Sequence[Word], seed:
 
 
 def _start(word: Word, table_VD: Tensor, tokenizer: Any, generator: torch.Generator) -> Tensor:
-    """Place a word at the mean of its initializer's rows, else at the mean of the table; (vectors, D) float32.
+    """Place a word at its initializer's mean row, else at the table's; (vectors, D) float32.
 
-    The second vector on start a little apart (a tenth of the table's deviation), or all would learn the same.
+    The second vector on start a little apart (a tenth of the table's deviation), or all would learn
+    the same.
     """
     known_VD = table_VD.detach().float()
     if word.initializer is None:
@@ -98,7 +104,8 @@ def _start(word: Word, table_VD: Tensor, tokenizer: Any, generator: torch.Genera
         ids = tokenizer(word.initializer, add_special_tokens=False).input_ids
         if not ids:
             raise BaseModelError(
-                f"word {word.text!r}: its initializer {word.initializer!r} is empty to this base; expected a known word; "
+                f"word {word.text!r}: its initializer {word.initializer!r} is empty to this base; "
+                "expected a known word; "
                 "name one, such as 'dog', or leave it out"
             )
         mean_D = known_VD[torch.tensor(ids, device=known_VD.device)].mean(0)

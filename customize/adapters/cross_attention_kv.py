@@ -1,7 +1,8 @@
-"""Teach the layers that turn text into keys and values, in full (Custom Diffusion, arXiv 2212.04488, sec. 3.2).
+"""Teach the layers that turn text into keys and values, in full (arXiv 2212.04488, sec. 3.2).
 
-What is learned is the change of each weight, kept beside it: y = W x + b + D x. The base's W stays bit-equal, the
-change is float32 under any base precision (quantized ones too), and leaving D out is the base exactly.
+What is learned is the change of each weight, kept beside it: y = W x + b + D x. The base's W stays
+bit-equal, the change is float32 under any base precision (quantized ones too), and leaving D out is
+the base exactly.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from customize.errors import BaseModelError
 
 
 class KeyValueDeltas:
-    """The denoiser's share of a K/V adapter: a `delta` parameter in every matching layer, added by a forward hook.
+    """The denoiser's share of a K/V adapter: a `delta` in every layer, added by a forward hook.
 
     Hooks keep modules, their names and diffusers' attention processors as they are.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+        """Add a zero change and a hook to each layer."""
         self._layers, self._enabled = dict(layers), True
         for layer in self._layers.values():
             layer.register_parameter("delta", nn.Parameter(_zeros(layer)))
@@ -55,11 +57,12 @@ class KeyValueDeltas:
 
 
 def attach(denoiser: nn.Module, kv_pattern: str) -> KeyValueDeltas:
-    """Add zero changes to every layer of `denoiser` that `kv_pattern` matches; raises BaseModelError for none."""
+    """Add zero changes to every layer `kv_pattern` matches; raises BaseModelError for none."""
     layers = {n: m for n, m in denoiser.named_modules() if re.fullmatch(kv_pattern, n)}
     if not layers:
         raise BaseModelError(
-            "adapter.method cross_attention_kv: this base has no key and value layers that read text; expected "
+            "adapter.method cross_attention_kv: this base has no key and value layers that read "
+            "text; expected "
             "cross-attention; use method low_rank"
         )
     return KeyValueDeltas(layers)

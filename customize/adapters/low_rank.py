@@ -1,4 +1,4 @@
-"""Teach groups of layers by low-rank factors: peft's LoRA and DoRA, injected into denoiser and text encoder."""
+"""Teach groups of layers by low-rank factors: peft's LoRA and DoRA, injected into the base."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ATTENTION = r".*\.{name}\.(to_q|to_k|to_v|to_out\.0)"
 GROUPS: Mapping[str, Callable[[str, nn.Module], bool]] = {
     "attention": lambda name, _: _matches(_ATTENTION.format(name=r"attn\d"), name),
     "cross_attention": lambda name, _: _matches(_ATTENTION.format(name="attn2"), name),
-    # Every convolution between conv_in and conv_out, and the projections around attention, linear in some bases.
+    # All between conv_in and conv_out, and the projections around attention, linear in some bases.
     "convolutions": lambda name, module: (
         (isinstance(module, nn.Conv2d) and "." in name) or _matches(r".*\.proj_(in|out)", name)
     ),
@@ -34,13 +34,16 @@ class LowRankFactors:
     """One component's share of a low-rank adapter: the factors of every layer that peft wrapped."""
 
     def __init__(self, component: str, model: nn.Module) -> None:
+        """Collect the layers that peft wrapped in `model`, and make their factors float32."""
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         self._component = component
         self._layers = {n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
         for parameter in self.tensors().values():
             parameter.data = parameter.data.float()  # peft took the base's precision
-        self._start = {n: p.detach().clone() for n, p in self.tensors().items() if n.endswith("magnitude")}
+        self._start = {
+            n: p.detach().clone() for n, p in self.tensors().items() if n.endswith("magnitude")
+        }
 
     def tensors(self) -> Mapping[str, nn.Parameter]:
         """Return the factors A (r, in...), B (out, r...) and, for DoRA, the magnitudes."""
@@ -76,16 +79,18 @@ class LowRankFactors:
 def attach(
     denoiser: nn.Module, text_encoder: nn.Module | None, method: LowRank, seed: int
 ) -> list[LowRankFactors]:
-    """Inject factors into the target groups of `denoiser` and, with a rank for it, the text encoder's attention.
+    """Inject factors into groups of the denoiser and, with a rank for it, the text encoder.
 
-    A starts random by `seed`, B at zero. Raises BaseModelError when the base has no layer of a target group.
+    A starts random by `seed`, B at zero. Raises BaseModelError when the base has no layer of a
+    target group.
     """
     names = set[str]()
     for group in method.targets:
         found = [n for n, m in denoiser.named_modules() if GROUPS[group](n, m)]
         if not found:
             raise BaseModelError(
-                f"adapter.targets: this base has no layer of the group {group!r}; expected one; leave the group out"
+                f"adapter.targets: this base has no layer of the group {group!r}; expected one; "
+                "leave the group out"
             )
         names.update(found)
     parts = [_inject("denoiser", denoiser, names, method.rank, method, seed)]
@@ -110,7 +115,7 @@ def _inject(
 
     config = LoraConfig(
         r=rank,
-        lora_alpha=method.scale * rank,  # type: ignore[arg-type]  # peft divides it by r: any number does
+        lora_alpha=method.scale * rank,  # type: ignore[arg-type]  # any number does
         use_dora=method.decompose,
         target_modules=sorted(names),
     )

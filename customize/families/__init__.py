@@ -1,8 +1,9 @@
 """What every base model family offers to the rest, and the one place that chooses between families.
 
-Three doors open a base resolved by `bases.resolve_base`: the `Encoder` (pixels and text to latents, freed before
-training), the `Family` (the denoiser and all that training knows of it) and diffusers' own pipeline for editing.
-A condition's shape and meaning is known in the family's file only; elsewhere conditions are stacked, moved and passed.
+Three doors open a base resolved by `bases.resolve_base`: the `Encoder` (pixels and text to latents,
+freed before training), the `Family` (the denoiser and all that training knows of it) and diffusers'
+own pipeline for editing. A condition's shape and meaning is known in the family's file only;
+elsewhere conditions are stacked, moved and passed.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from customize.families.words import Word
     from customize.families.bases import Base
+    from customize.families.words import Word
     from customize.objective import Objective
     from customize.shapes import Conditions, Encoded, Example
 
@@ -38,17 +39,19 @@ class Encoder(Protocol):
         ...
 
     def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
-        """Encode an instruction alone ("" for none): it replaces the same keys of an example's conditions.
+        """Encode an instruction alone, "" for none; its keys replace an example's own.
 
-        With `as_tokens` the result is token ids, for runs that learn words or the text encoder itself.
+        With `as_tokens` the result is token ids, for runs that learn words or the text encoder
+        itself.
         """
         ...
 
 
 class Family(Protocol):
-    """All that training knows of a base: a frozen dataclass, so `replace(family, denoiser=prepared)` works.
+    """All that training knows of a base.
 
-    Replace `text_encoder` likewise when it learns (words or low-rank text encoder) under several processes.
+    A frozen dataclass, so that `replace(family, denoiser=prepared)` works. Replace `text_encoder`
+    likewise when it learns (words or low-rank text encoder) under several processes.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -65,7 +68,7 @@ class Family(Protocol):
 
     @property
     def kv_pattern(self) -> str:
-        """A regular expression that the names of the text-reading key and value layers match in full."""
+        """The regular expression that names of text-reading key and value layers match in full."""
         ...
 
     @property
@@ -79,7 +82,7 @@ class Family(Protocol):
         ...
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
-        """Predict the objective's target as (B, C, h, w) float32; run it under autocast for mixed precision."""
+        """Predict the objective's target, (B, C, h, w) float32; autocast goes around this."""
         ...
 
     def drop(

@@ -1,7 +1,7 @@
 """From what the recipe calls its base to a checked folder of weights on this machine.
 
-A base is `embedded`, a diffusers folder, a hub id, or a single-file checkpoint. Only safetensors are read: a pickle
-can run code when it is opened.
+A base is `embedded`, a diffusers folder, a hub id, or a single-file checkpoint. Only safetensors
+are read: a pickle can run code when it is opened.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ _COMPONENTS = ("unet", "vae", "text_encoder")
 class Base:
     """A base found, identified and checked, not yet loaded.
 
-    `name` is what the user typed; `resolution` its native picture side and `multiple` what sides must divide by, in
-    pixels; `variant` the file variant to load (`fp16` where nothing else is there).
+    `name` is what the user typed; `resolution` its native picture side and `multiple` what sides
+    must divide by, in pixels; `variant` the file variant to load (`fp16` where nothing else is
+    there).
     """
 
     name: str
@@ -44,7 +45,7 @@ class Base:
     variant: str | None = None
 
     def dtype(self, device: torch.device | str) -> torch.dtype:
-        """Return the precision weights are held in on `device`; `auto` halves them where bfloat16 is fast."""
+        """Return the precision of weights on `device`; `auto` is float32 except on CUDA."""
         import torch
 
         if self.precision != "auto":
@@ -61,7 +62,8 @@ def resolve_base(
 ) -> Base:
     """Find the base called `name`, fetch or convert it where needed, and identify its family.
 
-    Raises BaseModelError for what is missing, unreadable, unsafe or of a kind that cannot be trained.
+    Raises BaseModelError for what is missing, unreadable, unsafe or of a kind that cannot be
+    trained.
     """
     folder = _locate(name, revision)
     index = _read_json(folder / "model_index.json", name)
@@ -90,7 +92,8 @@ def _locate(name: str, revision: str | None) -> Path:
     if name == "embedded":
         if not (EMBEDDED / "model_index.json").is_file():
             raise BaseModelError(
-                f"base 'embedded': its weights are not at {EMBEDDED}; expected them to come with the package; "
+                f"base 'embedded': its weights are not at {EMBEDDED}; expected them to come with "
+                "the package; "
                 "install the package again or run `customize fit-base recipes/base/embedded.yaml`"
             )
         return EMBEDDED
@@ -101,13 +104,15 @@ def _locate(name: str, revision: str | None) -> Path:
         from customize.families.single_file import convert
 
         return convert(path)
-    if _HUB_ID.fullmatch(name) and not path.suffix == ".safetensors":
+    if _HUB_ID.fullmatch(name) and path.suffix != ".safetensors":
         from customize.families.hub import download
 
         return download(name, revision)
     raise BaseModelError(
-        f"base {name!r}: there is no such file or folder and it is no hub id; expected 'embedded', a diffusers folder, "
-        "a .safetensors checkpoint or a hub id such as 'timbrooks/instruct-pix2pix'; check the spelling"
+        f"base {name!r}: there is no such file or folder and it is no hub id; expected 'embedded', "
+        "a diffusers folder, "
+        "a .safetensors checkpoint or a hub id such as 'timbrooks/instruct-pix2pix'; check the "
+        "spelling"
     )
 
 
@@ -120,7 +125,7 @@ def _read_unet_config(folder: Path, index: dict[str, Any], name: str) -> dict[st
 
 
 def _identify(index: dict[str, Any], unet: dict[str, Any], name: str) -> FamilyName:
-    """Choose the family by what the denoiser reads: folders carry the pipeline name they were saved under."""
+    """Choose the family by what the UNet reads: pipeline names only say how a folder was saved."""
     channels, latents = unet.get("in_channels"), unet.get("out_channels")
     if channels == latents:
         raise _wrong_kind(name, f"a text-to-image model ({channels} input channels)")
@@ -135,8 +140,10 @@ def _identify(index: dict[str, Any], unet: dict[str, Any], name: str) -> FamilyN
 
 def _wrong_kind(name: str, found: str) -> BaseModelError:
     return BaseModelError(
-        f"base {name!r}: this is {found}; expected an InstructPix2Pix model of the Stable Diffusion 1 kind, whose UNet "
-        "reads the noisy picture and the source picture (8 input channels); name such a base, for example "
+        f"base {name!r}: this is {found}; expected an InstructPix2Pix model of the Stable "
+        "Diffusion 1 kind, whose UNet "
+        "reads the noisy picture and the source picture (8 input channels); name such a base, for "
+        "example "
         "'timbrooks/instruct-pix2pix' or 'embedded'"
     )
 
@@ -146,12 +153,14 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BaseModelError(
-            f"base {name!r}: {path} is missing; expected a complete diffusers folder (model_index.json beside unet, "
+            f"base {name!r}: {path} is missing; expected a complete diffusers folder "
+            "(model_index.json beside unet, "
             "vae, text_encoder, tokenizer, scheduler); save or download the whole model"
         ) from None
     except (OSError, ValueError) as error:
         raise BaseModelError(
-            f"base {name!r}: {path} cannot be read ({error}); expected JSON; download the model again"
+            f"base {name!r}: {path} cannot be read ({error}); expected JSON; download the model "
+            "again"
         ) from None
     if not isinstance(content, dict):
         raise BaseModelError(

@@ -13,7 +13,8 @@ _NEVER = ["*.fp16*.safetensors", "*non_ema*", "safety_checker/*.safetensors"]
 def download(name: str, revision: str | None) -> Path:
     """Return the local snapshot of hub repository `name`, fetching what is missing.
 
-    Takes full-precision safetensors, or fp16 where the repository has nothing else. Raises BaseModelError.
+    Takes full-precision safetensors, or fp16 where the repository has nothing else. Raises
+    BaseModelError.
     """
     folder = _snapshot(name, revision, _NEVER)
     if not any((folder / "unet").glob("*.safetensors")):

@@ -1,6 +1,7 @@
-"""InstructPix2Pix on Stable Diffusion 1 (Brooks et al. 2023, arXiv 2211.09800): an 8-channel UNet and CLIP text.
+"""InstructPix2Pix on Stable Diffusion 1 (arXiv 2211.09800): an 8-channel UNet that reads CLIP text.
 
-Conditions: `source` (4, h, w), the source picture's latent, and either `text` (L, D) or `token_ids` (L,).
+Conditions: `source` (4, h, w), the source picture's latent, and either `text` (L, D) or `token_ids`
+(L,).
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from customize.families.words import Word, add_words, expand_words
 from customize.errors import BaseModelError
 from customize.families import Dropout
 from customize.families.bases import Base
 from customize.families.quiet import hush, quiet_loading
+from customize.families.words import Word, add_words, expand_words
 from customize.objective import Objective
 from customize.shapes import Conditions, Encoded, Example
 
 
 @dataclass(frozen=True)
 class InstructPix2Pix:
-    """The denoiser and what training knows of it; `dtype` is that of its weights, wrapped or not."""
+    """The denoiser and what training knows of it; `dtype` is its weights', wrapped or not."""
 
     denoiser: nn.Module
     objective: Objective
@@ -57,7 +58,7 @@ class InstructPix2Pix:
         uniform_B: Tensor,
         dropout: Dropout,
     ) -> Conditions:
-        """Hide conditions by one uniform number a sample, as the paper's code does with shares of 0.05 each.
+        """Hide conditions by one uniform number a sample, as the paper's code does (5 % each).
 
         In order of the number: text hidden, both hidden, source hidden (zeros), nothing hidden.
         """
@@ -75,7 +76,7 @@ class InstructPix2Pix:
 
 @dataclass(frozen=True)
 class InstructPix2PixEncoder:
-    """The base's VAE, text encoder and tokenizer, all in float32, the words added to the tokenizer."""
+    """The base's VAE and text encoder in float32, and its tokenizer, which knows `words`."""
 
     vae: Any
     text_encoder: Any
@@ -84,7 +85,7 @@ class InstructPix2PixEncoder:
 
     @torch.no_grad()
     def encode(self, example: Example, *, as_tokens: bool) -> Encoded:
-        """Encode one example: the target's distribution scaled, the source's mode unscaled, as the base was trained."""
+        """Encode as the base was trained: the target scaled, the source's mode unscaled."""
         pixels_BHWC = np.stack([example.source_HWC, example.target_HWC])
         pixels_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents = self.vae.encode(pixels_BCHW.to(self.vae.device)).latent_dist
@@ -101,8 +102,10 @@ class InstructPix2PixEncoder:
 
     @torch.no_grad()
     def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
-        """Encode an instruction to `token_ids` (L,) or `text` (L, D); warns when it is longer than L."""
-        assert as_tokens or not self.words, "the text encoder does not know the words: encode as tokens"
+        """Encode to `token_ids` (L,) or `text` (L, D); warns when the instruction is longer."""
+        assert as_tokens or not self.words, (
+            "the text encoder does not know the words: encode as tokens"
+        )
         length = min(
             self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
         )
@@ -110,12 +113,17 @@ class InstructPix2PixEncoder:
         count = len(self.tokenizer(expanded).input_ids)
         if count > length:
             warnings.warn(
-                f"instruction {instruction!r} is {count} tokens long and this base reads {length}: its end is cut off; "
+                f"instruction {instruction!r} is {count} tokens long and this base reads {length}: "
+                "its end is cut off; "
                 "shorten it",
                 stacklevel=2,
             )
         ids_BL = self.tokenizer(
-            [expanded], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            [expanded],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
         ).input_ids
         if as_tokens:
             return {"token_ids": ids_BL[0]}
@@ -134,7 +142,7 @@ def open_family(
     if learns_text:
         text_encoder, tokenizer = _open_text(base, device, dtype)
     return InstructPix2Pix(
-        denoiser=_frozen(_load(UNet2DConditionModel, base, "unet", torch_dtype=dtype), device),
+        denoiser=_frozen(_load(UNet2DConditionModel, base, "unet", dtype=dtype), device),
         objective=_objective(base).to(device),
         dtype=dtype,
         text_encoder=text_encoder,
@@ -145,23 +153,23 @@ def open_family(
 def open_encoder(
     base: Base, device: torch.device | str, words: Sequence[Word]
 ) -> InstructPix2PixEncoder:
-    """Load the frozen VAE and text encoder in float32 (half precision costs quality once, for good)."""
+    """Load VAE and text encoder in float32: what half precision loses here stays in the cache."""
     hush()
     from diffusers import AutoencoderKL
 
     text_encoder, tokenizer = _open_text(base, device, torch.float32)
     add_words(tokenizer, words)
-    vae = _frozen(_load(AutoencoderKL, base, "vae", torch_dtype=torch.float32), device)
+    vae = _frozen(_load(AutoencoderKL, base, "vae", dtype=torch.float32), device)
     return InstructPix2PixEncoder(vae, text_encoder, tokenizer, tuple(words))
 
 
 def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | None) -> Any:
-    """Load StableDiffusionInstructPix2PixPipeline without the safety checker, which most such bases lack."""
+    """Load diffusers' pipeline without the safety checker, which most such bases lack."""
     hush()
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     options = {
-        "torch_dtype": dtype or base.dtype(device),
+        "dtype": dtype or base.dtype(device),
         "safety_checker": None,
         "feature_extractor": None,
         "requires_safety_checker": False,
@@ -203,6 +211,7 @@ def _from(base: Base, part: str, load: Callable[..., Any], **options: Any) -> An
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise BaseModelError(
-            f"base {base.name!r}: its {part} cannot be loaded from {base.folder} ({type(error).__name__}: {first}); "
+            f"base {base.name!r}: its {part} cannot be loaded from {base.folder} "
+            f"({type(error).__name__}: {first}); "
             "expected a complete diffusers folder; save or download the model again"
         ) from error

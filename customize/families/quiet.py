@@ -1,7 +1,8 @@
 """Keep other libraries' import-time notices from users, who can do nothing about them.
 
-Importing diffusers imports peft, which imports bitsandbytes, which looks for kernels that this project does not use;
-transformers says twice that torchvision is missing although its PIL processors serve as well.
+Importing diffusers imports peft, which imports bitsandbytes, which looks for kernels that this
+project does not use; transformers says twice that torchvision is missing although its PIL
+processors serve as well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _NOTICES = {
 
 
 def hush() -> None:
-    """Drop exactly these notices; call it before the first import of diffusers, peft or transformers."""
+    """Drop exactly these notices; call it before first importing diffusers, peft, transformers."""
     for name, start in _NOTICES.items():
         logger = logging.getLogger(name)
         if not any(isinstance(f, _Drop) for f in logger.filters):
@@ -36,11 +37,13 @@ class _Drop(logging.Filter):
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Load models without diffusers' and transformers' progress bars, which end before anyone reads them."""
+    """Load models without the libraries' progress bars, which end before anyone reads them."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    libraries = [m for m in (diffusers_logging, transformers_logging) if m.is_progress_bar_enabled()]
+    libraries = [
+        m for m in (diffusers_logging, transformers_logging) if m.is_progress_bar_enabled()
+    ]
     for library in libraries:
         library.disable_progress_bar()
     try:

@@ -1,4 +1,4 @@
-"""Turn a single-file checkpoint (original Stable Diffusion key names) into a diffusers folder, once."""
+"""Turn a single-file checkpoint (original Stable Diffusion names) into a diffusers folder, once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _SDXL = "conditioner.embedders.1.model.text_projection"
 def convert(path: Path) -> Path:
     """Return the folder converted from `path`, kept in the cache under the file's fingerprint.
 
-    The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Configs and tokenizer, which such a file lacks, come from
-    `timbrooks/instruct-pix2pix` on the hub or its local cache. Raises BaseModelError.
+    The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Configs and tokenizer, which such a
+    file lacks, come from `timbrooks/instruct-pix2pix` on the hub or its local cache. Raises
+    BaseModelError.
     """
     _check(path)
     cache = Path(os.environ.get("CUSTOMIZE_CACHE", "~/.cache/customize")).expanduser() / "bases"
@@ -37,8 +38,10 @@ def convert(path: Path) -> Path:
             )
     except Exception as error:  # the converter raises whatever its many parts raise
         raise BaseModelError(
-            f"base '{path}': converting it failed ({type(error).__name__}: {str(error).splitlines()[0]}); expected a "
-            "Stable Diffusion 1 InstructPix2Pix checkpoint, and the configs of 'timbrooks/instruct-pix2pix' from the hub or "
+            f"base '{path}': converting it failed ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); expected a "
+            "Stable Diffusion 1 InstructPix2Pix checkpoint, and the configs of "
+            "'timbrooks/instruct-pix2pix' from the hub or "
             "its cache; connect once, or name a diffusers folder as the base"
         ) from error
     _keep(pipeline, folder)
@@ -49,7 +52,8 @@ def _check(path: Path) -> None:
     owner = f"base '{path}'"
     if path.suffix != ".safetensors":
         raise BaseModelError(
-            f"{owner}: a {path.suffix or 'nameless'} file is read as no model, since a pickle can run code; expected "
+            f"{owner}: a {path.suffix or 'nameless'} file is read as no model, since a pickle can "
+            "run code; expected "
             ".safetensors; take the model's safetensors version"
         )
     shapes = check_safetensors(path, owner)
@@ -63,13 +67,14 @@ def _check(path: Path) -> None:
         found = f"{kind} checkpoint ({channels} input channels)"
     if found:
         raise BaseModelError(
-            f"{owner}: this is {found}; expected an InstructPix2Pix checkpoint of the Stable Diffusion 1 kind (8 input "
+            f"{owner}: this is {found}; expected an InstructPix2Pix checkpoint of the Stable "
+            "Diffusion 1 kind (8 input "
             "channels); name such a base"
         )
 
 
 def _keep(pipeline: object, folder: Path) -> None:
-    """Save under a temporary name first, so that a killed conversion leaves nothing that looks whole."""
+    """Save under a temporary name first: a killed conversion leaves nothing that looks whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
     try:

@@ -1,4 +1,4 @@
-"""The weight files of a base: which ones count, whether they are sound, and one fingerprint over them."""
+"""The weight files of a base: which count, whether they are sound, one fingerprint over them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def component_files(folder: Path, owner: str) -> tuple[list[Path], str | None]:
         pickles = sorted({*folder.glob("*.bin"), *folder.glob("*.ckpt"), *folder.glob("*.pt")})
         found = f"only {pickles[0].name}, a pickle, which can run code" if pickles else "no weights"
         raise BaseModelError(
-            f"{owner}: {folder} holds {found}; expected safetensors; take the model's safetensors version or convert it "
+            f"{owner}: {folder} holds {found}; expected safetensors; take the model's safetensors "
+            "version or convert it "
             "with `save_pretrained(..., safe_serialization=True)`"
         )
     for path in files:
@@ -36,21 +37,23 @@ def component_files(folder: Path, owner: str) -> tuple[list[Path], str | None]:
 
 
 def check_safetensors(path: Path, owner: str) -> dict[str, tuple[int, ...]]:
-    """Return every tensor's shape by name; raises BaseModelError if the file is damaged or no safetensors."""
+    """Return every tensor's shape by name; raises BaseModelError for a damaged file."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise BaseModelError(
-            f"{owner}: {path} cannot be read as safetensors ({error}); expected a whole file; download it again"
+            f"{owner}: {path} cannot be read as safetensors ({error}); expected a whole file; "
+            "download it again"
         ) from None
 
 
 def fingerprint(files: Sequence[Path], root: Path) -> str:
-    """Hash the weight files into 64 hex digits, the same on every machine and under every folder name.
+    """Hash the weight files into 64 hex digits, the same on every machine and in every folder.
 
-    Files above 64 MiB count by size, header and 64 blocks spread evenly: a fraction of a second for gigabytes, and any
-    retrained or converted weights differ everywhere.
+    Files above 64 MiB count by size, header and 64 blocks spread evenly: a fraction of a second for
+    gigabytes, and any retrained or converted weights differ everywhere.
     """
     digest = hashlib.sha256()
     for path in sorted(files):

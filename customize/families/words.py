@@ -1,7 +1,7 @@
 """The new words of concepts, as tokenizers and instructions see them.
 
-A word of several vectors is several tokens, `<w> <w>_1 <w>_2`: the names diffusers' textual inversion uses, so that its
-pipelines expand the word by themselves.
+A word of several vectors is several tokens, `<w> <w>_1 <w>_2`: the names diffusers' textual
+inversion uses, so that its pipelines expand the word by themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from customize.errors import BaseModelError
 
 @dataclass(frozen=True)
 class Word:
-    """One new word: its text like `<my-dog>`, the known words it starts from, and how many vectors it has."""
+    """One new word: its text like `<my-dog>`, the known words it starts from, its vectors."""
 
     text: str
     initializer: str | None = None
@@ -45,9 +45,10 @@ def expand_words(instruction: str, words: Sequence[Word]) -> str:
 
 
 def add_words(tokenizer: Any, words: Sequence[Word]) -> int:
-    """Add the words' tokens to the tokenizer, in order, and return the first one's id; the others follow it.
+    """Add the words' tokens to the tokenizer in order and return the first's id; others follow.
 
-    Raises BaseModelError for a word that is there already: teaching it would change what the base knows.
+    Raises BaseModelError for a word that is there already: teaching it would change what the base
+    knows.
     """
     first = len(tokenizer)
     known = tokenizer.get_vocab()
@@ -55,7 +56,8 @@ def add_words(tokenizer: Any, words: Sequence[Word]) -> int:
         taken = [token for token in word.tokens if token.lower() in known]
         if taken:
             raise BaseModelError(
-                f"word {word.text!r}: {taken[0]!r} is already in the base's vocabulary or named twice; expected a new word; "
+                f"word {word.text!r}: {taken[0]!r} is already in the base's vocabulary or named "
+                "twice; expected a new word; "
                 "choose another, such as '<my-dog>'"
             )
         known |= dict.fromkeys(word.tokens, 0)
