@@ -64,9 +64,7 @@ def test_half_precision_variant_is_taken_where_alone(folder: Path) -> None:
     families.open_family(base)
 
 
-def test_a_hub_base_comes_from_the_hub_library(
-    good: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_base_comes_from_the_hub_library(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str | None]] = []
 
     def snapshot(name: str, *, revision: str | None, **_: object) -> str:

@@ -42,7 +42,8 @@ def apply_adapters(pipeline: Any, adapters: Sequence[tuple[AdapterFile, float]])
 
     Changes are summed in float32 against the untouched base, so order does not matter. Words are
     added whole, whatever the strength. Raises AdapterFileError, leaving the pipeline as it was, for
-    layers the base lacks, shapes that do not fit and a word that two adapters (or the base) own.
+    layers the base lacks, shapes that do not fit and a word that two adapters own (BaseModelError
+    for a word that the base knows).
     """
     applied = Applied(pipeline)
     changes = [(adapter, strength, set(layers(adapter))) for adapter, strength in adapters]
