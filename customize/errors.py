@@ -1,7 +1,7 @@
 """Every error raised on purpose, written for the person who typed the command.
 
-A message says what was found, what was expected and what to do. Only `cli.py` prints these and exits with code 2;
-our own broken assumptions stay `assert`.
+A message says what was found, what was expected and what to do. Only `cli.py` prints these and
+exits with code 2; our own broken assumptions stay `assert`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Fault:
     cure: str
 
     def __str__(self) -> str:
+        """Return the fault as one line."""
         return f"{self.place}: {self.found}; {self.cure}"
 
 
@@ -30,6 +31,7 @@ class FaultsError(CustomizeError):
     """All faults of one input at once, so that one correction round is enough."""
 
     def __init__(self, title: str, faults: Sequence[Fault]) -> None:
+        """Take at least one fault under a title such as `recipe recipes/my_dog.yaml`."""
         assert faults, "a FaultsError without faults"
         self.title, self.faults = title, tuple(faults)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -58,3 +60,7 @@ class OutputExistsError(CustomizeError):
 
 class TrainingError(CustomizeError):
     """Training cannot go on: non-finite loss, an adapter that does not move, out of memory."""
+
+
+class EditError(CustomizeError):
+    """The edit asked for cannot be made: a setting out of range, no instruction, bad pixels."""

@@ -1,0 +1,138 @@
+"""An edited picture together with the settings that made it, and the file that carries both."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from customize.errors import EditError, OutputExistsError
+
+KEY = "customize"
+"""Name of the PNG text chunk that holds the settings as JSON."""
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+@dataclass(frozen=True)
+class Used:
+    """An adapter in use: its file's name (folders are private) and hash, and its strength."""
+
+    file: str
+    sha256: str
+    strength: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that an edit follows from besides the source picture.
+
+    `earlier` are the instructions of a chain before this one; `width` and `height` are the size, in
+    pixels, at which the base worked, before the answer was brought to the source's size.
+    """
+
+    instruction: str
+    base: str
+    base_fingerprint: str
+    steps: int
+    scheduler: str
+    seed: int
+    text_guidance: float
+    image_guidance: float
+    width: int
+    height: int
+    adapters: tuple[Used, ...] = ()
+    earlier: tuple[str, ...] = ()
+    version: str = ""
+
+    def as_parameters(self) -> str:
+        """Write the settings in the form that AUTOMATIC1111's and similar programs show.
+
+        The seed gives the same noise only in programs that draw it on the CPU as diffusers does.
+        """
+        fields = {
+            "Steps": self.steps,
+            "Sampler": self.scheduler,
+            "CFG scale": f"{self.text_guidance:g}",
+            "Image CFG scale": f"{self.image_guidance:g}",
+            "Seed": self.seed,
+            "Size": f"{self.width}x{self.height}",
+            "Model": Path(self.base).name,
+            "Model hash": self.base_fingerprint[:10],
+        }
+        if self.adapters:
+            used = (f"{Path(a.file).stem}: {a.strength:g}" for a in self.adapters)
+            fields["Adapters"] = '"' + ", ".join(used) + '"'
+        fields["Version"] = f"customize {self.version}"
+        listed = ", ".join(f"{name}: {value}" for name, value in fields.items())
+        return f"{self.instruction}\n{listed}"
+
+
+@dataclass(frozen=True)
+class Edited:
+    """One answer of the editor: the picture, RGB at the source's size, and its settings."""
+
+    image: Image.Image
+    settings: Settings
+
+    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the picture whole or not at all; a PNG carries the settings, JPEG and WebP cannot.
+
+        Raises EditError for an unknown suffix, OutputExistsError when `path` may not be replaced.
+        """
+        path = Path(path)
+        check_output(path, overwrite=overwrite)
+        kind = _FORMATS[path.suffix.lower()]
+        options: dict[str, Any] = {"quality": 95}
+        if kind == "PNG":
+            chunks = PngImagePlugin.PngInfo()
+            chunks.add_itxt(KEY, json.dumps(asdict(self.settings), ensure_ascii=False))
+            chunks.add_text("parameters", self.settings.as_parameters())
+            options = {"pnginfo": chunks}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            self.image.save(temporary, kind, **options)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place that cannot or may not be written, before hours of work rather than after.
+
+    Raises EditError for an unknown suffix or a folder, OutputExistsError for a file already there.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        found = f"{path.suffix!r} is no picture format this writes" if path.suffix else "no suffix"
+        raise EditError(
+            f"output {path}: {found}; expected {', '.join(_FORMATS)}; .png keeps the settings too"
+        )
+    if path.is_dir():
+        raise EditError(f"output {path}: it is a folder; expected a file; name a picture in it")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"output {path}: it is there already; expected a free name; choose another or allow "
+            "replacing it (--overwrite, or overwrite=True)"
+        )
+
+
+def keeps_settings(path: Path) -> bool:
+    """Tell whether a picture written to `path` will carry its settings."""
+    return path.suffix.lower() == ".png"
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings a PNG carries, None for a picture that carries none."""
+    with Image.open(path) as image:
+        text = getattr(image, "text", {}).get(KEY)
+    try:
+        settings = json.loads(text) if text else None
+    except ValueError:
+        return None
+    return settings if isinstance(settings, dict) else None

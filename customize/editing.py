@@ -1,0 +1,194 @@
+"""Edit pictures with a base and any number of adapters; sampling is diffusers' own pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import numpy as np
+from PIL import Image
+
+from customize import __version__
+from customize.edited import Edited, Settings, Used
+from customize.editing_inputs import (
+    Options,
+    check_request,
+    resized,
+    spelled,
+    upright_rgb,
+    warn_of_unknown_words,
+    working_size,
+)
+from customize.editing_schedulers import scheduler_for
+from customize.errors import EditError
+from customize.families.sampling import sampling_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from customize.adapters.apply import Applied
+    from customize.adapters.file import AdapterFile
+    from customize.families.bases import Base, Precision
+
+
+class Editor:
+    """A base opened for editing and the adapters in use on it."""
+
+    def __init__(self, pipeline: Any, base: Base) -> None:
+        """Take over diffusers' `pipeline` of `base`; `from_base` opens one."""
+        self.pipeline, self.base = pipeline, base
+        self._own_scheduler = pipeline.scheduler
+        self._in_use: list[tuple[Used, AdapterFile]] = []
+        self._applied: Applied | None = None
+
+    @classmethod
+    def from_base(
+        cls,
+        name: str = "embedded",
+        *,
+        revision: str | None = None,
+        precision: Precision = "auto",
+        device: torch.device | str | None = None,
+        progress: bool = False,
+    ) -> Self:
+        """Open a base by name; `device` None takes the accelerator if any, `progress` shows a bar.
+
+        Raises BaseModelError.
+        """
+        from customize.families import open_pipeline
+        from customize.families.bases import resolve_base
+
+        base = resolve_base(name, revision, precision)
+        pipeline = open_pipeline(base, device=device or _best_device())
+        # disable=None is tqdm's "only on a terminal"
+        pipeline.set_progress_bar_config(disable=None if progress else True, leave=False)
+        return cls(pipeline, base)
+
+    def load(self, path: Path | str, strength: float = 1.0) -> Self:
+        """Add an adapter to those in use, its change multiplied by `strength`; return the editor.
+
+        Warns when it was made for other weights. Raises AdapterFileError, leaving the editor as it
+        was.
+        """
+        from customize.adapters.file import other_base, read_adapter
+
+        if not math.isfinite(strength):
+            raise EditError(f"strength {strength}: expected a finite number; 1 is as trained")
+        path = Path(path)
+        adapter = read_adapter(path)
+        if difference := other_base(adapter.header, self.base):
+            warnings.warn(f"{path}: {difference}", stacklevel=2)
+        used = Used(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), float(strength))
+        self._use([*self._in_use, (used, adapter)])
+        return self
+
+    def unload(self) -> Self:
+        """Take every adapter off: the base's own edits again, bit for bit."""
+        self._use([])
+        return self
+
+    def _use(self, adapters: list[tuple[Used, AdapterFile]]) -> None:
+        from customize.adapters.apply import apply_adapters
+
+        def apply(chosen: list[tuple[Used, AdapterFile]]) -> Applied:
+            return apply_adapters(self.pipeline, [(file, used.strength) for used, file in chosen])
+
+        if self._applied is not None:
+            self._applied.remove()
+        try:
+            self._applied = apply(adapters)
+        except BaseException:
+            self._applied = apply(self._in_use)
+            raise
+        self._in_use = adapters
+
+    def edit(
+        self, image: Image.Image | Path | str, instruction: str, **options: Unpack[Options]
+    ) -> Edited:
+        """Edit a picture of any size by an instruction; see `chain`."""
+        return self.chain(image, [instruction], **options)[0]
+
+    def chain(
+        self,
+        image: Image.Image | Path | str,
+        instructions: Sequence[str],
+        **options: Unpack[Options],
+    ) -> list[Edited]:
+        """Apply instructions one after another and return every stage.
+
+        The picture is scaled (Lanczos) to the area the base works at, in the size nearest its own
+        shape that the base can take, and stays so from stage to stage. Each stage returned is
+        scaled to the size of `image`, which undoes what little the shape was changed.
+
+        Raises EditError for options out of range, PairsError for a file that is no usable picture.
+        """
+        check_request(instructions, options)
+        source = upright_rgb(image)
+        scheduler = scheduler_for(options.get("scheduler"), self._own_scheduler)
+        settings = self._settings(source.size, type(scheduler).__name__, options)
+        taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
+        warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
+        self.pipeline.scheduler = scheduler
+        current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
+        for index, instruction in enumerate(instructions):
+            earlier = tuple(instructions[:index])
+            settings = replace(settings, instruction=instruction, earlier=earlier)
+            current = self._sample(current, settings)
+            stages.append(Edited(resized(current, source.size), settings))
+        return stages
+
+    def _settings(self, size: tuple[int, int], scheduler: str, options: Options) -> Settings:
+        """Fill in the base's own way for a picture of `size` (W, H)."""
+        own = sampling_of(self.base.folder)
+        width, height = working_size(
+            *size,
+            resolution=options.get("resolution", self.base.resolution),
+            multiple=self.pipeline.vae_scale_factor,
+            least=self.base.multiple,
+        )
+        return Settings(
+            instruction="",
+            base=self.base.name,
+            base_fingerprint=self.base.fingerprint,
+            steps=options.get("steps", own.steps),
+            scheduler=scheduler,
+            seed=options.get("seed", 0),
+            text_guidance=float(options.get("text_guidance", own.text_guidance)),
+            image_guidance=float(options.get("image_guidance", own.image_guidance)),
+            width=width,
+            height=height,
+            adapters=tuple(used for used, _ in self._in_use),
+            version=__version__,
+        )
+
+    def _sample(self, source: Image.Image, settings: Settings) -> Image.Image:
+        """Call the pipeline on a picture of the working size."""
+        import torch
+
+        answer_BHWC: np.ndarray = self.pipeline(
+            spelled(settings.instruction),
+            image=source,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.text_guidance,
+            image_guidance_scale=settings.image_guidance,
+            generator=torch.Generator().manual_seed(settings.seed),
+            output_type="np",
+        ).images
+        if not np.isfinite(answer_BHWC).all():
+            raise EditError(
+                f"{settings.instruction!r}: the base answered with pixels that are no numbers; "
+                "expected finite ones; open the base in float32, or lower guidance or strength"
+            )
+        return self.pipeline.image_processor.numpy_to_pil(answer_BHWC)[0]
+
+
+def _best_device() -> torch.device:
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")

@@ -1,0 +1,115 @@
+"""What an edit starts from: options checked, pictures upright, and the size the base works at."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict, cast
+
+from PIL import Image, ImageOps
+
+from customize.errors import EditError
+from customize.pairs.decode import load_picture
+
+LONGEST = 4
+"""Sides are at most this many times the base's resolution, however long the picture is."""
+
+_WORD = re.compile(r"<[a-z0-9]+(?:[-_][a-z0-9]+)*>", re.IGNORECASE)
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1),
+    "steps": (1, 1000),
+    "text_guidance": (1, 50),
+    "image_guidance": (1, 50),
+    "resolution": (16, 4096),
+}
+
+
+class Options(TypedDict, total=False):
+    """How to sample; what is left out is the base's own way.
+
+    `scheduler` is a short name (`editing_schedulers.CLASSES`), the guidances are 1 or more, `seed`
+    decides the noise on every device alike, `resolution` is the side, in pixels, of the square
+    whose area the base works at.
+    """
+
+    seed: int
+    steps: int
+    scheduler: str
+    text_guidance: float
+    image_guidance: float
+    resolution: int
+
+
+def check_request(instructions: Sequence[str], options: Options) -> None:
+    """Refuse empty instructions and options out of range; raises EditError."""
+    if not instructions or not all(text.strip() for text in instructions):
+        raise EditError('no instruction: expected one such as "make the dog red"; write it')
+    for name, (least, most) in _RANGES.items():
+        value = cast("Mapping[str, float]", options).get(name)
+        if value is not None and not least <= value <= most:
+            raise EditError(
+                f"{name} {value}: expected {least} to {most}; leave it out for the base's"
+            )
+    if options.get("text_guidance") == 1 and options.get("image_guidance", 1) != 1:
+        # diffusers' pipeline guides by both or, at a text guidance of 1, by none
+        warnings.warn(
+            "image_guidance has no effect while text_guidance is 1; raise text_guidance",
+            stacklevel=4,
+        )
+
+
+def warn_of_unknown_words(
+    instructions: Sequence[str], vocabulary: Collection[str], taught: Sequence[str]
+) -> None:
+    """Warn of words like `<my-dog>` that the base would only spell out, letter by letter."""
+    named = {word.lower() for text in instructions for word in _WORD.findall(text)}
+    cure = f"those in use teach {', '.join(taught)}" if taught else "load the one that does"
+    for word in sorted(word for word in named if word not in vocabulary):
+        warnings.warn(f"no adapter in use teaches the word {word}; {cure}", stacklevel=4)
+
+
+def spelled(instruction: str) -> str:
+    """Write marked words as they were taught: `<My-Dog>` would not be expanded to all its vectors.
+
+    >>> spelled("Paint <My-Dog> blue")
+    'Paint <my-dog> blue'
+    """
+    return _WORD.sub(lambda found: found.group().lower(), instruction)
+
+
+def upright_rgb(image: Image.Image | Path | str) -> Image.Image:
+    """Return the picture upright and opaque (on white); raises PairsError for an unusable file."""
+    if not isinstance(image, Image.Image):
+        return load_picture(Path(image))
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    opaque = Image.new("RGBA", upright.size, "white")
+    return Image.alpha_composite(opaque, upright.convert("RGBA")).convert("RGB")
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Scale to `size` (W, H) by Lanczos; a picture of that size is returned as it is."""
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def working_size(
+    width: int, height: int, *, resolution: int, multiple: int, least: int
+) -> tuple[int, int]:
+    """Return the (W, H) an edit is made at: about `resolution`² pixels in the picture's own shape.
+
+    Sides are multiples of `multiple`, at least `least`. Pixels throughout.
+
+    >>> working_size(4000, 3000, resolution=512, multiple=8, least=64)
+    (592, 440)
+    """
+    scale = resolution / math.sqrt(width * height)
+    most = LONGEST * resolution
+
+    def side(length: int) -> int:
+        return max(least, min(most, round(length * scale / multiple) * multiple))
+
+    return side(width), side(height)
