@@ -23,6 +23,10 @@ from customize.families.bases import Base, resolve_base
 from customize.families.quiet import quiet_loading
 from customize.shapes import Example
 
+# diffusers annotates tuples as tuple[int] and leaves None out: these two are used as they are meant.
+_vae: Any = AutoencoderKL
+_pipeline: Any = StableDiffusionInstructPix2PixPipeline
+
 TEXT_LENGTH = 24
 TEXT_WIDTH = 16
 WORDS = ("make", "the", "dog", "red", "paint", "it", "add", "hat", "night", "blue")
@@ -45,7 +49,7 @@ def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
     """Build the toy base in memory; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vae = AutoencoderKL(
+        vae = _vae(
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
             block_out_channels=(8, 8),
@@ -68,7 +72,7 @@ def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
             cross_attention_dim=TEXT_WIDTH,
         )
         tokenizer = toy_tokenizer()
-        text_encoder = CLIPTextModel(_text_config(len(tokenizer), tokenizer.eos_token_id))
+        text_encoder = CLIPTextModel(_text_config(len(tokenizer)))
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,
@@ -80,7 +84,7 @@ def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
         set_alpha_to_one=False,
         steps_offset=1,
     )
-    pipeline = StableDiffusionInstructPix2PixPipeline(
+    pipeline = _pipeline(
         vae=vae.eval(),
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
@@ -97,7 +101,8 @@ def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
 def toy_tokenizer() -> CLIPTokenizer:
     """Build a tokenizer that knows every byte and the few `WORDS`."""
     vocabulary, merges = _vocabulary()
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH)
+    tokenizer: Any = CLIPTokenizer  # its annotations refuse the pairs that its tokenizer wants
+    return tokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH)
 
 
 def toy_resolved(folder: Path, seed: int = 0) -> Base:
@@ -117,7 +122,8 @@ def toy_example(seed: int = 0, instruction: str = "make the dog red", size: int 
     return Example(source_HWC=source_HWC, target_HWC=target_HWC, instruction=instruction)
 
 
-def _text_config(vocabulary_size: int, end_id: int) -> CLIPTextConfig:
+def _text_config(vocabulary_size: int) -> CLIPTextConfig:
+    end_id = vocabulary_size - 1
     return CLIPTextConfig(
         vocab_size=vocabulary_size,
         hidden_size=TEXT_WIDTH,

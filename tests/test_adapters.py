@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -139,7 +140,8 @@ def test_only_the_words_in_use_get_a_gradient(
 def test_words_start_from_their_initializer(family: Family) -> None:
     assert family.text_encoder is not None
     assert family.tokenizer is not None
-    table = family.text_encoder.get_input_embeddings().weight
+    encoder: Any = family.text_encoder
+    table = encoder.get_input_embeddings().weight
     dog = table[family.tokenizer("dog", add_special_tokens=False).input_ids].mean(0)
     state = attach(family, CrossAttentionKV(), WORDS).state()
     first, second = state["words.text_encoder.<my-dog>"]
@@ -186,11 +188,11 @@ def test_learns_in_float32_on_a_half_precision_base(
 
 def test_target_groups_name_what_they_say(base: Base) -> None:
     counts = {}
+    modules = dict(families.open_family(base).denoiser.named_modules())
     for group in (*EVERY_GROUP, "cross_attention"):
         family = families.open_family(base)
         names = attach(family, LowRank(rank=1, targets=(group,))).state()
         counts[group] = len([name for name in names if name.endswith("lora_A")])
-    modules = dict(family.denoiser.named_modules())
     blocks = [n for n in modules if n.endswith("transformer_blocks.0")]
     assert counts["attention"] == 8 * len(blocks)
     assert counts["cross_attention"] == 4 * len(blocks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler
@@ -13,20 +15,21 @@ LEVELS_B = torch.tensor([0, 1, 250, 700, 999])
 
 def _latents() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, 5, 4, 3, 3, generator=generator).unbind()
+    clean, noise = torch.randn(2, 5, 4, 3, 3, generator=generator)
+    return clean, noise
 
 
 @pytest.mark.parametrize("zero_snr", [False, True])
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_corruption_and_velocity_equal_diffusers(schedule: str, zero_snr: bool) -> None:
-    scheduler = DDIMScheduler(
+    scheduler: Any = DDIMScheduler(
         beta_schedule=schedule, rescale_betas_zero_snr=zero_snr, prediction_type="v_prediction"
     )
     objective = Objective.from_config(scheduler.config)
     clean, noise = _latents()
     expected = scheduler.add_noise(clean, noise, LEVELS_B)
     torch.testing.assert_close(objective.corrupt(clean, noise, LEVELS_B), expected)
-    reference = DDPMScheduler.from_config(scheduler.config)
+    reference: Any = DDPMScheduler.from_config(scheduler.config)
     velocity = reference.get_velocity(clean, noise, LEVELS_B)
     torch.testing.assert_close(objective.target(clean, noise, LEVELS_B), velocity)
     assert (float(objective.alphas_T[-1]) == 0) is zero_snr
