@@ -23,7 +23,7 @@ from customize.families.bases import Base, resolve_base
 from customize.families.quiet import quiet_loading
 from customize.shapes import Example
 
-# diffusers annotates tuples as tuple[int] and leaves None out: these two are used as they are meant.
+# diffusers annotates tuples as tuple[int] and leaves None out: used here as they are meant.
 _vae: Any = AutoencoderKL
 _pipeline: Any = StableDiffusionInstructPix2PixPipeline
 
