@@ -1,0 +1,112 @@
+"""InstructPix2Pix's own layout: `NNNNNNN/{prompt.json, SEED_0.jpg, SEED_1.jpg}` and
+`seeds.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from customize.errors import Fault
+from customize.pairs.files import (
+    Find,
+    name,
+    one_line,
+    overlooked,
+    pictures_by_stem,
+    read_text,
+    visible,
+)
+from customize.shapes import Pair
+
+
+def read_numbered(root: Path) -> Iterator[Find]:
+    """Yield a pair for every seed of every numbered folder.
+
+    Where `seeds.json` is, it says which folders and seeds there should be; else all found are
+    taken.
+    """
+    if (root / "seeds.json").is_file():
+        listed = _seeds(root)
+        if isinstance(listed, Fault):
+            yield listed
+            return
+    else:
+        listed = [(entry.name, None) for entry in visible(root) if _holds_prompt(entry)]
+    for folder, seeds in listed:
+        if (root / folder).is_dir():
+            yield from _one_prompt(root / folder, root, seeds)
+        else:
+            cure = "copy the folder here, or take it out of seeds.json"
+            yield Fault(folder, "listed in seeds.json, but there is no such folder", cure)
+
+
+def _holds_prompt(folder: Path) -> bool:
+    return folder.is_dir() and bool((folder / "prompt.json").is_file() or pictures_by_stem(folder))
+
+
+def _seeds(root: Path) -> list[tuple[str, list[str] | None]] | Fault:
+    rows = _json(root / "seeds.json", root)
+    shape = 'expected [["0000000", ["SEED", ...]], ...]'
+    if isinstance(rows, Fault):
+        return rows
+    listed: list[tuple[str, list[str] | None]] = []
+    for row in rows if isinstance(rows, list) else [rows]:
+        match row:
+            case [str() | int() as folder, [*seeds]]:
+                listed.append((str(folder), [str(seed) for seed in seeds]))
+            case _:
+                return Fault("seeds.json", f"{row!r:.60} is not a folder with its seeds", shape)
+    return listed
+
+
+def _json(path: Path, root: Path) -> Any:
+    text = read_text(path, root)
+    if isinstance(text, Fault):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Fault(name(path, root), f"not JSON ({error})", "write the file again")
+
+
+def _one_prompt(folder: Path, root: Path, seeds: list[str] | None) -> Iterator[Find]:
+    yield from overlooked(folder, root)
+    pictures = pictures_by_stem(folder)
+    prompt = _prompt(folder, root)
+    if isinstance(prompt, Fault):
+        yield prompt
+    if seeds is None:
+        halves = (re.fullmatch(r"(.+)_[01]", stem) for stem in pictures)
+        seeds = list(dict.fromkeys(half[1] for half in halves if half))
+        if not seeds:
+            cure = "name pictures SEED_0 (source) and SEED_1 (target)"
+            yield Fault(name(folder, root), "no SEED_0 and SEED_1 pictures", cure)
+    for seed in seeds:
+        source, target = pictures.get(f"{seed}_0"), pictures.get(f"{seed}_1")
+        if source is None or target is None:
+            lost = f"{seed}_0" if source is None else f"{seed}_1"
+            cure = "add it, or remove the seed's other picture and its entry in seeds.json"
+            yield Fault(name(folder, root), f"no picture {lost}", cure)
+        elif not isinstance(prompt, Fault):
+            edit, before, after = prompt
+            place = f"{name(folder, root)}/{seed}"
+            yield Pair(source[0], edit, target[0], before, after, place=place)
+
+
+def _prompt(folder: Path, root: Path) -> tuple[str, str | None, str | None] | Fault:
+    """Return instruction and both captions; the paper's files say `caption` or `input`."""
+    path = folder / "prompt.json"
+    if not path.is_file():
+        return Fault(name(path, root), "no such file", 'write {"edit": "the instruction"} in it')
+    match _json(path, root):
+        case Fault() as fault:
+            return fault
+        case {"edit": str() as edit, **rest} if one_line(edit):
+            before, after = rest.get("input", rest.get("caption")), rest.get("output")
+            captions = [text if isinstance(text, str) else None for text in (before, after)]
+            return one_line(edit), captions[0], captions[1]
+        case _:
+            return Fault(name(path, root), "no instruction", 'write it under "edit"')

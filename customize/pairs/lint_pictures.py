@@ -1,0 +1,171 @@
+"""What the pictures of a pair look like at a glance, and what that alone can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from customize.errors import PairsError
+from customize.pairs.buckets import WIDEST, frame_fault, same_frame
+from customize.pairs.decode import load_picture
+from customize.shapes import Pair
+
+THUMB = 32
+NEAR_LEVELS = 4.0
+"""Two thumbnails are of one picture when no cell differs by more than this, of 255 levels.
+
+A cell is the mean of thousands of pixels, so compression noise stays below 2 while a small edit
+stands out.
+"""
+HUGE_SIDE = 6000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the lint noticed: an error stops training, a warning is for the user to judge."""
+
+    level: Literal["error", "warning"]
+    place: str
+    found: str
+    cure: str
+
+    def __str__(self) -> str:
+        """Return the finding as one line."""
+        return f"{self.level}: {self.place}: {self.found}; {self.cure}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A picture at a glance: size (W, H), thumbnail in 0..255, whether a camera signed it."""
+
+    size: tuple[int, int]
+    thumb_HWC: np.ndarray
+    camera: bool
+
+    @property
+    def brightness(self) -> float:
+        """Mean level, 0..255."""
+        return float(self.thumb_HWC.mean())
+
+    @property
+    def colourfulness(self) -> float:
+        """Mean spread between the strongest and weakest channel, 0..255; 0 for grey pictures."""
+        return float(np.ptp(self.thumb_HWC, axis=2).mean())
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A pair whose two pictures could be read."""
+
+    pair: Pair
+    source: Look
+    target: Look
+
+
+def look_at(path: Path, alpha_color: str) -> Look:
+    """Return the look of one picture; raises PairsError as `load_picture` does."""
+    picture = load_picture(path, alpha_color)
+    thumb = picture.resize((THUMB, THUMB), Image.Resampling.BOX)
+    with Image.open(path) as opened:
+        camera = bool(opened.getexif().get(0x010F))  # EXIF Make
+    return Look(picture.size, np.asarray(thumb, dtype=np.float32), camera)
+
+
+def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[Seen], list[Finding]]:
+    """Return the readable pairs, and an error for every unreadable picture."""
+    looks: dict[Path, Look | None] = {}
+    findings: list[Finding] = []
+    for path in (path for pair in pairs for path in (pair.source, pair.target)):
+        if path not in looks:
+            try:
+                looks[path] = look_at(path, alpha_color)
+            except PairsError as error:
+                looks[path] = None
+                findings += [Finding("error", f.place, f.found, f.cure) for f in error.faults]
+    seen: list[Seen] = []
+    for pair in pairs:
+        source, target = looks[pair.source], looks[pair.target]
+        if source is not None and target is not None:
+            seen.append(Seen(pair, source, target))
+    return seen, findings
+
+
+def near(a: Look, b: Look) -> bool:
+    """Say whether two looks are of one picture, small compression noise aside."""
+    return bool(np.abs(a.thumb_HWC - b.thumb_HWC).max() <= NEAR_LEVELS)
+
+
+def size_findings(seen: Sequence[Seen], resolution: int) -> Iterator[Finding]:
+    """Yield findings on sizes: within a pair, and against the resolution trained at."""
+    for item in seen:
+        source, target = item.source.size, item.target.size
+        if not same_frame(source, target):
+            fault = frame_fault(item.pair, source, target)
+            yield Finding("error", fault.place, fault.found, fault.cure)
+        elif source != target:
+            found = f"source is {source[0]}x{source[1]}, target {target[0]}x{target[1]}"
+            cure = "the target is scaled to the source; make sure that they line up"
+            yield Finding("warning", item.pair.place, found, cure)
+    sizes = {s.pair.source: s.source.size for s in seen} | {
+        s.pair.target: s.target.size for s in seen
+    }
+    for path, (width, height) in sizes.items():
+        size = f"{width}x{height}"
+        if width * height < (resolution / 2) ** 2:
+            found = f"tiny: {size} for training at {resolution}"
+            yield Finding(
+                "warning", str(path), found, "use a larger original; this one is blown up"
+            )
+        elif max(width, height) > HUGE_SIDE:
+            cure = "shrink it: reading it takes long and training sees none of the detail"
+            yield Finding("warning", str(path), f"huge: {size}", cure)
+        if max(width, height) > WIDEST * min(width, height):
+            found = f"{size} is longer than {WIDEST:g} to 1"
+            yield Finding("warning", str(path), found, "its ends are cut off: crop it yourself")
+
+
+def copy_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
+    """Yield pairs whose target equals the source, unless that is what they ask for."""
+    for item in seen:
+        if item.source.size != item.target.size or asks_for_nothing(item.pair.instruction):
+            continue
+        exact = np.array_equal(item.source.thumb_HWC, item.target.thumb_HWC)
+        if exact and _same_bytes(item.pair.source, item.pair.target):
+            found, cure = (
+                "target and source are the same picture",
+                "give the edited picture as target",
+            )
+            yield Finding("error", item.pair.place, found, cure)
+        elif near(item.source, item.target):
+            found = "target is nearly identical to the source"
+            cure = "check that the edit is in it; such a pair teaches to change nothing"
+            yield Finding("warning", item.pair.place, found, cure)
+
+
+def asks_for_nothing(instruction: str) -> bool:
+    """Say whether an instruction wants the picture kept, as pairs that teach restraint do."""
+    said = instruction.lower()
+    return any(w in said for w in ("unchanged", "as it is", "as is", "do nothing", "no change"))
+
+
+def duplicate_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
+    """Yield pairs that repeat an earlier one: same instruction, and pictures alike."""
+    kept: dict[str, list[Seen]] = {}
+    for item in seen:
+        earlier = kept.setdefault(item.pair.instruction.lower(), [])
+        for other in earlier:
+            if near(item.source, other.source) and near(item.target, other.target):
+                found = f"the same pair as {other.pair.place}"
+                yield Finding("warning", item.pair.place, found, "remove one, or use its `weight`")
+                break
+        else:
+            earlier.append(item)
+
+
+def _same_bytes(a: Path, b: Path) -> bool:
+    return a.samefile(b) or a.read_bytes() == b.read_bytes()

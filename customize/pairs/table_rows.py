@@ -1,0 +1,76 @@
+"""Rows of a JSONL, JSON or CSV table with their places, a fault for each that cannot be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from customize.errors import Fault
+from customize.pairs.files import name, read_text
+
+Row = tuple[str, dict[str, Any]]
+"""A row and its place, such as `pairs.jsonl:3`."""
+
+TABLE_SUFFIXES = frozenset((".jsonl", ".json", ".csv"))
+
+
+def read_rows(path: Path, root: Path) -> Iterator[Row | Fault]:
+    """Yield the rows of the table at `path`, or why one is none; places are relative to `root`."""
+    text = read_text(path, root)
+    if isinstance(text, Fault):
+        yield text
+    elif path.suffix.lower() == ".csv":
+        yield from _csv_rows(text, name(path, root))
+    elif path.suffix.lower() == ".json" or text.lstrip().startswith("["):
+        yield from _json_rows(text, name(path, root))
+    else:
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield _json_row(line, f"{name(path, root)}:{number}")
+
+
+def _json_row(line: str, place: str) -> Row | Fault:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        found = f"not JSON ({error.msg} at column {error.colno})"
+        return Fault(place, found, "write one JSON object on the line")
+    except (ValueError, RecursionError) as error:  # numbers too long, nesting too deep
+        return Fault(place, f"not JSON ({error})", "write one JSON object on the line")
+    if not isinstance(row, dict):
+        return Fault(place, f"a JSON {type(row).__name__}", "write one JSON object on the line")
+    return place, row
+
+
+def _json_rows(text: str, place: str) -> Iterator[Row | Fault]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        yield Fault(place, f"not JSON ({error})", "write a JSON list of objects")
+        return
+    if not isinstance(rows, list):
+        yield Fault(place, f"a JSON {type(rows).__name__}", "write a JSON list of objects")
+        return
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield f"{place}[{number}]", row
+        else:
+            yield Fault(f"{place}[{number}]", f"{row!r:.40} is not an object", "write an object")
+
+
+def _csv_rows(text: str, place: str) -> Iterator[Row | Fault]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            here = f"{place}:{reader.line_num}"
+            if None in row or None in row.values():
+                found = "more or fewer cells than the header has columns"
+                yield Fault(here, found, "put quotes around cells that hold commas")
+            else:
+                yield here, row
+    except csv.Error as error:
+        yield Fault(f"{place}:{reader.line_num}", f"not CSV ({error})", "export the table again")
