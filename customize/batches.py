@@ -1,0 +1,110 @@
+"""Which samples each step learns from: one endless fixed sequence, so that resuming goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+
+import torch
+from torch import Tensor
+
+from customize.shapes import Encoded
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One encoded example; `frequency` says how often it is drawn, `weight` how much it counts.
+
+    `unedited` is its source encoded as if it were the target: where preserved samples start from.
+    """
+
+    edited: Encoded
+    unedited: Encoded
+    frequency: float = 1.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one size, stacked: the latent distributions of targets and sources, and more."""
+
+    mean_BChw: Tensor
+    std_BChw: Tensor
+    unedited_mean_BChw: Tensor
+    unedited_std_BChw: Tensor
+    conditions: Mapping[str, Tensor]
+    weight_B: Tensor
+
+
+def batches(
+    samples: Sequence[Sample],
+    count: int,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    first: int = 0,
+    stride: int = 1,
+) -> Iterator[Batch]:
+    """Yield batches of `count` samples without end: number `first`, and every `stride`th after it.
+
+    Processes share one sequence: each starts at its rank and strides by their number.
+    """
+    shapes = [tuple(sample.edited.target_mean_Chw.shape) for sample in samples]
+    indices = draw([sample.frequency for sample in samples], shapes, count, seed)
+    for chosen in islice(indices, first, None, stride):
+        yield stack([samples[index] for index in chosen], device)
+
+
+def draw(
+    frequencies: Sequence[float], shapes: Sequence[tuple[int, ...]], count: int, seed: int
+) -> Iterator[tuple[int, ...]]:
+    """Yield the indices of each batch; those of a batch share a shape.
+
+    With equal frequencies each sample comes once in every epoch, in a new order. In general one of
+    frequency f comes once, at a random moment, in each of its spans of 1 / f: weighted epochs.
+    """
+    assert frequencies
+    assert min(frequencies) > 0
+    random = Random(f"batches {seed}")
+    # (moment, index, span number): the heap gives the next moment of all samples
+    moments = [(random.random() / f, index, 0) for index, f in enumerate(frequencies)]
+    heapq.heapify(moments)
+    waiting: dict[tuple[int, ...], list[int]] = {}
+    while True:
+        _, index, span = moments[0]
+        moment = (span + 1 + random.random()) / frequencies[index]
+        heapq.heapreplace(moments, (moment, index, span + 1))
+        alike = waiting.setdefault(shapes[index], [])
+        alike.append(index)
+        if len(alike) == count:
+            yield tuple(alike)
+            alike.clear()
+
+
+def stack(samples: Sequence[Sample], device: torch.device | str = "cpu") -> Batch:
+    """Put samples of one shape together on `device`."""
+
+    def together(tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors).to(device, non_blocking=True)
+
+    edited, unedited = [s.edited for s in samples], [s.unedited for s in samples]
+    return Batch(
+        mean_BChw=together([e.target_mean_Chw for e in edited]),
+        std_BChw=together([e.target_std_Chw for e in edited]),
+        unedited_mean_BChw=together([e.target_mean_Chw for e in unedited]),
+        unedited_std_BChw=together([e.target_std_Chw for e in unedited]),
+        conditions={
+            key: together([e.conditions[key] for e in edited]) for key in edited[0].conditions
+        },
+        weight_B=together([torch.tensor(s.weight) for s in samples]),
+    )
+
+
+def step_generator(seed: int, rank: int, step: int) -> torch.Generator:
+    """Make the source of all that is random in one step; on the CPU, so that devices draw alike."""
+    digest = hashlib.sha256(f"step {seed} {rank} {step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
