@@ -72,11 +72,11 @@ def test_a_step_is_adamw_on_the_clipped_gradient():
 
 
 def test_two_workers_step_as_one_with_both_batches():
-    pool, barrier = torch.zeros(6, 26), threading.Barrier(2)
+    pool, norms, barrier = torch.zeros(6, 26), torch.zeros(2), threading.Barrier(2)
     nets = [small_net(), small_net()]
 
     def work(rank: int) -> None:
-        state = FlatState(nets[rank], Worker(rank, 2, "cpu", pool, barrier))
+        state = FlatState(nets[rank], Worker(rank, 2, "cpu", pool, norms, barrier))
         for step in range(3):
             loss_for(nets[rank], rank)(step, 8).backward()
             state.update(0.01, clip_norm=1.0, ema=0.9)
@@ -95,6 +95,19 @@ def test_two_workers_step_as_one_with_both_batches():
     ):
         assert torch.equal(one, two)
         torch.testing.assert_close(one, single)
+
+
+def test_a_finished_stage_keeps_its_weights_when_the_next_takes_the_pool():
+    pool, first, second = torch.zeros(5, 26), small_net(), nn.Linear(4, 4)
+    worker = Worker(pool=pool)
+    state = FlatState(first, worker)
+    loss_for(first)(0, 8).backward()
+    state.update(0.01, clip_norm=1.0, ema=0.9)
+    state.use_ema()
+    kept = [parameter.clone() for parameter in first.parameters()]
+    FlatState(second, worker)
+    for parameter, before in zip(first.parameters(), kept, strict=True):
+        assert torch.equal(parameter, before)
 
 
 def test_the_state_of_another_model_is_refused(tmp_path):

@@ -59,7 +59,8 @@ def _fit_in_processes(recipe: FitRecipe, state: Path, start_from: Path | None) -
     size = max(sum(p.numel() for p in module.parameters()) for module in parts.modules())
     pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
     barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
-    worker = Worker(count=recipe.workers, pool=pool, barrier=barrier)
+    norms = torch.zeros(recipe.workers).share_memory_()
+    worker = Worker(count=recipe.workers, pool=pool, norms=norms, barrier=barrier)
     multiprocessing.spawn(_process, (recipe, state, start_from, worker), recipe.workers)
 
 

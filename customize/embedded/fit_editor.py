@@ -15,7 +15,7 @@ from customize.embedded.fit_clip import take_text_tower
 from customize.embedded.fit_loop import Budget, fit_stage
 from customize.embedded.fit_state import Worker
 from customize.embedded.folder import Parts
-from customize.embedded.latents import Pool, fill_pool
+from customize.embedded.latents import Pool, fill_pool, kept_pool
 from customize.embedded.models import new_scheduler
 from customize.embedded.tokenizer import token_ids
 from customize.objective import Objective
@@ -88,15 +88,23 @@ def fit_editor(
     empty_1L = torch.from_numpy(token_ids(parts.tokenizer, [""])).to(worker.device)
     pools: dict[int, Pool] = {}
 
+    def pool_of(number: int) -> Pool:
+        place = (seed, 4, number, worker.rank)
+        share, quiet = pool_size // worker.count, worker.rank > 0
+        path = folder / f"pool-{number}-{share}-{worker.rank}.safetensors"
+        for old in folder.glob(f"pool-*-{worker.rank}.safetensors"):
+            if old != path:
+                old.unlink()
+        return kept_pool(
+            path,
+            lambda: fill_pool(share, place, parts.vae, parts.tokenizer, worker.device, quiet),
+        )
+
     def loss_of(step: int, count: int) -> Tensor:
         number = step * budget.batch // (pool_size * POOL_USES)
         if number not in pools:
             pools.clear()
-            place = (seed, 4, number, worker.rank)
-            share, quiet = pool_size // worker.count, worker.rank > 0
-            pools[number] = fill_pool(
-                share, place, parts.vae, parts.tokenizer, worker.device, quiet
-            )
+            pools[number] = pool_of(number)
         draw = np.random.default_rng((seed, 5, step, worker.rank))
         generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
         edits = pools[number].batch(draw, count, worker.device)

@@ -31,14 +31,15 @@ VECTORS = ("weights", "ema", "exp_avg", "exp_avg_sq")
 class Worker:
     """One of `count` equal processes that share every batch; 0 is the one that saves and prints.
 
-    `pool` is memory all of them see, 4 + `count` rows as long as the largest stage; None for a lone
-    worker.
+    `pool` and `norms` are memory all of them see: 4 + `count` rows as long as the largest stage
+    and one number each. None for a lone worker.
     """
 
     rank: int = 0
     count: int = 1
     device: str = "cpu"
     pool: Tensor | None = None
+    norms: Tensor | None = None
     barrier: Barrier | None = None
 
     def wait(self) -> None:
@@ -62,8 +63,9 @@ class FlatState:
         if rows is None:
             rows = torch.zeros(len(VECTORS) + 1, size, device=worker.device)
         self.vectors = dict(zip(VECTORS, rows[:, :size], strict=False))
-        self.gradients = rows[len(VECTORS) :, :size]
-        self._bind([parameter for _, parameter in named])
+        self.gradients, self.norms = rows[len(VECTORS) :, :size], worker.norms
+        self.parameters = [parameter for _, parameter in named]
+        self._bind()
         share = -(-size // worker.count)
         self.slice = slice(worker.rank * share, min(size, (worker.rank + 1) * share))
         self.mine = nn.Parameter(self.vectors["weights"][self.slice])
@@ -72,7 +74,7 @@ class FlatState:
         )
         self._bind_optimizer()
 
-    def _bind(self, parameters: list[nn.Parameter]) -> None:
+    def _bind(self) -> None:
         """Make every parameter and its gradient a view into the vectors; the first worker's weights
         count.
         """
@@ -81,7 +83,7 @@ class FlatState:
         if first:
             for vector in (*self.vectors.values(), *self.gradients):
                 vector.zero_()
-        for parameter in parameters:
+        for parameter in self.parameters:
             window = slice(start, start + parameter.numel())
             start = window.stop
             weights = self.vectors["weights"][window].view_as(parameter)
@@ -103,11 +105,13 @@ class FlatState:
     def update(self, rate: float, clip_norm: float, ema: float) -> None:
         """Average the workers' gradients, clip them to `clip_norm`, step this worker's slice."""
         self.worker.wait()
-        gradient = self.gradients.mean(dim=0)
-        gradient *= (clip_norm / (gradient.norm() + 1e-6)).clamp(max=1.0)
+        gradient = self.gradients[:, self.slice].mean(dim=0)
+        norms = self.norms if self.norms is not None else torch.zeros(1, device=gradient.device)
+        norms[self.worker.rank] = gradient.norm()
         self.worker.wait()
+        gradient *= (clip_norm / (norms.norm() + 1e-6)).clamp(max=1.0)
         self.gradients[self.worker.rank].zero_()
-        self.mine.grad = gradient[self.slice]
+        self.mine.grad = gradient
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.step += 1
@@ -116,10 +120,14 @@ class FlatState:
         self.worker.wait()
 
     def use_ema(self) -> None:
-        """Put the averaged weights in place, in memory of the module's own."""
+        """Give the module its averaged weights, in its own memory: the pool is for the next."""
         self.worker.wait()
-        if self.worker.rank == 0:
-            self.vectors["weights"].copy_(self.vectors["ema"])
+        start = 0
+        for parameter in self.parameters:
+            window = slice(start, start + parameter.numel())
+            start = window.stop
+            parameter.data = self.vectors["ema"][window].view_as(parameter).clone()
+            parameter.grad = None
         self.worker.wait()
 
     def save(self, path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
@@ -57,6 +61,16 @@ def weights_of(sources_BHWC: np.ndarray, targets_BHWC: np.ndarray) -> np.ndarray
     factor = np.clip((1 - share_B) / np.maximum(share_B, 1e-3), 1.0, 6.0)
     weights = 1 + (factor - 1) * changed_Bhw
     return weights / weights.mean(axis=(1, 2), keepdims=True)
+
+
+def kept_pool(path: Path, fill: Callable[[], Pool]) -> Pool:
+    """Read a pool that an interrupted run left at `path`, or fill it and leave it there."""
+    if not path.exists():
+        pool = fill()
+        temporary = path.with_suffix(".tmp")
+        save_file({field.name: getattr(pool, field.name) for field in fields(Pool)}, temporary)
+        os.replace(temporary, path)
+    return Pool(**load_file(path))
 
 
 @torch.no_grad()
