@@ -128,11 +128,17 @@ def keeps_settings(path: Path) -> bool:
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """Return the settings a PNG carries, None for a picture that carries none."""
-    with Image.open(path) as image:
-        text = getattr(image, "text", {}).get(KEY)
+    """Return the settings a PNG carries, None for a picture that carries none.
+
+    Raises EditError for a file that is missing or no picture.
+    """
     try:
+        with Image.open(path) as image:
+            text = getattr(image, "text", {}).get(KEY)
         settings = json.loads(text) if text else None
+    except OSError as error:
+        found = error.strerror or "it is no picture, or damaged"
+        raise EditError(f"{path}: {found}; expected a PNG of `customize edit`") from None
     except ValueError:
         return None
     return settings if isinstance(settings, dict) else None

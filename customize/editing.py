@@ -58,13 +58,14 @@ class Editor:
     ) -> Self:
         """Open a base by name; `device` None takes the accelerator if any, `progress` shows a bar.
 
-        Raises BaseModelError.
+        Raises BaseModelError, and EditError for a device that is not here.
         """
         from customize.families import open_pipeline
         from customize.families.bases import resolve_base
 
+        place = _best_device() if device is None else _usable(device)
         base = resolve_base(name, revision, precision)
-        pipeline = open_pipeline(base, device=device or _best_device())
+        pipeline = open_pipeline(base, device=place)
         # disable=None is tqdm's "only on a terminal"
         pipeline.set_progress_bar_config(disable=None if progress else True, leave=False)
         return cls(pipeline, base)
@@ -153,7 +154,7 @@ class Editor:
         )
         return Settings(
             instruction="",
-            base=self.base.name,
+            base=_without_folders(self.base.name),
             base_fingerprint=self.base.fingerprint,
             steps=options.get("steps", own.steps),
             scheduler=scheduler,
@@ -170,15 +171,21 @@ class Editor:
         """Call the pipeline on a picture of the working size."""
         import torch
 
-        answer_BHWC: np.ndarray = self.pipeline(
-            spelled(settings.instruction),
-            image=source,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.text_guidance,
-            image_guidance_scale=settings.image_guidance,
-            generator=torch.Generator().manual_seed(settings.seed),
-            output_type="np",
-        ).images
+        try:
+            answer_BHWC: np.ndarray = self.pipeline(
+                spelled(settings.instruction),
+                image=source,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.text_guidance,
+                image_guidance_scale=settings.image_guidance,
+                generator=torch.Generator().manual_seed(settings.seed),
+                output_type="np",
+            ).images
+        except torch.OutOfMemoryError:
+            raise EditError(
+                f"out of memory at {settings.width}x{settings.height} pixels; expected to fit; "
+                "lower the resolution, or open the base in bfloat16"
+            ) from None
         if not np.isfinite(answer_BHWC).all():
             raise EditError(
                 f"{settings.instruction!r}: the base answered with pixels that are no numbers; "
@@ -187,8 +194,26 @@ class Editor:
         return self.pipeline.image_processor.numpy_to_pil(answer_BHWC)[0]
 
 
+def _without_folders(name: str) -> str:
+    """Keep hub ids and relative paths; absolute ones tell too much of a machine to be shared."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def _best_device() -> torch.device:
     import torch
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found or torch.device("cpu")
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    import torch
+
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise EditError(
+            f"device {device}: it cannot be used here ({first}); expected cuda, mps or cpu; "
+            "leave it out for the best there is"
+        ) from None

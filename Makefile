@@ -1,0 +1,37 @@
+# make demo   teach the example dog to the base that ships here, and look at it
+# make test   all tests
+# make check  format, lint, types, layers, fast tests: before every commit
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+RUN := runs/my_dog
+
+.PHONY: demo test check clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[photos,dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/make_pairs.py
+	$(BIN)/customize train recipes/my_dog.yaml
+	$(BIN)/customize edit examples/data/my_dog_unseen/1_before.png "turn the dog into <my-dog>" \
+	    --adapter $(RUN)/adapter.safetensors --output $(RUN)/edited.png --overwrite
+	$(BIN)/python examples/edit_from_python.py $(RUN)/adapter.safetensors examples/data/my_dog_unseen
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+# Results under runs/ are yours and stay.
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

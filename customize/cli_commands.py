@@ -1,0 +1,92 @@
+"""What each command does, from parsed arguments to printed answers; imports wait until asked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from customize.errors import BaseModelError, OutputExistsError
+from customize.text_tables import table
+
+if TYPE_CHECKING:
+    from customize.pairs.lint import Finding
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train a recipe; a stopped run goes on."""
+    from customize.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)  # before torch: faults show at once
+    from customize.running import run_recipe
+
+    run_recipe(recipe, overwrite=arguments.overwrite)
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Print all findings as a table and draw the contact sheet; 2 when training would refuse."""
+    from customize.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    from customize.checking import check_recipe
+    from customize.pairs.sheets import pairs_sheet
+
+    sheet = arguments.output or Path(f"{arguments.recipe.stem}_pairs.png")
+    if arguments.output and sheet.exists() and not arguments.overwrite:
+        raise OutputExistsError(
+            f"{sheet}: it is there already; expected a free name; choose another or add --overwrite"
+        )
+    checked = check_recipe(recipe)
+    for name, found in checked.pairs.items():
+        print(f"{name}: {len(found.pairs)} pairs ({found.layout})")
+    if pairs := checked.all_pairs():
+        again = " (drawn again)" if sheet.exists() else ""
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        pairs_sheet(pairs, recipe.pairs.alpha_color).save(sheet)
+        print(f"contact sheet: {sheet}{again}")
+    rows = _grouped(checked.findings)
+    print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")
+    return 2 if checked.has_errors else 0
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    """Print the JSON Schema of recipes."""
+    from customize.recipe import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2))
+    return 0
+
+
+def fit_base(arguments: argparse.Namespace) -> int:
+    """Fit the embedded base, from nothing or from a base's folder."""
+    from customize.embedded import WEIGHTS_FOLDER
+
+    start = arguments.start_from
+    folder = WEIGHTS_FOLDER if start == "embedded" else Path(start) if start else None
+    if folder is not None and not (folder / "model_index.json").is_file():
+        raise BaseModelError(
+            f"--from {start}: there is no base at {folder}; expected `embedded` or the folder of a "
+            "fitted base; leave --from out to start from nothing"
+        )
+    from customize.families.quiet import hush
+
+    hush()
+    from customize.embedded.fit import fit_base as fit
+
+    print(f"the base is in {fit(arguments.recipe, folder)}")
+    return 0
+
+
+def _grouped(findings: Sequence[Finding]) -> list[list[str]]:
+    """Make table rows of findings; what is said of many places is said once."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for finding in findings:
+        places.setdefault((finding.level, finding.found, finding.cure), []).append(finding.place)
+    rows: list[list[str]] = []
+    for (level, found, cure), where in places.items():
+        more = [f"and {len(where) - 3} more"] if len(where) > 3 else []
+        rows.append([level, "\n".join([*where[:3], *more]), found, cure])
+    return rows

@@ -1,0 +1,93 @@
+"""`customize edit`: which base, which adapters, and a file for every stage."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from customize.errors import AdapterFileError
+
+_SAMPLING = ("seed", "steps", "scheduler", "text_guidance", "image_guidance", "resolution")
+
+
+def edit(arguments: argparse.Namespace) -> int:
+    """Edit a picture by one instruction, or by several in a chain, and save every stage."""
+    from customize.edited import check_output, keeps_settings
+    from customize.pairs.decode import load_picture
+
+    outputs = _outputs(arguments)
+    for output in outputs:
+        check_output(output, overwrite=arguments.overwrite)
+    image = load_picture(arguments.image)
+    adapters = [_with_strength(text) for text in arguments.adapters]
+    base = arguments.base or _base_of(adapters)
+    from customize.editing import Editor
+
+    editor = Editor.from_base(
+        base,
+        revision=arguments.revision,
+        precision=arguments.precision,
+        device=arguments.device,
+        progress=True,
+    )
+    for path, strength in adapters:
+        editor.load(path, strength)
+    given = {name: getattr(arguments, name) for name in _SAMPLING}
+    options: Any = {name: value for name, value in given.items() if value is not None}
+    start = time.perf_counter()
+    stages = editor.chain(image, arguments.instructions, **options)
+    seconds = time.perf_counter() - start
+    for stage, output in zip(stages, outputs, strict=True):
+        stage.save(output, overwrite=arguments.overwrite)
+        if not keeps_settings(output):
+            warnings.warn(f"{output}: only PNG keeps the settings of an edit", stacklevel=1)
+        print(f"{output}: {stage.settings.instruction}")
+    print(f"{seconds:.1f} s; {stages[-1].settings.as_parameters().splitlines()[-1]}")
+    return 0
+
+
+def _outputs(arguments: argparse.Namespace) -> list[Path]:
+    """Name a file for every stage: `-o x.png` is the last one's, `x_1.png` and so on come before.
+
+    Without `-o` the name is made from the picture's, and is free.
+    """
+    count = len(arguments.instructions)
+    if arguments.output is not None:
+        return _stages(arguments.output, count)
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"_{number}"
+        outputs = _stages(Path(f"{arguments.image.stem}_edited{suffix}.png"), count)
+        if arguments.overwrite or not any(output.exists() for output in outputs):
+            return outputs
+        number += 1
+
+
+def _stages(last: Path, count: int) -> list[Path]:
+    return [*(last.with_stem(f"{last.stem}_{stage}") for stage in range(1, count)), last]
+
+
+def _with_strength(text: str) -> tuple[Path, float]:
+    """Split `FILE:0.8`; a colon that is part of a file's name stays there."""
+    path, colon, strength = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        return Path(path), float(strength)
+    except ValueError:
+        if Path(path).exists():
+            raise AdapterFileError(
+                f"--adapter {text}: {strength!r} is no strength; expected a number such as 0.8; "
+                f"write {path}:0.8"
+            ) from None
+        return Path(text), 1.0
+
+
+def _base_of(adapters: list[tuple[Path, float]]) -> str:
+    """Name the base that the first adapter was made for, the embedded one where there is none."""
+    from customize.adapters.file import read_header
+
+    return read_header(adapters[0][0]).base_name if adapters else "embedded"

@@ -1,0 +1,79 @@
+"""`customize inspect`: what an adapter is, or how a picture was edited."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import EditError
+from customize.text_tables import table
+
+if TYPE_CHECKING:
+    from customize.adapters.header import Header
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Print an adapter's header, or the settings in a PNG, as a table."""
+    path: Path = arguments.file
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+        from customize.edited import read_settings
+
+        settings = read_settings(path)
+        if settings is None:
+            raise EditError(
+                f"{path}: this picture carries no settings; expected a PNG of `customize edit`; "
+                "edit to .png to keep them"
+            )
+        print(table([[name.replace("_", " "), _shown(value)] for name, value in settings.items()]))
+        return 0
+    from customize.adapters.file import read_header
+
+    print(table(list(_header_rows(path, read_header(path)))))
+    return 0
+
+
+def _header_rows(path: Path, header: Header) -> Iterator[tuple[str, str]]:
+    """Tell an adapter in the order in which one asks."""
+    yield "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+    for concept in header.concepts:
+        words = f" as {concept.word}" if concept.word else ""
+        start = f", started from {concept.initializer!r}" if concept.initializer else ""
+        vectors = f", {concept.vectors} vectors" if concept.vectors > 1 else ""
+        yield "concept", f"{concept.name}{words}{start}{vectors}"
+        yield from (("  taught by", instruction) for instruction in concept.instructions)
+    yield "base", f"{header.base_name} (weights {header.base_fingerprint[:12]})"
+    yield "family", header.family
+    yield "method", _method(header)
+    for name, value in header.training.items():
+        yield name.replace("_", " "), _shown(value)
+    train = header.recipe.get("train", {})
+    for name in ("learning_rate", "optimizer", "batch", "seed"):
+        if name in train:
+            yield name.replace("_", " "), _shown(train[name])
+    if header.pairs:
+        yield "pairs", f"{len(header.pairs)}: {', '.join(header.pairs)}"
+    yield "made with", ", ".join(f"{name} {number}" for name, number in header.versions.items())
+
+
+def _method(header: Header) -> str:
+    if header.rank is None:
+        return header.method
+    kind = "DoRA" if header.decompose else "LoRA"
+    alpha = header.rank if header.alpha is None else header.alpha
+    text = f", text encoder rank {header.text_encoder_rank}" if header.text_encoder_rank else ""
+    return f"{kind} rank {header.rank}, alpha {alpha:g}, on {', '.join(header.targets)}{text}"
+
+
+def _shown(value: Any) -> str:
+    """Write a value of a header for people: floats short, lists and sections in a line."""
+    if isinstance(value, bool) or value is None:
+        return "yes" if value else "no" if value is False else "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return "; ".join(_shown(item) for item in value) or "-"
+    return str(value)

@@ -1,0 +1,60 @@
+"""Edit pictures the adapter has never seen, and put before and after side by side.
+
+python examples/edit_from_python.py runs/my_dog/adapter.safetensors examples/data/my_dog_unseen
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from customize.editing import Editor
+from customize.pairs.decode import load_picture
+from customize.pairs.layouts import find_pairs
+from customize.pairs.sheets import contact_sheet
+
+TITLES = ("before", "instruction", "base alone", "with the adapter", "wanted")
+
+
+def main() -> None:
+    """Edit every source of a folder of pairs, by the base alone and with the adapter."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("adapter", type=Path)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="sheet (before_after.png by the adapter)")
+    parser.add_argument("--base", default="embedded")
+    arguments = parser.parse_args()
+    output = arguments.output or arguments.adapter.with_name("before_after.png")
+    sheet = before_after(arguments.base, arguments.adapter, arguments.pairs)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(output)
+    print(f"before and after: {output}")
+
+
+def before_after(base: str, adapter: Path, folder: Path) -> Image.Image:
+    """Return a sheet with one row for each pair in `folder`."""
+    pairs = find_pairs(folder).pairs
+    editor = Editor.from_base(base)
+    # The base does not know the concept's word: it is shown what it makes of the plain one.
+    plain = [
+        editor.edit(pair.source, pair.instruction.replace("<my-dog>", "my dog")) for pair in pairs
+    ]
+    editor.load(adapter, strength=1.0)
+    taught = [editor.edit(pair.source, pair.instruction, seed=0) for pair in pairs]
+    rows = [
+        (
+            load_picture(pair.source),
+            pair.instruction,
+            before.image,
+            after.image,
+            load_picture(pair.target),
+        )
+        for pair, before, after in zip(pairs, plain, taught, strict=True)
+    ]
+    return contact_sheet(rows, TITLES)
+
+
+if __name__ == "__main__":
+    main()
