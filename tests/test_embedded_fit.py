@@ -15,8 +15,9 @@ from customize.embedded.fit_autoencoder import fold_statistics, pictures, to_uni
 from customize.embedded.fit_loop import Budget, fit_stage
 from customize.embedded.fit_recipe import load_fit_recipe
 from customize.embedded.fit_state import FlatState, Worker
-from customize.embedded.latents import weights_of
+from customize.embedded.latents import fill_pool, kept_pool, weights_of
 from customize.embedded.models import SCALING_FACTOR, new_autoencoder
+from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
 
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
@@ -189,3 +190,19 @@ def test_a_faulty_fit_recipe_lists_every_fault(tmp_path):
     with pytest.raises(RecipeError) as caught:
         load_fit_recipe(recipe)
     assert len(caught.value.faults) == 5
+
+
+def test_a_kept_pool_is_filled_once(tmp_path):
+    torch.manual_seed(0)
+    vae, tokenizer = new_autoencoder(), write_tokenizer(tmp_path, 1)
+    filled = []
+
+    def fill():
+        filled.append(fill_pool(4, (1, 2), vae, tokenizer, quiet=True))
+        return filled[-1]
+
+    first, again = (kept_pool(tmp_path / "pool.safetensors", fill) for _ in range(2))
+    assert len(filled) == 1
+    for name in ("sources_NChw", "targets_NChw", "weights_Nhw", "ids_NL"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+        assert torch.equal(getattr(first, name), getattr(filled[0], name))

@@ -68,7 +68,8 @@ def kept_pool(path: Path, fill: Callable[[], Pool]) -> Pool:
     if not path.exists():
         pool = fill()
         temporary = path.with_suffix(".tmp")
-        save_file({field.name: getattr(pool, field.name) for field in fields(Pool)}, temporary)
+        tensors = {f.name: getattr(pool, f.name).contiguous() for f in fields(Pool)}
+        save_file(tensors, temporary)
         os.replace(temporary, path)
     return Pool(**load_file(path))
 
