@@ -1,6 +1,7 @@
 """The values that travel between modules, and the letters that name their axes.
 
-B batch · C channels · H W pixels · h w latents · L text positions · D text width · K in-features · N out-features.
+B batch · C channels · H W pixels · h w latents · L text positions · D text width · K in-features ·
+N out-features.
 A tensor's name ends in its axes: `latents_BChw`, `text_BLD`, `pixels_HWC`.
 """
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pair:
-    """One training pair as it lies on disk; `place` names it in messages (`pairs.jsonl:3`, `images/07.png`)."""
+    """One training pair as it lies on disk; `place` names it in messages (`pairs.jsonl:3`)."""
 
     source: Path
     instruction: str
@@ -31,7 +32,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Example:
-    """One pair decoded to equal-sized pixels: uint8 RGB, the same crop and flip on both pictures."""
+    """One pair decoded to equal-sized pixels: uint8 RGB, both cropped and flipped alike."""
 
     source_HWC: np.ndarray
     target_HWC: np.ndarray
@@ -45,9 +46,9 @@ class Example:
 class Encoded:
     """One example after the base's encoders, as the cache keeps it (CPU, float32).
 
-    The target's latent is a distribution (mean and deviation, scaled as the denoiser sees it) because
-    InstructPix2Pix samples it anew at every step; the source's is its mode. `conditions` is opaque outside the family
-    that made it: unbatched tensors by name.
+    The target's latent is a distribution (mean and deviation, scaled as the denoiser sees it)
+    because InstructPix2Pix samples it anew at every step; the source's is its mode. `conditions` is
+    opaque outside the family that made it: unbatched tensors by name.
     """
 
     target_mean_Chw: Tensor
@@ -56,4 +57,4 @@ class Encoded:
 
 
 Conditions = Mapping[str, "Tensor"]
-"""What the denoiser is told besides noise: batched tensors by name, opaque outside the family file."""
+"""What the denoiser is told besides noise: batched tensors by name, opaque outside the family."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from customize.adapters.file import read_header
 from customize.editing import Editor
 from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
@@ -37,10 +38,7 @@ def before_after(base: str, adapter: Path, folder: Path) -> Image.Image:
     """Return a sheet with one row for each pair in `folder`."""
     pairs = find_pairs(folder).pairs
     editor = Editor.from_base(base)
-    # The base does not know the concept's word: it is shown what it makes of the plain one.
-    plain = [
-        editor.edit(pair.source, pair.instruction.replace("<my-dog>", "my dog")) for pair in pairs
-    ]
+    plain = [editor.edit(pair.source, plainly(pair.instruction, adapter), seed=0) for pair in pairs]
     editor.load(adapter, strength=1.0)
     taught = [editor.edit(pair.source, pair.instruction, seed=0) for pair in pairs]
     rows = [
@@ -54,6 +52,14 @@ def before_after(base: str, adapter: Path, folder: Path) -> Image.Image:
         for pair, before, after in zip(pairs, plain, taught, strict=True)
     ]
     return contact_sheet(rows, TITLES)
+
+
+def plainly(instruction: str, adapter: Path) -> str:
+    """Say the concepts' words as the base knows them: by the words that they started from."""
+    for concept in read_header(adapter).concepts:
+        if concept.word and concept.initializer:
+            instruction = instruction.replace(concept.word, concept.initializer)
+    return instruction
 
 
 if __name__ == "__main__":
