@@ -88,7 +88,7 @@ def encode_all(
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         encoder = open_encoder(setting.base, device=device, words=setting.words)
-        for index in tqdm(missing, "encoding", disable=not progress, leave=False):
+        for index in tqdm(missing, "encoding", disable=None if progress else True, leave=False):
             held[index] = jobs[index].make(encoder)
             write_tensors(paths[index], held[index] or {})
         del encoder

@@ -61,7 +61,7 @@ def make_optimizer(
     """Make the optimizer of the adapter's weights and, in a group without decay, of the words.
 
     Where bitsandbytes does not work the nearest full-precision optimizer is returned, with a
-    warning. Raises TrainingError when prodigy is not installed.
+    warning. Raises TrainingError when prodigy is not installed or is to have two rates.
     """
     groups: list[dict[str, Any]] = [
         {
@@ -126,8 +126,13 @@ def _make(name: OptimizerName, groups: list[dict[str, Any]]) -> torch.optim.Opti
 
 
 def _prodigy(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if len({group["lr"] for group in groups}) > 1:
+        raise TrainingError(
+            "train.word_learning_rate: prodigy finds one rate for all and was given two; expected "
+            "the same as train.learning_rate; remove it"
+        )
     try:
-        from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports]
+        from prodigyopt import Prodigy
     except ImportError:
         raise TrainingError(
             "train.optimizer: prodigy is not installed; expected the package prodigyopt; "

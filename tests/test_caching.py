@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import toy_example, toy_resolved
 from PIL import Image
 
 from customize import caching
@@ -15,7 +16,6 @@ from customize.caching import Setting, View, encode_all, pair_digest
 from customize.families.words import Word
 from customize.pairs.buckets import Crop
 from customize.shapes import Pair
-from tests.builders import toy_example, toy_resolved
 
 INSTRUCTIONS = ["", "make it red", "make it blue"]
 

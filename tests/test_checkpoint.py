@@ -26,6 +26,7 @@ from customize.optimizing import hush
 hush()
 
 from bitsandbytes import optim  # noqa: E402
+from prodigyopt import Prodigy  # noqa: E402
 
 OPTIMIZERS = {
     "adamw8bit": optim.AdamW8bit,
@@ -33,6 +34,7 @@ OPTIMIZERS = {
     "lion8bit": optim.Lion8bit,
     "adamw": lambda groups: torch.optim.AdamW(groups, fused=True),
     "lion": Lion,
+    "prodigy": lambda groups: Prodigy([{**group, "lr": 1.0} for group in groups]),
 }
 STEPS = 6
 

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from builders import toy_family
 
 from customize import optimizing
 from customize.adapters import Attached, CrossAttentionKV, attach
@@ -14,7 +15,6 @@ from customize.errors import TrainingError
 from customize.families.words import Word
 from customize.lion import Lion
 from customize.optimizing import Average, Pace, eight_bit_fault, make_optimizer, set_rates
-from tests.builders import toy_family
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,13 @@ def test_prodigy_absent_is_one_clear_error(
     monkeypatch.setitem(sys.modules, "prodigyopt", None)
     with pytest.raises(TrainingError, match="pip install prodigyopt"):
         make_optimizer("prodigy", attached, learning_rate=1.0)
+
+
+def test_prodigy_has_one_rate(attached: Attached) -> None:
+    optimizer = make_optimizer("prodigy", attached, learning_rate=1.0)
+    assert type(optimizer).__name__ == "Prodigy"
+    with pytest.raises(TrainingError, match=r"word_learning_rate.*remove it"):
+        make_optimizer("prodigy", attached, learning_rate=1.0, word_learning_rate=0.5)
 
 
 def test_lion_agrees_with_bitsandbytes() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from builders import toy_example, toy_resolved
 from torch import Tensor
 
 from customize.adapters import Attached, CrossAttentionKV, LowRank, Method, attach
@@ -24,7 +25,6 @@ from customize.families.words import Word
 from customize.objective import Objective
 from customize.optimizing import Average, Pace, make_optimizer
 from customize.training import Goal, NonFiniteError, Step, loss, preserved_count, train_steps
-from tests.builders import toy_example, toy_resolved
 
 WORD = Word("<my-dog>", "dog")
 NEVER = Dropout(text=0.0, both=0.0, image=0.0)

@@ -1,0 +1,125 @@
+"""From a plan to a session: pairs encoded, base loaded, adapter attached, optimizer made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from customize.adapters import Attached, attach, learns_text
+from customize.batches import Sample
+from customize.caching import CachedView, Setting, View, encode_all
+from customize.families import Dropout, Family, open_family
+from customize.hardware import suit_attention
+from customize.optimizing import Average, Pace, make_optimizer
+from customize.planning import Plan, count_steps, views_of
+from customize.run_folder import RunFolder
+from customize.session import Session
+from customize.training import Goal
+
+
+def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: bool) -> Session:
+    """Open a run at step 0; the encoders are gone from memory before the denoiser comes."""
+    recipe, device = plan.recipe, accelerator.device
+    with accelerator.main_process_first():
+        samples, texts = _encode(plan, device, folder, progress=progress)
+    learns = learns_text(plan.method, plan.words)
+    live = open_family(plan.base, device=device, learns_text=learns)
+    attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
+    positions = max(sample.edited.target_mean_Chw[0].numel() for sample in samples)
+    suit_attention(live.denoiser, device, accelerator.mixed_precision, positions)
+    family = _prepare(plan, accelerator, live, attached)
+    train = recipe.train
+    optimizer = make_optimizer(
+        train.optimizer,
+        attached,
+        learning_rate=train.learning_rate,
+        word_learning_rate=train.word_learning_rate,
+        weight_decay=train.weight_decay,
+    )
+    accumulation = accelerator.gradient_accumulation_steps
+    pairs = len(plan.pairs())
+    return Session(
+        plan=plan,
+        accelerator=accelerator,
+        family=family,
+        live=live,
+        attached=attached,
+        optimizer=accelerator.prepare_optimizer(optimizer, device_placement=False),
+        average=None if train.ema is None else Average(attached, train.ema),
+        samples=samples,
+        goal=_goal(plan, texts, device),
+        pace=Pace(
+            steps=count_steps(recipe, pairs, accelerator.num_processes, accumulation),
+            accumulation=accumulation,
+            clip_norm=train.clip_norm,
+            schedule=train.schedule,
+            warmup=train.warmup,
+        ),
+    )
+
+
+def _encode(
+    plan: Plan, device: torch.device, folder: RunFolder, *, progress: bool
+) -> tuple[list[Sample], Mapping[str, Tensor]]:
+    """Return the samples at their shares of the batches, and all texts, none first."""
+    recipe = plan.recipe
+    own, rehearsed = recipe.preservation.regularization_share, list[tuple[float, list[View]]]()
+    total = sum(concept.weight for concept in recipe.concepts)
+    for concept in recipe.concepts:
+        views = views_of(plan.concepts[concept.name], recipe, plan.base)
+        rehearsed.append(((1 - own) * concept.weight / total, views))
+    if plan.regularization:
+        rehearsed.append((own, views_of(plan.regularization, recipe, plan.base)))
+    setting = Setting(plan.base, plan.words, as_tokens=learns_text(plan.method, plan.words))
+    cached, texts = encode_all(
+        folder.cache,
+        setting,
+        [view for _, views in rehearsed for view in views],
+        ["", *plan.instructions],
+        device=device,
+        progress=progress,
+    )
+    found = iter(cached)
+    samples = [
+        _sample(next(found), view, share / len(views))
+        for share, views in rehearsed
+        for view in views
+    ]
+    return samples, texts
+
+
+def _sample(cached: CachedView, view: View, frequency: float) -> Sample:
+    return Sample(cached.edited, cached.unedited, frequency, view.pair.weight)
+
+
+def _goal(plan: Plan, texts: Mapping[str, Tensor], device: torch.device) -> Goal:
+    dropout, kept = plan.recipe.conditioning_dropout, plan.recipe.preservation
+    on_device = {key: value.to(device) for key, value in texts.items()}
+    others = {key: value[1:] for key, value in on_device.items()} if plan.instructions else {}
+    return Goal(
+        empty_text={key: value[0] for key, value in on_device.items()},
+        other_texts=others,
+        dropout=Dropout(text=dropout.text, both=dropout.both, image=dropout.image),
+        min_snr=plan.recipe.train.min_snr,
+        preserved_share=kept.share,
+        preserved_weight=kept.weight,
+    )
+
+
+def _prepare(plan: Plan, accelerator: Any, live: Family, attached: Attached) -> Family:
+    """Wrap what learns for several processes, a compiler or short memory, as the recipe asks."""
+    train, family = plan.recipe.train, live
+    denoiser: Any = live.denoiser
+    if train.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    if train.compile:
+        family = replace(family, denoiser=torch.compile(denoiser))
+    if accelerator.num_processes > 1:
+        family = replace(family, denoiser=accelerator.prepare_model(family.denoiser))
+        if attached.learns_text:
+            family = replace(family, text_encoder=accelerator.prepare_model(family.text_encoder))
+    return family

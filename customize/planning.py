@@ -1,0 +1,158 @@
+"""From a recipe to everything a run needs to know before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from customize import adapters
+from customize.caching import View, pair_digest
+from customize.checking import check_recipe
+from customize.errors import Fault, PairsError
+from customize.families.bases import Base, resolve_base
+from customize.families.words import Word
+from customize.pairs.buckets import bucket_for, crops
+from customize.pairs.decode import load_picture
+from customize.pairs.layouts import find_pairs
+from customize.preserving import instructions_to_preserve
+from customize.recipe import Recipe
+from customize.recipe_sections import CrossAttentionKV, LowRank
+from customize.shapes import Pair
+
+UNSHAPING = (
+    "output",
+    "base.",
+    "save.",
+    "preview.",
+    "train.compile",
+    "train.gradient_checkpointing",
+)
+"""Fields that do not change what is learned, or whose meaning `Plan` holds: a path's content."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with its base found, its pairs found and checked, its words and texts gathered.
+
+    `concepts` holds each concept's pairs by its name, `instructions` those to preserve.
+    """
+
+    recipe: Recipe
+    base: Base
+    method: adapters.Method
+    words: tuple[Word, ...]
+    concepts: Mapping[str, tuple[Pair, ...]]
+    regularization: tuple[Pair, ...]
+    instructions: tuple[str, ...]
+
+    def pairs(self) -> list[Pair]:
+        """List the pairs of all concepts."""
+        return [pair for pairs in self.concepts.values() for pair in pairs]
+
+
+def plan_run(recipe: Recipe, log: Callable[[str], None]) -> Plan:
+    """Find and check all that the recipe names; warnings are logged.
+
+    Raises BaseModelError, or PairsError with every error the lint found.
+    """
+    base = resolve_base(recipe.base.name, recipe.base.revision, recipe.base.precision)
+    checked = check_recipe(recipe)
+    for finding in checked.findings:
+        if finding.level == "warning":
+            log(str(finding))
+    if errors := [finding for finding in checked.findings if finding.level == "error"]:
+        faults = [Fault(finding.place, finding.found, finding.cure) for finding in errors]
+        raise PairsError("the pairs cannot be learned", faults)
+    for name, found in checked.pairs.items():
+        log(f"{name}: {len(found.pairs)} pairs, laid out as {found.layout}")
+    others = recipe.preservation.regularization_pairs
+    return Plan(
+        recipe=recipe,
+        base=base,
+        method=_method(recipe.adapter),
+        words=tuple(Word(c.word, c.initializer, c.vectors) for c in recipe.concepts if c.word),
+        concepts={name: found.pairs for name, found in checked.pairs.items()},
+        regularization=find_pairs(others).pairs if others is not None else (),
+        instructions=instructions_to_preserve(recipe.preservation, base),
+    )
+
+
+def views_of(pairs: Sequence[Pair], recipe: Recipe, base: Base) -> list[View]:
+    """List the views of every pair that the recipe's crops and flips make."""
+    options, found = recipe.pairs, list[View]()
+    resolution = options.resolution or base.resolution
+    for index, pair in enumerate(pairs):
+        picture = load_picture(pair.source, options.alpha_color)
+        size = bucket_for(*picture.size, resolution, base.multiple)
+        found += [
+            View(pair, size, crop, flip, options.alpha_color)
+            for crop in crops(options.crops, recipe.train.seed + index)
+            for flip in ((False, True) if options.flip else (False,))
+        ]
+    return found
+
+
+def count_steps(recipe: Recipe, pairs: int, processes: int, accumulation: int) -> int:
+    """Return how many optimizer steps the recipe asks for; an epoch passes each pair once."""
+    if recipe.train.steps is not None:
+        return recipe.train.steps
+    assert recipe.train.epochs is not None
+    drawn = recipe.train.batch * accumulation * processes
+    own = drawn * (1 - recipe.preservation.regularization_share)
+    return math.ceil(recipe.train.epochs * pairs / own)
+
+
+def shaping_facts(plan: Plan) -> dict[str, Any]:
+    """List by dotted name what shapes the training, so that a checkpoint knows its own run.
+
+    Pairs count by their content: they may move.
+    """
+    flat = _flatten(plan.recipe.model_dump(mode="json"))
+    facts = {
+        place: value
+        for place, value in flat.items()
+        if not place.startswith(UNSHAPING) and place.rpartition(".")[2] not in ("name", "pairs")
+    }
+    for place in ("preservation.instructions", "preservation.regularization_pairs"):
+        facts.pop(place, None)
+    facts["base"] = plan.base.fingerprint
+    facts["base.precision"] = plan.base.precision
+    for name, pairs in plan.concepts.items():
+        facts[f"pairs of {name}"] = _digests(pairs)
+    facts["preservation.regularization_pairs"] = _digests(plan.regularization)
+    facts["preservation.instructions"] = list(plan.instructions)
+    return json.loads(json.dumps(facts))  # as it will come back: lists for tuples
+
+
+def _digests(pairs: Sequence[Pair]) -> list[Any]:
+    return [[pair_digest(pair)[:16], pair.weight] for pair in pairs]
+
+
+def _flatten(value: Any, place: str = "") -> dict[str, Any]:
+    match value:
+        case dict():
+            items = list(value.items())
+        case list() if value and isinstance(value[0], dict):
+            items = list(enumerate(value))
+        case _:
+            return {place: value}
+    found: dict[str, Any] = {}
+    for key, inner in items:
+        found |= _flatten(inner, f"{place}.{key}" if place else str(key))
+    return found
+
+
+def _method(section: CrossAttentionKV | LowRank) -> adapters.Method:
+    if isinstance(section, CrossAttentionKV):
+        return adapters.CrossAttentionKV()
+    text_rank = section.text_encoder_rank or section.rank
+    return adapters.LowRank(
+        rank=section.rank,
+        alpha=section.alpha,
+        decompose=section.decompose,
+        targets=tuple(section.targets),
+        text_encoder_rank=text_rank if section.text_encoder else 0,
+    )

@@ -1,0 +1,157 @@
+"""Edits made while training, by diffusers' own pipeline around the live denoiser.
+
+The rest of the pipeline, the VAE above all, is loaded for each preview and freed after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from customize.adapters import Attached
+from customize.families import Family, open_pipeline
+from customize.families.bases import Base
+from customize.families.sampling import Sampling
+from customize.pairs.sheets import contact_sheet
+from customize.shapes import Example
+
+TITLES = ("source", "instruction", "before", "after", "target")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One edit that every preview makes; without a target its example repeats the source."""
+
+    example: Example
+    held_out: bool
+    has_target: bool = True
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sheet, and the mean squared error (pixels in 0..1) on held-out edits with a target."""
+
+    sheet: Image.Image
+    score: float | None
+
+
+class Previewer:
+    """Makes previews of one run; remembers the base's own edits, which are the same every time."""
+
+    def __init__(
+        self,
+        base: Base,
+        family: Family,
+        attached: Attached,
+        shown: Sequence[Shown],
+        sampling: Sampling,
+        *,
+        device: torch.device,
+        seed: int = 0,
+        at_once: int = 1,
+    ) -> None:
+        """Take the unwrapped family; `at_once` edits are sampled together."""
+        assert shown
+        self._base, self._family, self._attached = base, family, attached
+        self._shown, self._sampling = tuple(shown), sampling
+        self._device, self._seed, self._at_once = device, seed, at_once
+        self._before: list[np.ndarray] | None = None
+
+    def make(self) -> Preview:
+        """Edit with the adapter as it is now; no random state but its own is touched."""
+        pipeline = self._open()
+        try:
+            if self._before is None:
+                with self._attached.switched_off():
+                    self._before = self._edit(pipeline, self._plainly)
+            if self._family.text_encoder is not None:
+                pipeline.register_modules(
+                    text_encoder=self._family.text_encoder, tokenizer=self._family.tokenizer
+                )
+            after = self._edit(pipeline, str)
+        finally:
+            del pipeline
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        return Preview(self._sheet(self._before, after), self._score(after))
+
+    def _open(self) -> Any:
+        """Open the pipeline on the CPU first, so that a second denoiser never meets the first."""
+        dtype = self._base.dtype(self._device)
+        pipeline = open_pipeline(self._base, device="cpu", dtype=dtype)
+        name = "unet" if "unet" in pipeline.components else "transformer"
+        pipeline.register_modules(**{name: self._family.denoiser})
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(self._device)
+
+    def _plainly(self, instruction: str) -> str:
+        """Say a concept's word as the base knows it: by its initializer."""
+        for word in self._attached.words:
+            plain = word.initializer or word.text.strip("<>").replace("-", " ")
+            instruction = instruction.replace(word.text, plain)
+        return instruction
+
+    @torch.no_grad()
+    def _edit(self, pipeline: Any, wording: Callable[[str], str]) -> list[np.ndarray]:
+        """Edit everything shown, in groups of one size; (H, W, 3) float in 0..1 each."""
+        found: dict[int, np.ndarray] = {}
+        for group in _groups(self._shown, self._at_once):
+            examples = [self._shown[index].example for index in group]
+            generators = [torch.Generator().manual_seed(self._seed) for _ in group]
+            outputs_BHWC = pipeline(
+                [wording(example.instruction) for example in examples],
+                image=[Image.fromarray(example.source_HWC) for example in examples],
+                num_inference_steps=self._sampling.steps,
+                guidance_scale=self._sampling.text_guidance,
+                image_guidance_scale=self._sampling.image_guidance,
+                generator=generators,
+                output_type="np",
+            ).images
+            found |= zip(group, np.nan_to_num(outputs_BHWC), strict=True)
+        return [found[index] for index in range(len(self._shown))]
+
+    def _score(self, after: Sequence[np.ndarray]) -> float | None:
+        errors = [
+            float(np.mean((output - item.example.target_HWC / 255.0) ** 2))
+            for item, output in zip(self._shown, after, strict=True)
+            if item.held_out and item.has_target
+        ]
+        return float(np.mean(errors)) if errors else None
+
+    def _sheet(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Image.Image:
+        rows: list[list[Image.Image | str]] = []
+        for item, old, new in zip(self._shown, before, after, strict=True):
+            example = item.example
+            known = "never trained on" if item.held_out else "trained on"
+            target = Image.fromarray(example.target_HWC) if item.has_target else "none known"
+            rows.append(
+                [
+                    Image.fromarray(example.source_HWC),
+                    f"{example.instruction}\n\n{known}",
+                    _picture(old),
+                    _picture(new),
+                    target,
+                ]
+            )
+        return contact_sheet(rows, TITLES)
+
+
+def _groups(shown: Sequence[Shown], at_once: int) -> list[list[int]]:
+    """Group the indices of what is shown by size, at most `at_once` together."""
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for index, item in enumerate(shown):
+        sizes.setdefault(item.example.source_HWC.shape, []).append(index)
+    return [
+        same[start : start + at_once]
+        for same in sizes.values()
+        for start in range(0, len(same), at_once)
+    ]
+
+
+def _picture(pixels_HWC: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.rint(pixels_HWC * 255).clip(0, 255).astype(np.uint8))

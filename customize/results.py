@@ -1,0 +1,111 @@
+"""What a run leaves for its user: the adapter file with its header, and the loss curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from customize.adapters import LowRank
+from customize.adapters.file import save_adapter
+from customize.adapters.header import Header, Taught, library_versions
+from customize.caching import pair_digest
+from customize.curves import loss_curve
+from customize.planning import Plan
+from customize.run_folder import RunFolder, save_picture
+from customize.session import Session
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; `adapter` is None when it was stopped, `best` None without a held-out score.
+
+    `loss` is the mean of the last tenth of the steps, `seconds` the time spent in steps.
+    """
+
+    steps: int
+    seconds: float
+    loss: float
+    adapter: Path | None
+    best: Path | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.adapter is not None
+
+
+def write_adapter(session: Session, path: Path) -> None:
+    """Write what is learned so far as an adapter file, replacing an earlier one."""
+    tensors = session.learned()
+    save_adapter(path, header_of(session), tensors, overwrite=True)
+
+
+def write_results(session: Session, folder: RunFolder) -> RunResult:
+    """Write curve and adapter, the adapter last, and drop the checkpoint."""
+    save_picture(loss_curve([total for total, _, _ in session.history]), folder.curve)
+    write_adapter(session, folder.adapter)
+    folder.checkpoint.unlink(missing_ok=True)
+    best = folder.best if folder.best.exists() else None
+    return RunResult(session.done, session.seconds, late_loss(session), folder.adapter, best)
+
+
+def header_of(session: Session) -> Header:
+    """Say of the adapter where it comes from and how it was made."""
+    plan = session.plan
+    method = plan.method if isinstance(plan.method, LowRank) else None
+    return Header(
+        family=plan.base.family,
+        base_name=plan.base.name,
+        base_fingerprint=plan.base.fingerprint,
+        method=plan.recipe.adapter.method,
+        rank=method.rank if method else None,
+        alpha=method.alpha if method else None,
+        decompose=method.decompose if method else False,
+        targets=method.targets if method else (),
+        text_encoder_rank=method.text_encoder_rank if method else 0,
+        concepts=_taught(plan),
+        recipe=plan.recipe.model_dump(mode="json"),
+        versions=library_versions(),
+        pairs={
+            f"{name}/{pair.place or pair.target.name}": pair_digest(pair)
+            for name, pairs in plan.concepts.items()
+            for pair in pairs
+        },
+        training=_training_facts(session),
+    )
+
+
+def late_loss(session: Session) -> float:
+    """Return the mean loss of the last tenth of the steps so far."""
+    losses = [total for total, _, _ in session.history]
+    return float(np.mean(losses[-max(1, len(losses) // 10) :]))
+
+
+def _taught(plan: Plan) -> tuple[Taught, ...]:
+    return tuple(
+        Taught(
+            name=concept.name,
+            word=concept.word,
+            initializer=concept.initializer,
+            vectors=concept.vectors,
+            instructions=tuple(
+                dict.fromkeys(pair.instruction for pair in plan.concepts[concept.name])
+            ),
+        )
+        for concept in plan.recipe.concepts
+    )
+
+
+def _training_facts(session: Session) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "steps": session.done,
+        "seconds": round(session.seconds, 1),
+        "loss": late_loss(session),
+        "device": str(session.accelerator.device),
+        "precision": session.accelerator.mixed_precision,
+        "processes": session.accelerator.num_processes,
+    }
+    return facts if session.best is None else {**facts, "best_held_out_error": session.best}

@@ -1,0 +1,199 @@
+"""One run from recipe to adapter: the loop, and everything that happens beside the steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from customize.errors import TrainingError
+from customize.families.sampling import Sampling, sampling_of
+from customize.hardware import memory_explained, open_accelerator
+from customize.opening import open_session
+from customize.planning import plan_run
+from customize.preview_choice import choose_shown
+from customize.previews import Previewer
+from customize.recipe import Recipe
+from customize.reporting import Reports
+from customize.results import RunResult, late_loss, write_adapter, write_results
+from customize.run_folder import RunFolder, save_picture
+from customize.session import Session
+from customize.stopping import stop_on_signal
+from customize.training import NonFiniteError, Step
+
+Log = Callable[[str], None]
+MOVED_BY = 10
+"""Steps after which an adapter that is still where it began is given up."""
+
+
+def run_recipe(
+    recipe: Recipe, *, overwrite: bool = False, log: Log = print, progress: bool = True
+) -> RunResult:
+    """Train what the recipe says into `recipe.output`; a stopped run of the same recipe goes on.
+
+    `progress` shows a bar on a terminal. Raises OutputExistsError for a finished run,
+    BaseModelError and PairsError for what cannot be used, TrainingError for what breaks on the way.
+    """
+    accelerator = open_accelerator(recipe)
+    folder, main = RunFolder(recipe.output), accelerator.is_main_process
+    say = log if main else _silent
+    with _warnings_told(say):
+        if main:
+            folder.begin(overwrite=overwrite)
+        accelerator.wait_for_everyone()
+        plan = plan_run(recipe, say)
+        with memory_explained(recipe, plan.base.resolution):
+            session = open_session(plan, accelerator, folder, progress=progress and main)
+            if folder.checkpoint.exists():
+                session.restore(folder)
+                say(f"going on after step {session.done} of {session.pace.steps}")
+            return _Run(session, folder, say, progress=progress and main).to_the_end()
+
+
+class _Run:
+    """A session with what accompanies it: reports, previews, files. Only one process writes."""
+
+    def __init__(self, session: Session, folder: RunFolder, log: Log, *, progress: bool) -> None:
+        self._session, self._folder, self._log = session, folder, log
+        self._progress, self._recipe = progress, session.plan.recipe
+        self._main: bool = session.accelerator.is_main_process
+        self._previewer = _previewer(session) if self._main else None
+
+    def to_the_end(self) -> RunResult:
+        session, folder = self._session, self._folder
+        try:
+            with stop_on_signal() as stop, self._reports() as reports:
+                for step in session.steps():
+                    self._after(step, reports)
+                    if stop.everywhere(session.accelerator) and step.step < session.pace.steps:
+                        return self._stopped()
+        except NonFiniteError as error:
+            raise self._rescued(error) from None
+        self._check_moved()
+        if not self._main:
+            return RunResult(session.done, session.seconds, late_loss(session), folder.adapter)
+        result = write_results(session, folder)
+        self._log(
+            f"learned in {result.steps} steps and {result.seconds:.0f} s: {result.adapter}"
+            + (f" (best on held-out edits: {result.best})" if result.best else "")
+        )
+        return result
+
+    def _after(self, step: Step, reports: Reports) -> None:
+        """Do what is due after a step. The preview comes before the checkpoint, which knows it."""
+        last = step.step == self._session.pace.steps
+        if step.step == min(MOVED_BY, self._session.pace.steps):
+            self._check_moved()
+        if not self._main:
+            return
+        reports.step(step)
+        every = self._recipe.preview.every
+        if self._previewer is not None and every and (last or step.step % every == 0):
+            self._preview(self._previewer, step.step, reports)
+        if step.step % self._recipe.save.every == 0 and not last:
+            self._session.save(self._folder)
+
+    def _preview(self, previewer: Previewer, step: int, reports: Reports) -> None:
+        session = self._session
+        with session.with_learned():
+            preview = previewer.make()
+        save_picture(preview.sheet, self._folder.preview(step))
+        reports.picture(step, "preview", preview.sheet)
+        if preview.score is None:
+            return
+        reports.figures(step, {"held_out_error": preview.score})
+        if session.best is None or preview.score < session.best:
+            session.best = preview.score
+            if self._recipe.save.keep_best:
+                write_adapter(session, self._folder.best)
+
+    def _stopped(self) -> RunResult:
+        session = self._session
+        if self._main:
+            session.save(self._folder)
+        self._log(
+            f"stopped after step {session.done} of {session.pace.steps} and saved; "
+            "the same command goes on"
+        )
+        return RunResult(session.done, session.seconds, late_loss(session), adapter=None)
+
+    def _rescued(self, error: NonFiniteError) -> TrainingError:
+        """Keep the last good state, and say where."""
+        if not self._main or not self._session.done:
+            return TrainingError(str(error))
+        write_adapter(self._session, self._folder.rescued)
+        return TrainingError(
+            f"{error}, and run again with --overwrite; the adapter after step "
+            f"{self._session.done} is kept in {self._folder.rescued}"
+        )
+
+    def _check_moved(self) -> None:
+        movement = self._session.attached.movement()
+        words_too = bool(self._session.plan.words)
+        if movement.adapter > 0 and (movement.words > 0 or not words_too):
+            return
+        what = "adapter" if movement.adapter == 0 else "concept's word"
+        raise TrainingError(
+            f"step {self._session.done}: the {what} has not moved from where it began; expected "
+            "gradients to reach it; raise train.learning_rate, and check that the pairs' weights "
+            "are above 0 and preservation.share leaves room for them"
+        )
+
+    def _reports(self) -> Reports:
+        recipe, session = self._recipe, self._session
+        return Reports(
+            self._folder.logs,
+            recipe.save.log if self._main else None,
+            recipe.model_dump(mode="json"),
+            steps=session.pace.steps,
+            done=session.done,
+            progress=self._progress,
+            log=self._log,
+        )
+
+
+def _previewer(session: Session) -> Previewer | None:
+    """Make what makes previews, with the base's own sampling where the recipe names none."""
+    plan, wanted = session.plan, session.plan.recipe.preview
+    if wanted.every is None:
+        return None
+    own = sampling_of(plan.base.folder)
+    sampling = Sampling(
+        steps=wanted.steps or own.steps,
+        text_guidance=wanted.text_guidance or own.text_guidance,
+        image_guidance=wanted.image_guidance or own.image_guidance,
+    )
+    return Previewer(
+        plan.base,
+        session.live,
+        session.attached,
+        choose_shown(plan),
+        sampling,
+        device=session.accelerator.device,
+        seed=wanted.seed,
+        at_once=max(1, plan.recipe.train.batch // 3),  # guidance makes three of each
+    )
+
+
+@contextmanager
+def _warnings_told(log: Log) -> Iterator[None]:
+    """Log our own warnings once each instead of printing them with a line of code."""
+    usual, told = warnings.showwarning, set[str]()
+
+    def tell(message: Any, category: Any, filename: str, *rest: Any) -> None:
+        if category is not UserWarning or str(message) in told:
+            return
+        told.add(str(message))
+        log(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        try:
+            yield
+        finally:
+            warnings.showwarning = usual
+
+
+def _silent(_: str) -> None:
+    """Say nothing: another process does."""

@@ -1,0 +1,146 @@
+"""Everything a run holds in memory, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from customize.adapters import Attached
+from customize.batches import Batch, Sample, batches
+from customize.checkpoint import (
+    Checkpoint,
+    changed,
+    optimizer_state,
+    read_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+from customize.errors import TrainingError
+from customize.families import Family
+from customize.optimizing import Average, Pace
+from customize.planning import Plan, shaping_facts
+from customize.run_folder import RunFolder
+from customize.training import Goal, Step, train_steps
+
+
+@dataclass
+class Session:
+    """A run in progress: what learns, what it learns from, and what it has come to so far.
+
+    `live` is the family unwrapped, for previews; `history` the figures of every step; `best` the
+    best score of a preview.
+    """
+
+    plan: Plan
+    accelerator: Any
+    family: Family
+    live: Family
+    attached: Attached
+    optimizer: Any
+    average: Average | None
+    samples: list[Sample]
+    goal: Goal
+    pace: Pace
+    done: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    history: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def steps(self) -> Iterator[Step]:
+        """Train from where the session is; it keeps count as the steps come."""
+        train, accelerator = self.plan.recipe.train, self.accelerator
+        drawn: Iterator[Batch] = batches(
+            self.samples,
+            train.batch,
+            seed=train.seed,
+            device=accelerator.device,
+            first=self.done * self.pace.accumulation * accelerator.num_processes
+            + accelerator.process_index,
+            stride=accelerator.num_processes,
+        )
+        last = time.monotonic()
+        for step in train_steps(
+            self.family,
+            self.attached,
+            drawn,
+            self.goal,
+            self.optimizer,
+            self.pace,
+            accelerator,
+            seed=train.seed,
+            done=self.done,
+            average=self.average,
+        ):
+            self.done = step.step
+            self.history.append((step.loss, step.concept_loss, step.preserved_loss))
+            now = time.monotonic()
+            self.seconds, last = self.seconds + now - last, now
+            yield step
+            last = time.monotonic()  # previews and saving are not training
+
+    def learned(self) -> dict[str, Tensor]:
+        """Copy what the adapter file is to hold: the average where one is kept."""
+        if self.average is None:
+            return self.attached.state()
+        return {name: tensor.cpu().clone() for name, tensor in self.average.tensors.items()}
+
+    @contextmanager
+    def with_learned(self) -> Iterator[None]:
+        """Have the family predict with what `learned` holds while inside."""
+        if self.average is None:
+            yield
+            return
+        live = self.attached.state()
+        self.attached.load(self.average.tensors)
+        try:
+            yield
+        finally:
+            self.attached.load(live)
+
+    def save(self, folder: RunFolder) -> None:
+        """Write the checkpoint."""
+        scaler = self.accelerator.scaler
+        save_checkpoint(
+            folder.checkpoint,
+            Checkpoint(
+                step=self.done,
+                adapter=self.attached.state(),
+                optimizer=optimizer_state(self.optimizer),
+                history_SF=torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
+                average=self.average.tensors if self.average else {},
+                shaping=shaping_facts(self.plan),
+                numbers={
+                    "seconds": self.seconds,
+                    "best": self.best,
+                    "scaler": scaler.state_dict() if scaler is not None else None,
+                },
+            ),
+        )
+
+    def restore(self, folder: RunFolder) -> None:
+        """Go back to the checkpoint.
+
+        Raises TrainingError when it is damaged, or when what shapes training has changed since.
+        """
+        saved = read_checkpoint(folder.checkpoint)
+        if differences := changed(saved.shaping, shaping_facts(self.plan)):
+            raise TrainingError(
+                f"{folder.checkpoint}: step {saved.step} of this run was trained otherwise "
+                f"({'; '.join(differences)}); expected the same recipe and pairs; "
+                "set them back to go on, choose another output, or begin anew with --overwrite"
+            )
+        self.attached.load(saved.adapter)
+        restore_optimizer(self.optimizer, saved.optimizer)
+        if self.average is not None:
+            self.average.load(saved.average)
+        if self.accelerator.scaler is not None and saved.numbers["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved.numbers["scaler"])
+        self.done, self.seconds = saved.step, saved.numbers["seconds"]
+        self.best = saved.numbers["best"]
+        self.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
