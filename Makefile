@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python examples/make_pairs.py
-	$(BIN)/customize train recipes/my_dog.yaml
+	test -f $(RUN)/adapter.safetensors || $(BIN)/customize train recipes/my_dog.yaml
 	$(BIN)/customize edit examples/data/my_dog_unseen/1_before.png "turn the dog into <my-dog>" \
 	    --adapter $(RUN)/adapter.safetensors --output $(RUN)/edited.png --overwrite
 	$(BIN)/python examples/edit_from_python.py $(RUN)/adapter.safetensors examples/data/my_dog_unseen

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Train a recipe; a stopped run goes on."""
+    """Train a recipe; a stopped run goes on. 130 when it was stopped again."""
     from customize.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before torch: faults show at once
     from customize.running import run_recipe
 
-    run_recipe(recipe, overwrite=arguments.overwrite)
-    return 0
+    result = run_recipe(recipe, overwrite=arguments.overwrite)
+    return 130 if result.adapter is None else 0
 
 
 def check(arguments: argparse.Namespace) -> int:

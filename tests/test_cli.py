@@ -13,12 +13,13 @@ import torch
 from builders import toy_base, toy_resolved
 from PIL import Image
 
-from customize import cli, cli_commands, cli_editing
+from customize import cli, cli_commands, cli_editing, running
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.edited import read_settings
 from customize.editing import Editor
-from customize.recipe import recipe_schema
+from customize.recipe import Recipe, recipe_schema
+from customize.results import RunResult
 from customize.text_tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,6 +120,27 @@ def test_all_faults_of_a_recipe_in_one_table(capsys: pytest.CaptureFixture[str])
     for fault in ("'embedded'?", "My Dog", "nowhere", "did you mean 'rank'?", "-3"):
         assert fault in printed.err
     assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(("adapter", "code"), [(Path("adapter.safetensors"), 0), (None, 130)])
+def test_train_runs_the_recipe(
+    base: Path, adapter: Path | None, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Recipe, bool]] = []
+
+    def run_recipe(recipe: Recipe, *, overwrite: bool) -> RunResult:
+        calls.append((recipe, overwrite))
+        return RunResult(7, 1.0, 0.1, adapter)
+
+    monkeypatch.setattr(running, "run_recipe", run_recipe)
+    name = write_recipe(base)
+    assert (
+        cli.main(["train", name, "--set", "train.steps=7", "train.seed=3", "--overwrite"]) == code
+    )
+    assert cli.main(["train", name]) == code
+    (first, overwrite), (second, _) = calls
+    assert (first.train.steps, first.train.seed, overwrite) == (7, 3, True)
+    assert (second.train.steps, calls[1][1]) == (250, False)
 
 
 def test_schema_is_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:

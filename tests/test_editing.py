@@ -42,6 +42,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def editor(base: Path) -> Editor:
+    """Open the base once for all tests that load no adapter."""
+    return Editor.from_base(str(base), device="cpu")
+
+
+@pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a K/V adapter with a word, both far from zero."""
     return _save_adapter(tmp_path_factory.mktemp("adapter") / "dog.safetensors", "<my-dog>")
@@ -74,9 +80,9 @@ def same(one: Image.Image, other: Image.Image) -> bool:
     return one.size == other.size and one.tobytes() == other.tobytes()
 
 
-def test_equals_plain_diffusers(base: Path) -> None:
+def test_equals_plain_diffusers(base: Path, editor: Editor) -> None:
     source = picture(40, 24)
-    edited = Editor.from_base(str(base), device="cpu").edit(
+    edited = editor.edit(
         source, "make the dog red", seed=7, steps=STEPS, text_guidance=3, image_guidance=1.3
     )
     plain = StableDiffusionInstructPix2PixPipeline.from_pretrained(base, safety_checker=None)
@@ -96,8 +102,7 @@ def test_equals_plain_diffusers(base: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (7, 300), (301, 200), (64, 33)])
-def test_answers_at_the_size_of_the_source(base: Path, size: tuple[int, int]) -> None:
-    editor = Editor.from_base(str(base), device="cpu")
+def test_answers_at_the_size_of_the_source(editor: Editor, size: tuple[int, int]) -> None:
     assert editor.edit(picture(*size), "make it red", steps=1).image.size == size
 
 
@@ -116,8 +121,7 @@ def test_working_sizes_suit_the_base(width: int, height: int, facts: tuple[int, 
         assert 0.85 < sides[0] * sides[1] / resolution**2 < 1.15
 
 
-def test_pictures_are_upright_and_on_white(base: Path, tmp_path: Path) -> None:
-    editor = Editor.from_base(str(base), device="cpu")
+def test_pictures_are_upright_and_on_white(editor: Editor, tmp_path: Path) -> None:
     tall = picture(20, 40)
     turned = tall.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
@@ -137,8 +141,7 @@ def test_pictures_are_upright_and_on_white(base: Path, tmp_path: Path) -> None:
         editor.edit(tmp_path / "missing.png", "make it red")
 
 
-def test_chain_is_one_edit_after_another(base: Path) -> None:
-    editor = Editor.from_base(str(base), device="cpu")
+def test_chain_is_one_edit_after_another(editor: Editor) -> None:
     source, texts = picture(), ["make it red", "add the hat", "make it night"]
     stages = editor.chain(source, texts, steps=STEPS, seed=3)
     assert len(stages) == 3
@@ -224,8 +227,7 @@ def test_an_adapter_of_other_weights_is_used_with_a_warning(adapter: Path, tmp_p
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_schedulers_give_pictures(base: Path, name: str) -> None:
-    editor = Editor.from_base(str(base), device="cpu")
+def test_schedulers_give_pictures(editor: Editor, name: str) -> None:
     edited = editor.edit(picture(), "make it red", steps=STEPS, scheduler=name)
     assert edited.settings.scheduler == CLASSES[name][0]
     assert editor.pipeline.scheduler.config.get("clip_sample", False) is False
@@ -233,6 +235,19 @@ def test_schedulers_give_pictures(base: Path, name: str) -> None:
     assert np.asarray(edited.image).std() > 1
     own = editor.edit(picture(), "make it red", steps=STEPS)
     assert own.settings.scheduler == "DDIMScheduler"
+
+
+def test_schedulers_solve_the_same_equation(editor: Editor) -> None:
+    """A wrong noise schedule would lead them apart as far as another seed does."""
+
+    def answer(scheduler: str, seed: int = 0) -> np.ndarray:
+        edited = editor.edit(picture(), "make it red", steps=12, scheduler=scheduler, seed=seed)
+        return np.asarray(edited.image).astype(float)
+
+    expected = answer("ddim")
+    far_apart = np.abs(answer("ddim", seed=1) - expected).mean()
+    for name in ("euler", "dpmpp", "unipc"):
+        assert np.abs(answer(name) - expected).mean() < 0.2 * far_apart, name
 
 
 @pytest.mark.parametrize(
@@ -247,23 +262,21 @@ def test_schedulers_give_pictures(base: Path, name: str) -> None:
     ],
 )
 def test_options_out_of_range_are_refused(
-    base: Path, options: dict[str, float], message: str
+    editor: Editor, options: dict[str, float], message: str
 ) -> None:
     with pytest.raises(EditError, match=message):
-        Editor.from_base(str(base), device="cpu").edit(picture(), "make it red", **options)  # type: ignore[arg-type]
+        editor.edit(picture(), "make it red", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("instructions", [[], [" "], ["make it red", ""]])
-def test_empty_instructions_are_refused(base: Path, instructions: list[str]) -> None:
+def test_empty_instructions_are_refused(editor: Editor, instructions: list[str]) -> None:
     with pytest.raises(EditError, match="no instruction"):
-        Editor.from_base(str(base), device="cpu").chain(picture(), instructions)
+        editor.chain(picture(), instructions)
 
 
-def test_image_guidance_without_effect_is_said(base: Path) -> None:
+def test_image_guidance_without_effect_is_said(editor: Editor) -> None:
     with pytest.warns(UserWarning, match="image_guidance has no effect"):
-        Editor.from_base(str(base), device="cpu").edit(
-            picture(), "make it red", steps=1, text_guidance=1, image_guidance=2
-        )
+        editor.edit(picture(), "make it red", steps=1, text_guidance=1, image_guidance=2)
 
 
 def test_pixels_that_are_no_numbers_are_refused(base: Path) -> None:
@@ -294,10 +307,8 @@ def test_saved_png_carries_its_settings(base: Path, adapter: Path, tmp_path: Pat
     assert sorted(item.name for item in path.parent.iterdir()) == ["out.png"]
 
 
-def test_saving_never_replaces_unasked(base: Path, tmp_path: Path) -> None:
-    edited: Edited = Editor.from_base(str(base), device="cpu").edit(
-        picture(), "make it red", steps=1
-    )
+def test_saving_never_replaces_unasked(editor: Editor, tmp_path: Path) -> None:
+    edited: Edited = editor.edit(picture(), "make it red", steps=1)
     path = edited.save(tmp_path / "out.png")
     before = path.read_bytes()
     with pytest.raises(OutputExistsError, match=r"out\.png: it is there already"):
@@ -320,7 +331,6 @@ def test_settings_of_the_base(base: Path, tmp_path: Path) -> None:
         sampling_of(tmp_path)
 
 
-def test_text_length_is_the_bases_own(base: Path) -> None:
-    editor = Editor.from_base(str(base), device="cpu")
+def test_text_length_is_the_bases_own(editor: Editor) -> None:
     long = editor.edit(picture(), "red " * 2 * TEXT_LENGTH, steps=1)
     assert long.image.size == (32, 32)
