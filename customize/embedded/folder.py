@@ -18,6 +18,7 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from customize.embedded.edits import random_edit
 from customize.embedded.models import (
     new_autoencoder,
     new_clip,
@@ -95,9 +96,15 @@ def write_folder(parts: Parts, folder: Path) -> None:
     new_clip_processor().save_pretrained(temporary / "clip")
     parts.tokenizer.save_pretrained(temporary / "clip")
     _write_word_lists(parts.tokenizer, temporary / "clip")
-    settings = json.dumps({"edit": EDIT_DEFAULTS}, indent=2) + "\n"
-    (temporary / "customize.json").write_text(settings, encoding="utf-8")
+    about = {"edit": EDIT_DEFAULTS, "instructions": known_instructions()}
+    (temporary / "customize.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     os.replace(temporary, folder)
+
+
+def known_instructions(count: int = 160) -> list[str]:
+    """List edits that the base knows, drawn as its training drew them: what adapters preserve."""
+    drawn = (random_edit((6, index)).instruction for index in range(4 * count))
+    return list(dict.fromkeys(drawn))[:count]
 
 
 def _write_word_lists(tokenizer: CLIPTokenizer, folder: Path) -> None:
