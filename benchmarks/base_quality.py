@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from customize.pairs.sheets import contact_sheet
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
 from quality import Score, edit_all, psnr, score, table
@@ -28,6 +27,7 @@ from customize.embedded.fit_autoencoder import to_unit
 from customize.embedded.fit_clip import to_clip
 from customize.embedded.photos import random_crop
 from customize.embedded.tokenizer import token_ids
+from customize.pairs.sheets import contact_sheet
 
 SEED = 77
 RESULTS = Path(__file__).parent / "results"

@@ -46,7 +46,7 @@ UNPRESERVED = ("preservation.share=0",)
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a concept and what its recipe is changed to; None is the plain loop."""
+    """One line of the table: a concept and changes to its recipe; None is the plain loop."""
 
     concept: ConceptName
     label: str
@@ -120,7 +120,12 @@ def mean_db(pipeline: Any, edits: Sequence[DrawnEdit], settings: dict[str, Any])
 def save_sheet(row: Row, edits: Sequence[DrawnEdit], outputs: np.ndarray) -> None:
     """Show the first eight unseen sources of a row."""
     rows = [
-        [Image.fromarray(e.source_HWC), e.instruction, Image.fromarray(o), Image.fromarray(e.target_HWC)]
+        [
+            Image.fromarray(e.source_HWC),
+            e.instruction,
+            Image.fromarray(o),
+            Image.fromarray(e.target_HWC),
+        ]
         for e, o in zip(edits[:8], outputs, strict=False)
     ]
     folder = RUNS / row.concept

@@ -31,7 +31,7 @@ def train_plain_lora(
     rate: float = 1e-3,
     batch: int = 8,
 ) -> int:
-    """Train a LoRA on `pipeline.unet` in place until the seconds are over; return the steps taken."""
+    """Train a LoRA on `pipeline.unet` in place until the seconds are over; return the steps."""
     unet, vae, text_encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
     for module in (unet, vae, text_encoder):
         module.requires_grad_(False)

@@ -28,7 +28,7 @@ from customize.embedded.models import (
     new_unet,
 )
 
-EDIT_DEFAULTS = {"steps": 12, "text_guidance": 2.0, "image_guidance": 1.2}
+EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}
 """The sampler settings the base is shipped and measured with."""
 
 
