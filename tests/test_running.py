@@ -125,7 +125,11 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
 NURSERY = """
 import os, sys
 from pathlib import Path
-import diffusers.models, torch, transformers.models.clip, torch.utils.tensorboard, accelerate
+import torch, torch.utils.tensorboard, accelerate
+from customize.families.quiet import hush
+hush()
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel
 from customize.adapters import attach
 from customize.recipe import Recipe
 from customize.running import run_recipe

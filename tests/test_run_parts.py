@@ -1,0 +1,156 @@
+"""The smaller parts of a run: precision, memory, preserved edits, previews' choice, the curve."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import toy_resolved
+from run_builders import toy_pairs, toy_recipe
+
+from customize import hardware
+from customize.curves import loss_curve
+from customize.errors import BaseModelError, RecipeError, TrainingError
+from customize.families.bases import Base
+from customize.hardware import memory_explained, mixed_precision, open_accelerator, smaller_settings
+from customize.planning import plan_run, shaping_facts, views_of
+from customize.preserving import COMMON, instructions_to_preserve
+from customize.preview_choice import choose_shown, held_out_pairs
+from customize.recipe_sections import Preservation
+from customize.shapes import Pair
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return toy_resolved(tmp_path_factory.mktemp("base"))
+
+
+def test_precision_follows_the_wish_then_the_launcher_then_the_hardware(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for has, expected in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr(hardware, "_cpu_has_bfloat16", lambda has=has: has)
+        assert mixed_precision("auto") == expected
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what the launcher says unasked
+    assert mixed_precision("auto") == "no"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert mixed_precision("auto") == "bf16"
+    assert mixed_precision("no") == "no"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fp16 works there")
+def test_fp16_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"fp16 needs a CUDA device.*set it to auto"):
+        open_accelerator(toy_recipe(tmp_path, train={"precision": "fp16"}))
+
+
+def test_settings_that_need_less_keep_the_learning_the_same(tmp_path: Path) -> None:
+    recipe = toy_recipe(tmp_path, train={"batch": 5, "accumulation": 2})
+    assert "train.batch: 2 with train.accumulation: 6 (the same learning)" in smaller_settings(
+        recipe
+    )
+    least = toy_recipe(tmp_path, train={"batch": 1, "gradient_checkpointing": True})
+    assert smaller_settings(least, resolution=64) == []
+    with pytest.raises(TrainingError, match="choose a smaller base"), memory_explained(least):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+
+def test_preserved_instructions_come_from_the_base_a_file_or_a_list(
+    tmp_path: Path, base: Base
+) -> None:
+    def found(**fields: object) -> tuple[str, ...]:
+        return instructions_to_preserve(Preservation.model_validate(fields), own)
+
+    own = replace(base, folder=tmp_path)
+    assert found() == COMMON
+    assert found(share=0.0) == ()
+    assert found(instructions=["make it red"]) == ("make it red",)
+    (tmp_path / "customize.json").write_text(json.dumps({"edit": {}}))
+    assert found() == COMMON
+    (tmp_path / "customize.json").write_text(json.dumps({"instructions": ["blur it"]}))
+    assert found() == ("blur it",)
+    (tmp_path / "customize.json").write_text(json.dumps({"instructions": [1]}))
+    with pytest.raises(BaseModelError, match="a list of texts"):
+        found()
+    (tmp_path / "others.txt").write_text("\ufeffmake it red\n\n make it blue \n", "utf-8")
+    assert found(instructions=str(tmp_path / "others.txt")) == ("make it red", "make it blue")
+    (tmp_path / "others.txt").write_text("\n")
+    with pytest.raises(RecipeError, match="is empty"):
+        found(instructions=str(tmp_path / "others.txt"))
+
+
+def test_views_cover_crops_and_flips(tmp_path: Path, base: Base) -> None:
+    recipe = toy_recipe(tmp_path, pairs={"flip": True, "crops": 3})
+    pairs = plan_run(recipe, lambda _: None).pairs()
+    views = views_of(pairs, recipe, base)
+    assert len(views) == len({repr(view) for view in views}) == 3 * 3 * 2
+    assert {view.size for view in views} == {(32, 32)}
+
+
+def test_what_shapes_training_is_told_apart_from_what_does_not(tmp_path: Path) -> None:
+    def facts(**changes: object) -> dict[str, object]:
+        return shaping_facts(plan_run(toy_recipe(tmp_path, **changes), lambda _: None))
+
+    first = facts()
+    assert json.loads(json.dumps(first)) == first
+    assert first == facts(
+        output="elsewhere", save={"every": 9}, preview={"every": 3}, train={"compile": True}
+    )
+    (tmp_path / "pairs").rename(tmp_path / "moved")
+    moved = [
+        {
+            "name": "my_dog",
+            "word": "<my-dog>",
+            "initializer": "dog",
+            "pairs": str(tmp_path / "moved"),
+        }
+    ]
+    assert first == facts(concepts=moved)
+    for changes in (
+        {"train": {"seed": 1}},
+        {"pairs": {"crops": 2}},
+        {"preservation": {"share": 0.1}},
+    ):
+        assert first != facts(concepts=moved, **changes)
+
+
+def test_previews_take_turns_between_concepts(tmp_path: Path) -> None:
+    recipe = toy_recipe(tmp_path)
+    look = toy_pairs(tmp_path / "look", first_seed=200, text="make it blue")
+    concepts = [recipe.concepts[0].model_dump(), {"name": "look", "pairs": str(look)}]
+    recipe = toy_recipe(
+        tmp_path, concepts=concepts, preview={"count": 3, "images": str(tmp_path / "unseen")}
+    )
+    shown = choose_shown(plan_run(recipe, lambda _: None))
+    assert [(item.example.instruction, item.held_out) for item in shown] == [
+        ("add <my-dog>", False),
+        ("make it blue", False),
+        ("add <my-dog>", False),
+        *[("add <my-dog>", True)] * 3,
+    ]
+    assert all(item.has_target for item in shown)
+
+
+def test_held_out_pictures_alone_take_the_trained_instructions(tmp_path: Path) -> None:
+    toy_pairs(tmp_path / "pairs", count=3)
+    trained = [Pair(Path("a"), text, Path("b")) for text in ("make it red", "add hat")]
+    found = held_out_pairs(tmp_path / "pairs" / "s", trained)
+    assert [pair.instruction for pair in found] == ["make it red", "add hat", "make it red"]
+    assert all(pair.source == pair.target for pair in found)
+    assert len(held_out_pairs(tmp_path / "pairs", trained)) == 3
+
+
+def test_the_curve_falls_where_the_loss_falls() -> None:
+    pixels_HWC = np.asarray(loss_curve(np.linspace(1.0, 0.1, 200).tolist()))
+    line_YX = (pixels_HWC == (0xC2, 0x41, 0x0C)).all(2)
+    heights = [np.flatnonzero(line_YX[:, x]).mean() for x in (100, 400, 800)]
+    assert heights == sorted(heights)
+    assert heights[2] - heights[0] > 200
+    assert loss_curve([0.5]).size == (960, 480)
