@@ -24,7 +24,7 @@ def open_accelerator(recipe: Recipe) -> Any:
     Raises TrainingError for fp16 without a GPU.
     """
     hush()
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
 
     # A second run in one process may ask for another precision than the first.
@@ -35,7 +35,14 @@ def open_accelerator(recipe: Recipe) -> Any:
             "train.precision: fp16 needs a CUDA device and there is none; expected auto, no or "
             "bf16 here; set it to auto"
         )
-    return Accelerator(mixed_precision=mixed, gradient_accumulation_steps=recipe.train.accumulation)
+    # Frozen buffers never differ, and sending them would tie together processes that preserve
+    # different numbers of samples, and so call the denoiser differently often.
+    wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(
+        mixed_precision=mixed,
+        gradient_accumulation_steps=recipe.train.accumulation,
+        kwargs_handlers=[wrapping],
+    )
 
 
 def mixed_precision(wanted: Literal["auto", "no", "bf16", "fp16"]) -> Mixed:

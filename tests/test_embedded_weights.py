@@ -81,3 +81,10 @@ def test_the_tokenizer_takes_new_words_and_falls_back_to_pieces(tmp_path):
         before = len(tokenizer)
         assert tokenizer.add_tokens(["<my-dog>"]) == 1
         assert tokenizer("<my-dog>")["input_ids"][1] == before
+
+
+def test_sampled_latents_are_the_modes_the_denoiser_learned(pipeline):
+    images = to_unit(np.stack([random_edit((33, index)).source_HWC for index in range(4)]))
+    with torch.no_grad():
+        posterior = pipeline.vae.encode(images).latent_dist
+    torch.testing.assert_close(posterior.sample(), posterior.mode(), rtol=0, atol=1e-2)

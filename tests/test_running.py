@@ -388,3 +388,21 @@ def test_other_ways_to_compute_learn_alike(
     other = load_file(run(plain).adapter or "")
     sizes = [sum(float(t.norm()) for t in found.values()) for found in (state, other)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
+
+
+@pytest.mark.slow
+def test_several_processes_learn_together(tmp_path: Path) -> None:
+    """Two processes, which preserve different numbers of samples in a step, end with one adapter."""
+    recipe = toy_recipe(tmp_path, train={"accumulation": 2, **SHORT}, preview={"every": 2})
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+    door = Path(running.__file__).parent / "train_concept.py"
+    command = ["torch.distributed.run", "--nproc_per_node", "2", str(door)]
+    subprocess.run(
+        [sys.executable, "-m", *command, "--recipe", str(tmp_path / "recipe.yaml")],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    header = read_adapter(tmp_path / "run" / "adapter.safetensors").header
+    assert header.training["processes"] == 2
+    assert header.training["steps"] == 4

@@ -18,6 +18,8 @@ from customize.embedded.photos import random_crop
 
 KL_WEIGHT = 1e-6
 EDGE_WEIGHT = 0.1
+LOG_VARIANCE = -20.0
+"""Of every latent of the finished autoencoder: next to none."""
 
 
 def to_unit(pixels_BHWC: np.ndarray) -> Tensor:
@@ -91,7 +93,10 @@ def fold_statistics(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> None:
     post.weight /= gain_C[None, :, None, None]
     quant.bias[:channels] = (quant.bias[:channels] - mean_C) * gain_C
     quant.weight[:channels] *= gain_C[:, None, None, None]
-    quant.bias[channels:] += 2 * gain_C.log()  # the other half holds log-variances
+    # The other half holds log-variances. The denoiser learns from modes, so sampling must give them
+    # too: a channel that the pull to a normal latent emptied would otherwise drown them in noise.
+    quant.weight[channels:] = 0
+    quant.bias[channels:] = LOG_VARIANCE
 
 
 def stacked(edits: Sequence[DrawnEdit]) -> tuple[Tensor, Tensor]:
