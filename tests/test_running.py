@@ -392,7 +392,7 @@ def test_other_ways_to_compute_learn_alike(
 
 @pytest.mark.slow
 def test_several_processes_learn_together(tmp_path: Path) -> None:
-    """Two processes, which preserve different numbers of samples in a step, end with one adapter."""
+    """Processes that preserve different numbers of samples in a step end with one adapter."""
     recipe = toy_recipe(tmp_path, train={"accumulation": 2, **SHORT}, preview={"every": 2})
     (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
     door = Path(running.__file__).parent / "train_concept.py"
