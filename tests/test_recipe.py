@@ -401,7 +401,7 @@ def test_shipped_recipes_load_without_a_warning(tmp_path: Path) -> None:
         "my_dog.yaml",
         "two_concepts_jointly.yaml",
     ]
-    for name in ("my_dog", "brand_style"):
+    for name in ("my_dog", "my_dog_unseen", "brand_style", "brand_style_unseen"):
         (tmp_path / "examples/data" / name).mkdir(parents=True)
     (tmp_path / "recipes").mkdir()
     for file in SHIPPED:
