@@ -6,13 +6,45 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from customize.errors import BaseModelError, OutputExistsError
 from customize.text_tables import table
 
 if TYPE_CHECKING:
     from customize.pairs.lint import Finding
+
+
+def add_to(commands: Any) -> None:
+    """Describe `train`, `check`, `schema` and `fit-base` to the command line's parser."""
+    train_command = commands.add_parser("train", help="teach the concepts of a recipe")
+    _add_recipe(train_command)
+    train_command.add_argument(
+        "--overwrite", action="store_true", help="start over where a run is already"
+    )
+    train_command.set_defaults(run=train)
+
+    check_command = commands.add_parser("check", help="find faults before training")
+    _add_recipe(check_command)
+    check_command.add_argument(
+        *("-o", "--output"), type=Path, metavar="SHEET", help="contact sheet (RECIPE_pairs.png)"
+    )
+    check_command.add_argument(
+        "--overwrite", action="store_true", help="replace the sheet if it exists"
+    )
+    check_command.set_defaults(run=check)
+
+    schema_command = commands.add_parser("schema", help="print the JSON Schema of recipes")
+    schema_command.set_defaults(run=schema)
+
+    fit_command = commands.add_parser("fit-base", help="fit the small base that ships here")
+    fit_command.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="recipes/base/embedded.yaml"
+    )
+    fit_command.add_argument(
+        "--from", dest="start_from", metavar="BASE", help="go on from `embedded` or a folder"
+    )
+    fit_command.set_defaults(run=fit_base)
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -78,6 +110,19 @@ def fit_base(arguments: argparse.Namespace) -> int:
 
     print(f"the base is in {fit(arguments.recipe, folder)}")
     return 0
+
+
+def _add_recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/my_dog.yaml")
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=list[str](),
+        metavar="KEY=VALUE",
+        help="replace fields of the recipe: train.steps=50 base=./model",
+    )
 
 
 def _grouped(findings: Sequence[Finding]) -> list[list[str]]:

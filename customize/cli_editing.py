@@ -13,6 +13,41 @@ from customize.errors import AdapterFileError
 _SAMPLING = ("seed", "steps", "scheduler", "text_guidance", "image_guidance", "resolution")
 
 
+def add_to(commands: Any) -> None:
+    """Describe `edit` to the command line's parser."""
+    command = commands.add_parser("edit", help="edit a picture, with or without adapters")
+    add = command.add_argument
+    add("image", type=Path, metavar="IMAGE", help="a picture of any size")
+    add(
+        "instructions",
+        nargs="+",
+        metavar="INSTRUCTION",
+        help="what to do, in quotes; several are applied one after another, each stage is saved",
+    )
+    add("-o", "--output", type=Path, metavar="PNG", help="where to write (IMAGE_edited.png)")
+    add("--overwrite", action="store_true", help="replace pictures that exist")
+    add(
+        *("-a", "--adapter"),
+        dest="adapters",
+        action="extend",
+        nargs="+",
+        default=list[str](),
+        metavar="FILE[:STRENGTH]",
+        help="adapters to use, each with a strength (1)",
+    )
+    add("--base", metavar="BASE", help="embedded, hub id, folder or file (the first adapter's)")
+    add("--revision", help="branch, tag or commit of a hub base")
+    add("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    add("--device", help="cuda, mps or cpu (the best there is)")
+    add("--steps", type=int, help="sampling steps (the base's own)")
+    add("--scheduler", metavar="NAME", help="ddim, ddpm, euler, euler_a, dpmpp, dpmpp_sde, unipc")
+    add("--seed", type=int, help="starting noise (0)")
+    add("--text-guidance", type=float, metavar="S", help="follow the instruction: 1 to 50")
+    add("--image-guidance", type=float, metavar="S", help="keep to the picture: 1 to 50")
+    add("--resolution", type=int, metavar="PIXELS", help="side of the area worked at (the base's)")
+    command.set_defaults(run=edit)
+
+
 def edit(arguments: argparse.Namespace) -> int:
     """Edit a picture by one instruction, or by several in a chain, and save every stage."""
     from customize.edited import check_output, keeps_settings

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from customize.adapters.header import Header
 
 
+def add_to(commands: Any) -> None:
+    """Describe `inspect` to the command line's parser."""
+    command = commands.add_parser("inspect", help="tell what an adapter or an edited PNG is")
+    command.add_argument("file", type=Path, metavar="FILE", help="adapter.safetensors or PNG")
+    command.set_defaults(run=inspect)
+
+
 def inspect(arguments: argparse.Namespace) -> int:
     """Print an adapter's header, or the settings in a PNG, as a table."""
     path: Path = arguments.file

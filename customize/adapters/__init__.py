@@ -4,11 +4,11 @@
 beside them that a context manager switches off exactly. What is learned leaves as named tensors,
 the content of the adapter file:
 
-    denoiser.<module path>.delta                       full weight change of a key or value layer
-    denoiser.<module path>.lora_A | lora_B | magnitude low-rank factors (and DoRA's row norms)
-    text_encoder.<module path>.lora_A | lora_B | ...   the same on the text encoder, without
-    `text_model.` words.text_encoder.<word>                          (vectors, D) embedding rows of
-    a concept's word
+    denoiser.<module path>.delta                         full weight change of a layer
+    denoiser.<module path>.lora_A | lora_B | magnitude   low-rank factors (and DoRA's row norms)
+    text_encoder.<module path>.lora_A | ...              the same on the text encoder, its path
+                                                         without `text_model.`
+    words.text_encoder.<word>                            embedding rows (vectors, D) of a word
 """
 
 from __future__ import annotations

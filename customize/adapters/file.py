@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from customize.families.bases import Base
 
 _KEY = "customize"
-_LAYER = r"(?:denoiser|text_encoder)\..+\.(?:delta|lora_A|lora_B|magnitude)"
-_NAME = re.compile(rf"{_LAYER}|words\.text_encoder\..+")
+_LAYER = r"(?:denoiser|text_encoder(?:_2)?)\..+\.(?:delta|lora_A|lora_B|magnitude)"
+_NAME = re.compile(rf"{_LAYER}|words\.text_encoder(?:_2)?\..+")
 
 
 @dataclass(frozen=True)
