@@ -4,8 +4,8 @@
 
 Each kill has a run of its own: killed once at a random moment of its life, imports and last writes
 included, every file it left read back, then run to its end and compared bit for bit with a run that
-nobody disturbed. Prints a table; exits 1 on any difference or unreadable file. CPU, toy base,
-about half a minute a kill.
+nobody disturbed. Prints a table; exits 1 on any difference or unreadable file. CPU, toy base, about
+half a minute a kill.
 """
 
 from __future__ import annotations

@@ -25,9 +25,8 @@ class Score:
     of the change.
 
     `strong`: the squared error in the truly changed pixels is below 35 % of that of copying the
-    source.
-    `unchanged_db`: PSNR over the pixels that should stay. `color` is the median output colour where
-    the target newly shows the colour asked for (None without one).
+    source. `unchanged_db`: PSNR over the pixels that should stay. `color` is the median output
+    colour where the target newly shows the colour asked for (None without one).
     """
 
     output_db: float

@@ -44,8 +44,7 @@ class DrawnEdit:
     """One example of the world; pictures are uint8 (64, 64, 3).
 
     `color` is the colour the instruction asks for, where it asks for one; `held_out` says that the
-    combination of
-    words was never drawn for training.
+    combination of words was never drawn for training.
     """
 
     kind: Kind

@@ -29,8 +29,7 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
     """Fit every stage and write the finished base; return its folder.
 
     `start_from` is the folder of a base to go on from: its tokenizer and its latents are kept, so
-    of the autoencoder
-    only the decoder learns. A stopped run goes on from `output/state`.
+    of the autoencoder only the decoder learns. A stopped run goes on from `output/state`.
 
     Raises:
         RecipeError: the recipe is faulty. OutputExistsError: the finished folder is already there.

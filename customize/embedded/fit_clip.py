@@ -41,8 +41,7 @@ def clip_loss(clip: CLIPModel, tokenizer: CLIPTokenizer, edits: list[DrawnEdit])
     """Pictures with captions, changes of pictures with changes of captions, and with instructions.
 
     The second term is directional similarity (Gal et al. 2022, equation 2) made contrastive; the
-    third teaches the
-    text tower what instructions do.
+    third teaches the text tower what instructions do.
     """
     device = clip.device
     columns = [

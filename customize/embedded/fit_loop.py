@@ -24,8 +24,7 @@ class Budget:
     """How long a stage learns and how fast: `samples` in all, `batch` over all workers.
 
     The rate warms up, stays, and falls linearly to zero over the last `cooldown` share of the
-    samples, so that a run
-    can be lengthened before its cool-down without having wasted a step.
+    samples, so that a run can be lengthened before its cool-down without having wasted a step.
     """
 
     samples: int

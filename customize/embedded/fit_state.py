@@ -1,10 +1,9 @@
 """Weights, moments and averages of a stage as flat vectors that worker processes share.
 
 Two single-threaded processes use two cores better than one process with two threads. They share one
-vector of weights
-in memory: each adds its gradient in its own row, and each takes the AdamW step (Loshchilov and
-Hutter 2019) for its own
-slice of the vector, so that nothing is ever copied between them.
+vector of weights in memory: each adds its gradient in its own row, and each takes the AdamW step
+(Loshchilov and Hutter 2019) for its own slice of the vector, so that nothing is ever copied between
+them.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ VECTORS = ("weights", "ema", "exp_avg", "exp_avg_sq")
 class Worker:
     """One of `count` equal processes that share every batch; 0 is the one that saves and prints.
 
-    `pool` and `norms` are memory all of them see: 4 + `count` rows as long as the largest stage
-    and one number each. None for a lone worker.
+    `pool` and `norms` are memory all of them see: 4 + `count` rows as long as the largest stage and
+    one number each. None for a lone worker.
     """
 
     rank: int = 0
