@@ -1,0 +1,88 @@
+"""Write an adapter for other programs: one file layout each, whole or not at all.
+
+`export` writes one target; `export_all` a folder with every target that can hold the adapter and
+a README that says which file goes where. What each program reads was measured on the programs
+themselves (docs/frontends.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from customize.adapters.file import AdapterFile
+    from customize.families.bases import Base
+
+Target = Literal[
+    "kohya",
+    "diffusers",
+    "comfyui",
+    "a1111",
+    "invokeai",
+    "peft",
+    "custom-diffusion",
+    "full-model",
+]
+TARGETS: tuple[Target, ...] = get_args(Target)
+Precision = Literal["float16", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are named and how closely they follow the adapter.
+
+    `name` is the files' stem, None the adapter's first concept. Low-rank targets take the least
+    rank that satisfies every limit given: at most `rank`, at least the share `energy` of the summed
+    singular values, at most the relative `error` of a layer, at most `size_mb` (10^6 bytes) for the
+    weights' file. Without a limit nothing is lost. `dtype` is raised to float32 for a tensor that
+    it would change by more than 1e-3.
+    """
+
+    name: str | None = None
+    rank: int | None = None
+    energy: float | None = None
+    error: float | None = None
+    size_mb: float | None = None
+    dtype: Precision = "float16"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one target got: its files, the weights' first, and what people must know of them.
+
+    `errors` has the relative error (Frobenius) of each layer's change against the adapter's own,
+    rounding included.
+    """
+
+    target: Target
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def largest_error(self) -> float:
+        """Return the largest relative error of a layer, 0 where nothing is lost."""
+        return max(self.errors.values(), default=0.0)
+
+
+def export(
+    adapter: AdapterFile,
+    base: Base,
+    target: Target,
+    folder: Path,
+    options: Options | None = None,
+    *,
+    overwrite: bool = False,
+) -> Written:
+    """Write `adapter` for `target` into `folder`.
+
+    `base` is the one it was made for; its weights are read only where the layout needs them (DoRA
+    that is baked, custom-diffusion, full-model). Raises ExportError, with nothing written, where
+    the target cannot hold the adapter, and OutputExistsError for files that are there.
+    """
+    from customize.exporting import writing
+
+    return writing.write(adapter, base, target, folder, options or Options(), overwrite=overwrite)

@@ -1,0 +1,84 @@
+"""What an adapter changes, free of any file's names: the values between `from_x` and `to_x`.
+
+Every layout is read into `Changes` and written from them. Layers are named as in adapter files
+(`denoiser.<path>`, `text_encoder.<path>`, `text_encoder_2.<path>`); scales are always baked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, assert_never
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Encoder = Literal["text_encoder", "text_encoder_2"]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The change `up` (O, r, 1, ...) times `down` (r, I, ...)."""
+
+    down: Tensor
+    up: Tensor
+
+
+@dataclass(frozen=True)
+class Full:
+    """The change itself, in the weight's shape (O, I, ...) or flattened to (O, the rest)."""
+
+    delta: Tensor
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """The weight that takes the base's place."""
+
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """DoRA (arXiv 2402.09353): the changed weight rescaled to `magnitude` along one axis.
+
+    `axis` 0 keeps a norm per output, as peft trains it; 1 a norm per input, as LyCORIS does.
+    """
+
+    change: LowRank | Full
+    magnitude: Tensor
+    axis: Literal[0, 1] = 0
+
+
+Change = LowRank | Full | Replaced | Decomposed
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All that a file carries: the change of each layer and the rows (n, D) of each word.
+
+    `words` maps a word to its rows by text encoder.
+    """
+
+    layers: Mapping[str, Change] = field(default_factory=dict)
+    words: Mapping[str, Mapping[Encoder, Tensor]] = field(default_factory=dict)
+
+
+def delta_of(change: Change, base: Tensor) -> Tensor:
+    """Return what `change` adds to the `base` weight, float32 in its shape (O, I, ...)."""
+    weight = base.float()
+    match change:
+        case LowRank(down, up):
+            return (up.float().flatten(1) @ down.float().flatten(1)).view(base.shape)
+        case Full(delta):
+            return delta.float().view(base.shape)
+        case Replaced(replacement):
+            return replacement.float().view(base.shape) - weight
+        case Decomposed(inner, magnitude, axis):
+            merged = weight + delta_of(inner, base)
+            kept = [-1 if dimension == axis else 1 for dimension in range(base.ndim)]
+            others = [dimension for dimension in range(base.ndim) if dimension != axis]
+            norm = merged.norm(dim=others, keepdim=True)
+            return merged * (magnitude.float().view(kept) / norm) - weight
+        case _:
+            assert_never(change)
