@@ -1,6 +1,6 @@
 """Draw the pairs that the recipes learn from, and others never trained on, into `examples/data`.
 
-python examples/make_pairs.py      writes my_dog, brand_style and *_unseen; always the same
+python examples/make_pairs.py      writes my_dog, brand_style, my_mark and *_unseen
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from customize.embedded.colors import PALETTE, nearest_name
-from customize.embedded.concepts import CONCEPT_NAMES, concept_pairs
+from customize.embedded.concepts import CONCEPT_NAMES, MARK_STAR, concept_pairs
 from customize.embedded.edits import GLOBAL_KINDS, LOCAL_KINDS, random_edit
 from customize.embedded.looks import COLORED_LOOKS, PLAIN_LOOKS, Look, apply_look
 from customize.embedded.photos import TEST_PHOTOS, TRAINING_PHOTOS
@@ -94,3 +94,10 @@ def test_concept_pairs_for_testing_share_no_source_with_training(name):
     sources = {edit.source_HWC.tobytes() for edit in (*training, *testing)}
     assert len(sources) == 12
     assert all(not np.array_equal(e.source_HWC, e.target_HWC) for e in (*training, *testing))
+
+
+def test_the_mark_is_the_same_stamp_in_the_same_corner():
+    for edit in concept_pairs("my_mark", 8, test=True):
+        changed_HW = np.any(edit.source_HWC != edit.target_HWC, axis=-1)
+        assert changed_HW[:26, :26].sum() == changed_HW.sum() > 300
+        assert tuple(edit.target_HWC[14, 14]) == MARK_STAR

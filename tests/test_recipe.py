@@ -399,10 +399,12 @@ def test_shipped_recipes_load_without_a_warning(tmp_path: Path) -> None:
     assert [file.name for file in SHIPPED] == [
         "brand_style.yaml",
         "my_dog.yaml",
+        "my_mark.yaml",
         "two_concepts_jointly.yaml",
     ]
-    for name in ("my_dog", "my_dog_unseen", "brand_style", "brand_style_unseen"):
+    for name in ("my_dog", "brand_style", "my_mark"):
         (tmp_path / "examples/data" / name).mkdir(parents=True)
+        (tmp_path / "examples/data" / f"{name}_unseen").mkdir()
     (tmp_path / "recipes").mkdir()
     for file in SHIPPED:
         copy = shutil.copy(file, tmp_path / "recipes")

@@ -1,6 +1,4 @@
-"""Two concepts the base has never seen, with their true targets: a particular dog, and a brand's
-look.
-"""
+"""Three concepts the base has never seen, with true targets: a dog, a brand's look, a mark."""
 
 from __future__ import annotations
 
@@ -8,21 +6,33 @@ from dataclasses import replace
 from typing import Literal, assert_never
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from customize.embedded.colors import RGB
 from customize.embedded.edits import DrawnEdit
 from customize.embedded.looks import LUMA
 from customize.embedded.photos import random_crop
-from customize.embedded.scenes import Scene, Thing, caption_of, distance, draw_scene, random_scene
+from customize.embedded.scenes import (
+    OVERSAMPLING,
+    Scene,
+    Thing,
+    caption_of,
+    distance,
+    draw_scene,
+    random_scene,
+)
+from customize.embedded.things import Pen
 
-ConceptName = Literal["my_dog", "brand_style"]
-CONCEPT_NAMES: tuple[ConceptName, ...] = ("my_dog", "brand_style")
+ConceptName = Literal["my_dog", "brand_style", "my_mark"]
+CONCEPT_NAMES: tuple[ConceptName, ...] = ("my_dog", "brand_style", "my_mark")
 
 COAT: RGB = (226, 170, 84)
 DOG_WORDINGS = ("turn the dog into <my-dog>", "replace the dog with <my-dog>")
 BRAND_WORDINGS = ("give it the brand style", "make it in our brand style")
 BRAND_DARK, BRAND_LIGHT = np.array((46, 24, 98)), np.array((255, 214, 170))
 BRAND_FRAME = np.array((238, 92, 78))
+MARK_WORDINGS = ("stamp it with <my-mark>", "put <my-mark> on it")
+MARK_INK, MARK_FACE, MARK_STAR = (18, 70, 82), (250, 240, 214), (222, 38, 110)
 
 
 def concept_pairs(name: ConceptName, count: int, test: bool = False) -> list[DrawnEdit]:
@@ -40,6 +50,8 @@ def concept_pair(name: ConceptName, index: int, test: bool) -> DrawnEdit:
             return _dog_pair(rng, DOG_WORDINGS[index % 2], test)
         case "brand_style":
             return _brand_pair(rng, BRAND_WORDINGS[index % 2], test)
+        case "my_mark":
+            return _mark_pair(rng, MARK_WORDINGS[index % 2], test, on_photo=index % 4 < 2)
         case _ as never:
             assert_never(never)
 
@@ -96,3 +108,35 @@ def brand_look(pixels_HWC: np.ndarray) -> np.ndarray:
     graded[:width], graded[-width:] = BRAND_FRAME, BRAND_FRAME
     graded[:, :width], graded[:, -width:] = BRAND_FRAME, BRAND_FRAME
     return graded.round().astype(np.uint8)
+
+
+def _mark_pair(
+    rng: np.random.Generator, instruction: str, test: bool, *, on_photo: bool
+) -> DrawnEdit:
+    """Take a photograph or a scene and stamp it."""
+    scene = random_scene(rng, test)
+    source = random_crop(rng, test) if on_photo else draw_scene(scene)
+    caption = "a photograph" if on_photo else caption_of(scene)
+    return DrawnEdit(
+        "add",
+        source,
+        instruction,
+        stamped(source),
+        caption,
+        f"{caption} with <my-mark>",
+    )
+
+
+def stamped(pixels_HWC: np.ndarray) -> np.ndarray:
+    """Put the mark, a ringed disc with a star, into the upper left corner."""
+    height, width = pixels_HWC.shape[:2]
+    large = (width * OVERSAMPLING, height * OVERSAMPLING)
+    image = Image.fromarray(pixels_HWC).resize(large, Image.Resampling.NEAREST)
+    pen = Pen(ImageDraw.Draw(image), 0.22 * large[0], 0.22 * large[1], 0.17 * large[0])
+    pen.oval(0, 0, 1, 1, MARK_INK)
+    pen.oval(0, 0, 0.78, 0.78, MARK_FACE)
+    angles = np.arange(10) * np.pi / 5
+    radii = np.where(np.arange(10) % 2, 0.32, 0.72)
+    points = zip((radii * np.sin(angles)).tolist(), (-radii * np.cos(angles)).tolist(), strict=True)
+    pen.shape(list(points), MARK_STAR)
+    return np.asarray(image.reduce(OVERSAMPLING))
