@@ -25,6 +25,7 @@ from customize.embedded.colors import nearest_name
 from customize.embedded.edits import GLOBAL_KINDS, LOCAL_KINDS, DrawnEdit, random_edit
 from customize.embedded.fit_autoencoder import to_unit
 from customize.embedded.fit_clip import to_clip
+from customize.embedded.models import image_features, text_features
 from customize.embedded.photos import random_crop
 from customize.embedded.tokenizer import token_ids
 from customize.pairs.sheets import contact_sheet
@@ -63,13 +64,11 @@ def clip_quality(folder: Path, tokenizer: Any, count: int = 320) -> dict[str, fl
     edits = [edit for edit in edits if edit.kind != "keep"]
 
     def images(pictures: list[np.ndarray]) -> torch.Tensor:
-        return clip.get_image_features(
-            pixel_values=to_clip(to_unit(np.stack(pictures)))
-        ).pooler_output
+        return image_features(clip, to_clip(to_unit(np.stack(pictures))))
 
     def texts(captions: list[str]) -> torch.Tensor:
         ids = torch.from_numpy(token_ids(tokenizer, captions))
-        return clip.get_text_features(input_ids=ids).pooler_output
+        return text_features(clip, ids)
 
     target, source = images([e.target_HWC for e in edits]), images([e.source_HWC for e in edits])
     after, before = (

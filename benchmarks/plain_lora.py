@@ -38,7 +38,7 @@ def train_plain_lora(
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=ATTENTION))
     learning = [weight for weight in unet.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=rate)
-    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    scheduler: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     start, steps = time.monotonic(), 0
     while time.monotonic() - start < seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from customize.embedded.fit_loop import Budget, fit_stage
 from customize.embedded.fit_recipe import load_fit_recipe
 from customize.embedded.fit_state import FlatState, Worker
 from customize.embedded.latents import fill_pool, kept_pool, weights_of
-from customize.embedded.models import SCALING_FACTOR, new_autoencoder
+from customize.embedded.models import SCALING_FACTOR, decoded, new_autoencoder, posterior_of
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
 
@@ -122,10 +123,10 @@ def test_folding_changes_the_latents_statistics_and_no_picture():
     vae = new_autoencoder().eval()
     images = to_unit(pictures((5,), 8))
     with torch.no_grad():
-        before = vae.decode(vae.encode(images).latent_dist.mode()).sample
+        before = decoded(vae, posterior_of(vae, images).mode())
         fold_statistics(vae, images)
-        posterior = vae.encode(images).latent_dist
-        after = vae.decode(posterior.mode()).sample
+        posterior = posterior_of(vae, images)
+        after = decoded(vae, posterior.mode())
     scaled = posterior.mode() * SCALING_FACTOR
     torch.testing.assert_close(scaled.std(dim=(0, 2, 3)), torch.ones(4), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
@@ -156,7 +157,9 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
     recipe = tmp_path / "fit.yaml"
     recipe.write_text(RECIPE.format(output=tmp_path / "run").replace("1e-3", "0.001"))
     folder = fit_base(recipe)
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+        folder, dtype=torch.float32
+    )
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline(
         prompt="make it night",

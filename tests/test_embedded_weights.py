@@ -12,6 +12,7 @@ from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.edits import random_edit
 from customize.embedded.fit_autoencoder import to_unit
 from customize.embedded.fit_clip import to_clip
+from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
 from customize.families.sampling import sampling_of
 
@@ -63,9 +64,9 @@ def test_the_small_clip_tells_captions_apart(pipeline):
     edits = [random_edit((32, index), test=True, kind="recolor") for index in range(16)]
     with torch.no_grad():
         pixels = to_clip(to_unit(np.stack([edit.target_HWC for edit in edits])))
-        images = clip.get_image_features(pixel_values=pixels).pooler_output
+        images = image_features(clip, pixels)
         ids = token_ids(pipeline.tokenizer, [edit.target_caption for edit in edits])
-        texts = clip.get_text_features(input_ids=torch.from_numpy(ids)).pooler_output
+        texts = text_features(clip, torch.from_numpy(ids))
     images, texts = (x / x.norm(dim=-1, keepdim=True) for x in (images, texts))
     right = (images @ texts.T).argmax(dim=1) == torch.arange(16)
     assert right.float().mean() >= 0.75

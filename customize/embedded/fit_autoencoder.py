@@ -13,7 +13,7 @@ from torch import Tensor
 from customize.embedded.edits import DrawnEdit, random_edit
 from customize.embedded.fit_loop import Budget, fit_stage
 from customize.embedded.fit_state import Worker
-from customize.embedded.models import SCALING_FACTOR
+from customize.embedded.models import SCALING_FACTOR, decoded, posterior_of
 from customize.embedded.photos import random_crop
 
 KL_WEIGHT = 1e-6
@@ -42,9 +42,9 @@ def pictures(seed: tuple[int, ...], count: int) -> np.ndarray:
 def autoencoder_loss(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> Tensor:
     """Squared error of pixels and of their differences, with a faint pull to a normal latent."""
     with torch.autocast(images_BCHW.device.type, torch.bfloat16):
-        posterior = autoencoder.encode(images_BCHW).latent_dist
-        decoded = autoencoder.decode(posterior.sample()).sample
-    error = decoded.float() - images_BCHW
+        posterior = posterior_of(autoencoder, images_BCHW)
+        output_BCHW = decoded(autoencoder, posterior.sample())
+    error = output_BCHW.float() - images_BCHW
     edges = error.diff(dim=-1).square().mean() + error.diff(dim=-2).square().mean()
     return error.square().mean() + EDGE_WEIGHT * edges + KL_WEIGHT * posterior.kl().float().mean()
 
@@ -62,6 +62,7 @@ def fit_autoencoder(
     `decoder_only` keeps the latents as they are, for bases whose denoiser already knows them.
     """
     if decoder_only:
+        assert autoencoder.quant_conv is not None
         autoencoder.encoder.requires_grad_(False)
         autoencoder.quant_conv.requires_grad_(False)
 
@@ -80,7 +81,7 @@ def fold_statistics(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> None:
     """Rescale the latents so that, times the scaling factor, every channel has mean 0 and deviation
     1.
     """
-    means_BChw = autoencoder.encode(images_BCHW).latent_dist.mean
+    means_BChw = posterior_of(autoencoder, images_BCHW).mean
     mean_C = means_BChw.mean(dim=(0, 2, 3))
     gain_C = 1 / (SCALING_FACTOR * means_BChw.std(dim=(0, 2, 3)))
     quant, post = autoencoder.quant_conv, autoencoder.post_quant_conv

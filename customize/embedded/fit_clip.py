@@ -13,6 +13,7 @@ from customize.embedded.edits import DrawnEdit, random_edit
 from customize.embedded.fit_autoencoder import stacked
 from customize.embedded.fit_loop import Budget, fit_stage
 from customize.embedded.fit_state import Worker
+from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -54,8 +55,8 @@ def clip_loss(clip: CLIPModel, tokenizer: CLIPTokenizer, edits: list[DrawnEdit])
     ).to(device)
     pixels = torch.cat(stacked(edits)).to(device)
     with torch.autocast(device.type, torch.bfloat16):
-        images = clip.get_image_features(pixel_values=to_clip(pixels)).pooler_output.float()
-        texts = clip.get_text_features(input_ids=ids).pooler_output.float()
+        images = image_features(clip, to_clip(pixels)).float()
+        texts = text_features(clip, ids).float()
     source, target = F.normalize(images, dim=-1).chunk(2)
     before, after, told = F.normalize(texts, dim=-1).chunk(3)
     scale = clip.logit_scale.exp().clamp(max=100)

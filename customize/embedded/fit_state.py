@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
+from multiprocessing.synchronize import Barrier as ProcessBarrier
 from pathlib import Path
+from threading import Barrier
 
 import torch
 from safetensors import safe_open
@@ -39,7 +40,7 @@ class Worker:
     device: str = "cpu"
     pool: Tensor | None = None
     norms: Tensor | None = None
-    barrier: Barrier | None = None
+    barrier: ProcessBarrier | Barrier | None = None
 
     def wait(self) -> None:
         """Wait until every worker is here."""

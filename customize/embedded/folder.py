@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -80,15 +81,16 @@ def write_folder(parts: Parts, folder: Path) -> None:
     """Write the base as fp16 safetensors, to a temporary folder that is renamed into place."""
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    optional: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+    scheduler: Any = new_scheduler()
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=parts.vae.half(),
         text_encoder=parts.text_encoder.half(),
         tokenizer=parts.tokenizer,
         unet=parts.unet.half(),
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
+        scheduler=scheduler,
         requires_safety_checker=False,
+        **optional,
     )
     pipeline.save_pretrained(temporary)
     _write_word_lists(parts.tokenizer, temporary / "tokenizer")

@@ -17,7 +17,7 @@ from transformers import CLIPTokenizer
 
 from customize.embedded.edits import DrawnEdit, random_edit
 from customize.embedded.fit_autoencoder import stacked
-from customize.embedded.models import LATENT_SIZE, SCALING_FACTOR
+from customize.embedded.models import LATENT_SIZE, SCALING_FACTOR, posterior_of
 from customize.embedded.tokenizer import token_ids
 
 CHANGED = 10
@@ -92,7 +92,7 @@ def fill_pool(
         edits = [random_edit((*seed, start + index)) for index in range(count)]
         with torch.autocast(device, torch.bfloat16):
             both = torch.cat(stacked(edits)).to(device)
-            modes = autoencoder.encode(both).latent_dist.mode().float().cpu()
+            modes = posterior_of(autoencoder, both).mode().float().cpu()
         source, target = modes.chunk(2)
         sources.append(source.half())
         targets.append((target * SCALING_FACTOR).half())

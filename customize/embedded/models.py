@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -22,19 +26,47 @@ SCALING_FACTOR = 0.5
 """Away from 1 on purpose: code that forgets to scale a latent shows it."""
 
 
+def _of(levels: Any) -> Any:
+    """Pass what belongs to three levels: diffusers declares most such tuples to be of one."""
+    return levels
+
+
 def new_autoencoder() -> AutoencoderKL:
     """Make the autoencoder: 64 px to (4, 16, 16), no attention."""
     return AutoencoderKL(
         sample_size=SIZE,
-        block_out_channels=(16, 48, 96),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=_of((16, 48, 96)),
+        down_block_types=_of(("DownEncoderBlock2D",) * 3),
+        up_block_types=_of(("UpDecoderBlock2D",) * 3),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,
         mid_block_add_attention=False,
         scaling_factor=SCALING_FACTOR,
     )
+
+
+def posterior_of(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> DiagonalGaussianDistribution:
+    """Encode pictures in -1..1; diffusers declares more types of answers than it gives."""
+    answer: Any = autoencoder.encode(images_BCHW)
+    return answer.latent_dist
+
+
+def decoded(autoencoder: Any, latents_BChw: Tensor) -> Tensor:
+    """Decode unscaled latents to pictures (B, 3, H, W)."""
+    return autoencoder.decode(latents_BChw).sample
+
+
+def image_features(clip: CLIPModel, pixels_BCHW: Tensor) -> Tensor:
+    """Embed pictures as CLIP's processor gives them, (B, D)."""
+    answer: Any = clip.get_image_features(pixel_values=pixels_BCHW)
+    return answer.pooler_output
+
+
+def text_features(clip: CLIPModel, ids_BL: Tensor) -> Tensor:
+    """Embed token ids, (B, D)."""
+    answer: Any = clip.get_text_features(input_ids=ids_BL)
+    return answer.pooler_output
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -48,7 +80,7 @@ def new_unet() -> UNet2DConditionModel:
         down_block_types=("CrossAttnDownBlock2D",) * 3,
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(2, 3, 4),  # the number of heads: diffusers keeps SD 1.5's misnomer
+        attention_head_dim=_of((2, 3, 4)),  # the number of heads: diffusers keeps SD 1.5's misnomer
         norm_num_groups=16,
     )
 
