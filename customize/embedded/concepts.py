@@ -31,7 +31,7 @@ DOG_WORDINGS = ("turn the dog into <my-dog>", "replace the dog with <my-dog>")
 BRAND_WORDINGS = ("give it the brand style", "make it in our brand style")
 BRAND_DARK, BRAND_LIGHT = np.array((46, 24, 98)), np.array((255, 214, 170))
 BRAND_FRAME = np.array((238, 92, 78))
-MARK_WORDINGS = ("stamp it with <my-mark>", "put <my-mark> on it")
+MARK_WORDINGS = ("put <my-mark> on it", "add <my-mark> to it")
 MARK_INK, MARK_FACE, MARK_STAR = (18, 70, 82), (250, 240, 214), (222, 38, 110)
 
 
