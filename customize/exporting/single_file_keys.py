@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from customize.exporting import open_clip_keys
 
 Config = Mapping[str, Any]
 Table = Mapping[str, str]
@@ -42,22 +43,7 @@ _VAE_ATTENTION = {
     "to_v": "v",
     "to_out.0": "proj_out",
 }
-_OPEN_CLIP_ENDS = {
-    "text_model.embeddings.token_embedding": "token_embedding",
-    "text_model.final_layer_norm": "ln_final",
-}
-_OPEN_CLIP_LAYER = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
-_POSITIONS = ("text_model.embeddings.position_embedding.weight", "positional_embedding")
-_PROJECTION = ("text_projection.weight", "text_projection")
 _VAE_ATTENTION_WEIGHT = re.compile(r"(?:en|de)coder\.mid\.attn_1\.(?:q|k|v|proj_out)\.weight")
-_FUSED = re.compile(r"(transformer\.resblocks\.\d+\.attn)\.in_proj_(weight|bias)")
-_SEPARATE = re.compile(r"text_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
 
 _PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
 _SD1_TEXT = {"text_encoder": "cond_stage_model.transformer.text_model."}
@@ -112,7 +98,7 @@ def _to_ldm(
             # Older transformers keep a level `text_model.` that newer ones dropped.
             yield from ((name.removeprefix("text_model."), t) for name, t in tensors.items())
         case "text_encoder_2":
-            yield from _to_open_clip(tensors)
+            yield from open_clip_keys.to_open_clip(tensors)
         case _:
             table = module_table(component, configs[component])
             for name, tensor in tensors.items():
@@ -129,7 +115,7 @@ def _from_ldm(
         case "text_encoder":
             yield from tensors.items()
         case "text_encoder_2":
-            yield from _from_open_clip(tensors)
+            yield from open_clip_keys.from_open_clip(tensors)
         case _:
             table = _turned(module_table(component, configs[component]))
             for name, tensor in tensors.items():
