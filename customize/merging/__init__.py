@@ -1,0 +1,87 @@
+"""Merge adapters into one by what each does to every weight: the methods and where they live.
+
+    inputs.py        open and check the adapters to merge, one layer in memory at a time
+    concepts.py      the words and instructions of all inputs, clashes renamed
+    linear.py        linear sums, and concat: sums that stay low-rank
+    sparse.py        ties and dare: keep a part of every change
+    constrained.py   the closed form that keeps what each input's instructions do
+    texts.py         those instructions as the denoiser reads them
+    layers.py        one method on one layer
+    files.py         `merge`: adapter files in, one adapter file out
+
+A method is one of the frozen values below. `docs/merging.md` tells when to use which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Sum the changes, each times its weight: naive addition."""
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Give the same sum exactly in low rank where the inputs are low-rank; ranks add up."""
+
+
+@dataclass(frozen=True)
+class Svd:
+    """Sum, then keep the greatest singular values (see `Limits`; without any, all there are)."""
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Trim, elect signs, average those that agree (arXiv 2306.01708).
+
+    `density` is the share of each layer's entries, the greatest, that stays of every input.
+    """
+
+    density: float = 0.2
+
+
+@dataclass(frozen=True)
+class Dare:
+    """Drop entries at random and scale up the rest (arXiv 2311.03099), then sum or `Ties`.
+
+    `density` is the share that stays; `seed` alone decides which.
+    """
+
+    density: float = 0.5
+    seed: int = 0
+    then: Linear | Ties = field(default_factory=Linear)
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """Keep what each input does to its own instructions (arXiv 2212.04488, section 3.3).
+
+    Only for layers that read text alone; all others are merged by `otherwise`. `ridge` is the share
+    of the constraints' mean size below which they count as one (see `constrained.solve`).
+    """
+
+    ridge: float = 1e-6
+    otherwise: Linear | Concat | Ties | Dare = field(default_factory=Linear)
+
+
+Method = Linear | Concat | Svd | Ties | Dare | Constrained
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far each merged layer may be cut to low rank; all None leaves it as the method gives it.
+
+    At most `rank`; at least the share `energy` of the summed singular values; at most the relative
+    `error`. See `customize.adapters.factors.factorize`.
+    """
+
+    rank: int | None = None
+    energy: float | None = None
+    error: float | None = None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any limit is given."""
+        return any(limit is not None for limit in (self.rank, self.energy, self.error))

@@ -1,0 +1,116 @@
+"""What layers read while a pipeline edits, kept as second moments: memory by layer, not by input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ROWS = 64
+"""Most positions of one picture that count at once: neighbours tell nearly the same."""
+
+
+@dataclass
+class Moments:
+    """The sum of x x^T (K, K) over the `rows` inputs x that a layer has read so far."""
+
+    sum_KK: Tensor
+    rows: int = 0
+
+    @property
+    def mean_KK(self) -> Tensor:
+        """Return E[x x^T], zero before anything was read."""
+        return self.sum_KK / max(self.rows, 1)
+
+
+def can_capture(module: nn.Module) -> bool:
+    """Tell whether a layer is a matrix applied to rows of its input: linear, or a plain convolution.
+
+    >>> can_capture(nn.Linear(3, 2)), can_capture(nn.Conv2d(4, 4, 3, groups=4))
+    (True, False)
+    """
+    match module:
+        case nn.Linear():
+            return True
+        case nn.Conv2d():
+            return module.groups == 1 and not isinstance(module.padding, str)
+        case _:
+            return False
+
+
+@contextmanager
+def capturing(modules: Mapping[str, nn.Module], seed: int = 0) -> Iterator[Mapping[str, Moments]]:
+    """Sum up what the modules read while inside; the moments are those of `modules`' names.
+
+    Of each picture at most `ROWS` positions are taken at each call, drawn anew from `seed`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[str, Moments] = {}
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            width = width_of(module)
+            found[name] = Moments(torch.zeros(width, width))
+            hook = module.register_forward_pre_hook(_adder(found[name], generator))
+            stack.callback(hook.remove)
+        yield found
+
+
+def width_of(module: nn.Module) -> int:
+    """Return K, how many numbers make one row: in-features times the kernel's area."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight[0].numel()
+
+
+def rows_of(module: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
+    """Yield each sample's rows (L, K): what times the flattened weight (O, K) gives the output."""
+    if not isinstance(module, nn.Conv2d):
+        yield from inputs.reshape(-1, *inputs.shape[-2:])
+        return
+    options: Any = {
+        "kernel_size": module.kernel_size,
+        "dilation": module.dilation,
+        "padding": module.padding,
+        "stride": module.stride,
+    }
+    for picture_Chw in inputs:
+        yield F.unfold(picture_Chw[None], **options)[0].T
+
+
+def in_groups(
+    modules: Mapping[str, nn.Module], sets: int, most_bytes: int
+) -> Iterator[Sequence[str]]:
+    """Split the layers so that `sets` moments of each group's layers take at most `most_bytes`.
+
+    A layer that is larger alone makes a group of its own.
+    """
+    group, used = list[str](), 0
+    for name, module in modules.items():
+        size = 4 * sets * width_of(module) ** 2
+        if group and used + size > most_bytes:
+            yield group
+            group, used = [], 0
+        group.append(name)
+        used += size
+    if group:
+        yield group
+
+
+def _adder(moments: Moments, generator: torch.Generator) -> Callable[..., None]:
+    """Make the hook that adds a module's inputs to its moments."""
+
+    @torch.no_grad()
+    def add(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        for rows_LK in rows_of(module, arguments[0].detach().float()):
+            if len(rows_LK) > ROWS:
+                chosen = torch.randperm(len(rows_LK), generator=generator)[:ROWS]
+                rows_LK = rows_LK[chosen.to(rows_LK.device)]
+            moments.sum_KK = moments.sum_KK.to(rows_LK.device).addmm_(rows_LK.T, rows_LK)
+            moments.rows += len(rows_LK)
+
+    return add

@@ -1,0 +1,50 @@
+"""Merge by least squares on what layers read: each concept's change where that concept is asked for.
+
+Where keys and values read text alone, Custom Diffusion (arXiv 2212.04488, eq. 4) constrains a merge
+on the concepts' own words. Other layers read pictures too, so their inputs are captured while the
+concepts' own instructions are carried out, and the constraint becomes a least-squares fit, as in
+RegMean (arXiv 2212.09849, eq. 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PRESERVE, RIDGE = 0.1, 0.01
+
+
+@torch.no_grad()
+def regress(
+    deltas: Sequence[Tensor],
+    moments: Sequence[Tensor],
+    generic_KK: Tensor | None = None,
+    *,
+    preserve: float = PRESERVE,
+    ridge: float = RIDGE,
+) -> Tensor:
+    """Merge the changes (O, I, ...) of one layer into the one that minimizes, over D,
+
+        sum_i E|D x_i - D_i x_i|^2 + preserve E|D x_g|^2 + ridge m |D - sum_i D_i|^2.
+
+    x_i are the inputs read under adapter i's own instructions and x_g those under generic ones,
+    given by their second moments E[x x^T] (K, K), with K = I times the kernel's area; m is the mean
+    diagonal of the moments' sum, so that `ridge` has no unit. Directions that nothing read keep
+    plain addition. One adapter has nothing to be reconciled with and is returned as it is.
+    """
+    assert len(deltas) == len(moments) > 0
+    if len(deltas) == 1:
+        return deltas[0].float()
+    flat = [delta.double().flatten(1) for delta in deltas]
+    curvature_KK = torch.stack([moment.double() for moment in moments]).sum(0)
+    if generic_KK is not None:
+        curvature_KK = curvature_KK + preserve * generic_KK.double()
+    held = ridge * curvature_KK.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    wanted_OK = held * torch.stack(flat).sum(0)
+    for delta_OK, moment in zip(flat, moments, strict=True):
+        wanted_OK += delta_OK @ moment.double()
+    curvature_KK = curvature_KK + held * torch.eye(len(curvature_KK), dtype=torch.float64)
+    lower_KK = torch.linalg.cholesky(curvature_KK)
+    return torch.cholesky_solve(wanted_OK.T, lower_KK).T.float().reshape(deltas[0].shape)
