@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from customize.families.bases import Base
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-_KEPT = ("customize.json", "clip", "tokenizer/vocab.json", "tokenizer/merges.txt")
-_KEPT_TOO = ("tokenizer_2/vocab.json", "tokenizer_2/merges.txt")
+_KEPT = (
+    "customize.json",
+    "clip",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "tokenizer_2/vocab.json",
+    "tokenizer_2/merges.txt",
+)
 _ARCHITECTURES = {False: "stable-diffusion-v1", True: "stable-diffusion-xl-v1-base"}
 
 
@@ -83,6 +89,8 @@ def pipeline_weights(pipeline: Any) -> dict[str, dict[str, Tensor]]:
 
 def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) -> None:
     """Write both forms under `place`, the single file first: its vocabulary is still the base's."""
+    import torch
+
     from customize.exporting.single_file_keys import to_single_file
     from customize.families.quiet import quiet_loading
 
@@ -90,6 +98,7 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
     pipeline = merged_pipeline(replace(adapter, tensors=wordless), base, dtype)
     configs = {"unet": pipeline.unet.config, "vae": pipeline.vae.config}
     tensors = to_single_file(pipeline_weights(pipeline), configs)
+    tensors |= dict.fromkeys(_markers(pipeline), torch.empty(0))
     _save(tensors, place / "single.safetensors", _metadata(adapter, pipeline))
     if len(wordless) < len(adapter.tensors):
         from customize.adapters.apply import apply_adapters
@@ -98,8 +107,20 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
         apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
     with quiet_loading():
         pipeline.save_pretrained(place / "folder", safe_serialization=True)
-    for kept in (*_KEPT, *_KEPT_TOO):
+    for kept in _KEPT:
         _copy(base.folder / kept, place / "folder" / kept)
+
+
+def _markers(pipeline: Any) -> list[str]:
+    """Name the empty tensors by which ComfyUI and A1111 know an SDXL model that predicts v."""
+    schedule = pipeline.scheduler.config
+    if not _is_sdxl(pipeline) or schedule.get("prediction_type") != "v_prediction":
+        return []
+    return ["v_pred", "ztsnr"] if schedule.get("rescale_betas_zero_snr") else ["v_pred"]
+
+
+def _is_sdxl(pipeline: Any) -> bool:
+    return getattr(pipeline, "text_encoder_2", None) is not None
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -114,7 +135,7 @@ def _metadata(adapter: AdapterFile, pipeline: Any) -> dict[str, str]:
     """Describe the file by the ModelSpec's names, and keep the noise schedule, which has none."""
     header = adapter.header
     concepts = ", ".join(concept.name for concept in header.concepts)
-    kind = _ARCHITECTURES[getattr(pipeline, "text_encoder_2", None) is not None]
+    kind = _ARCHITECTURES[_is_sdxl(pipeline)]
     schedule = dict(pipeline.scheduler.config)
     return {
         "format": "pt",

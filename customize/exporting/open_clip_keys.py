@@ -1,4 +1,4 @@
-"""SDXL's second text encoder as OpenCLIP names it: query, key and value fused, projection turned."""
+"""SDXL's second text encoder in OpenCLIP's names: q, k and v fused, the projection turned."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def to_open_clip(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             parts = [tensors[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
             yield f"transformer.resblocks.{layer[1]}.attn.in_proj_{layer[3]}", torch.cat(parts)
         else:
-            assert layer is not None and layer[2] in ("self_attn.k_proj", "self_attn.v_proj"), name
+            assert re.search(r"self_attn\.[kv]_proj\.", name), name  # fused with q above
 
 
 def from_open_clip(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

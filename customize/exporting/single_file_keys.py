@@ -1,8 +1,8 @@
 """The names of single-file checkpoints (the original "ldm" layout) as tables, read in both ways.
 
-Each component has one table from diffusers' module names to ldm's. The longest entry that begins a
-tensor's name decides; what follows it stays. Turned around, the same table leads back. ComfyUI and
-A1111 know a model's kind from these names and shapes alone.
+The longest entry of a table that begins a tensor's name decides, and what follows it stays; turned
+around, the same table leads back. The UNet's table is `ldm_names`', the second text encoder's
+`open_clip_keys`'. ComfyUI and A1111 know a model's kind from these names and shapes alone.
 """
 
 from __future__ import annotations
@@ -13,28 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from customize.exporting import open_clip_keys
+from customize.exporting import ldm_names, open_clip_keys
 
 Config = Mapping[str, Any]
 Table = Mapping[str, str]
 
-_UNET_ENDS = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-_UNET_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
 _VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
 _VAE_ATTENTION = {
     "group_norm": "norm",
@@ -65,11 +48,13 @@ def to_single_file(
     """Name every tensor of diffusers' components as a single-file checkpoint does.
 
     `components` holds the state dicts of `unet`, `vae`, `text_encoder` and, for SDXL,
-    `text_encoder_2`; `configs` those of `unet` and `vae`.
+    `text_encoder_2`; `configs` those of `unet` and `vae`. Raises KeyError for a UNet's module that
+    its config does not have.
     """
     named: dict[str, Tensor] = {}
     for component, prefix in prefixes(list(components)).items():
-        for name, tensor in _to_ldm(component, components[component], configs):
+        config = configs.get(component, {})
+        for name, tensor in _to_ldm(component, components[component], config):
             assert prefix + name not in named, name
             named[prefix + name] = tensor
     return named
@@ -86,113 +71,73 @@ def from_single_file(
     components: dict[str, dict[str, Tensor]] = {}
     for component, prefix in prefixes(list(configs)).items():
         own = {n.removeprefix(prefix): tensors[n] for n in tensors if n.startswith(prefix)}
-        components[component] = dict(_from_ldm(component, own, configs))
+        components[component] = dict(_from_ldm(component, own, configs[component]))
     return components
 
 
 def _to_ldm(
-    component: str, tensors: Mapping[str, Tensor], configs: Mapping[str, Config]
+    component: str, tensors: Mapping[str, Tensor], config: Config
 ) -> Iterator[tuple[str, Tensor]]:
     match component:
+        case "unet":
+            blocks = ldm_names.blocks_of(config)
+            yield from ((ldm_names.to_ldm(name, blocks), t) for name, t in tensors.items())
+        case "vae":
+            table = vae_table(config)
+            for name, tensor in tensors.items():
+                renamed = _rename(name, table)
+                # ldm's autoencoder attends by 1x1 convolutions, diffusers' by matrices.
+                is_convolution = _VAE_ATTENTION_WEIGHT.fullmatch(renamed)
+                yield renamed, tensor[:, :, None, None] if is_convolution else tensor
         case "text_encoder":
             # Older transformers keep a level `text_model.` that newer ones dropped.
             yield from ((name.removeprefix("text_model."), t) for name, t in tensors.items())
-        case "text_encoder_2":
-            yield from open_clip_keys.to_open_clip(tensors)
         case _:
-            table = module_table(component, configs[component])
-            for name, tensor in tensors.items():
-                renamed = rename(name, table)
-                # ldm's autoencoder attends by 1x1 convolutions, diffusers' by matrices.
-                is_convolution = component == "vae" and _VAE_ATTENTION_WEIGHT.fullmatch(renamed)
-                yield renamed, tensor[:, :, None, None] if is_convolution else tensor
+            yield from open_clip_keys.to_open_clip(tensors)
 
 
 def _from_ldm(
-    component: str, tensors: Mapping[str, Tensor], configs: Mapping[str, Config]
+    component: str, tensors: Mapping[str, Tensor], config: Config
 ) -> Iterator[tuple[str, Tensor]]:
     match component:
+        case "unet":
+            blocks = ldm_names.blocks_of(config)
+            yield from ((ldm_names.from_ldm(name, blocks), t) for name, t in tensors.items())
+        case "vae":
+            table = {theirs: ours for ours, theirs in vae_table(config).items()}
+            for name, tensor in tensors.items():
+                is_convolution = _VAE_ATTENTION_WEIGHT.fullmatch(name)
+                yield _rename(name, table), tensor[:, :, 0, 0] if is_convolution else tensor
         case "text_encoder":
             yield from tensors.items()
-        case "text_encoder_2":
-            yield from open_clip_keys.from_open_clip(tensors)
         case _:
-            table = _turned(module_table(component, configs[component]))
-            for name, tensor in tensors.items():
-                is_convolution = component == "vae" and _VAE_ATTENTION_WEIGHT.fullmatch(name)
-                yield rename(name, table), tensor[:, :, 0, 0] if is_convolution else tensor
+            yield from open_clip_keys.from_open_clip(tensors)
 
 
-def module_table(component: str, config: Config) -> dict[str, str]:
-    """Return the names of a `unet` or `vae` of this config, diffusers' to ldm's.
+def vae_table(config: Config) -> dict[str, str]:
+    """Return the autoencoder's names, diffusers' to ldm's.
 
-    >>> config = {"layers_per_block": 2, "down_block_types": ["CrossAttnDownBlock2D"]}
-    >>> module_table("unet", config | {"up_block_types": []})["down_blocks.0.attentions.1"]
-    'input_blocks.2.1'
+    >>> config = {"layers_per_block": 2, "down_block_types": ["DownEncoderBlock2D"] * 4}
+    >>> vae_table(config)["decoder.up_blocks.0.resnets.2"]
+    'decoder.up.3.block.2'
     """
-    return dict(_unet_modules(config) if component == "unet" else _vae_modules(config))
+    return dict(_vae_modules(config["layers_per_block"], len(config["down_block_types"])))
 
 
-def rename(name: str, table: Table) -> str:
-    """Replace the longest whole-level beginning of `name` that `table` knows.
-
-    >>> rename("conv_in.weight", {"conv_in": "input_blocks.0.0"})
-    'input_blocks.0.0.weight'
-    """
-    levels = name.split(".")
-    for count in range(len(levels) - 1, 0, -1):
-        if (begin := ".".join(levels[:count])) in table:
-            return ".".join([table[begin], *levels[count:]])
-    return name
-
-
-def _turned(table: Table) -> dict[str, str]:
-    turned = {new: old for old, new in table.items()}
-    assert len(turned) == len(table), "two modules under one name"
-    return turned
-
-
-def _unet_modules(config: Config) -> Iterator[tuple[str, str]]:
-    """Count ldm's flat lists of blocks, where each down- or upsampler ends a block."""
-    layers = config["layers_per_block"]
-    yield from _UNET_ENDS.items()
-    yield from _leaves("mid_block.resnets.0", "middle_block.0", _UNET_RESNET)
-    yield "mid_block.attentions.0", "middle_block.1"
-    yield from _leaves("mid_block.resnets.1", "middle_block.2", _UNET_RESNET)
-    for block in range(len(config["down_block_types"])):
-        first = 1 + block * (layers + 1)
-        for layer in range(layers):
-            ours, theirs = f"down_blocks.{block}", f"input_blocks.{first + layer}"
-            yield from _leaves(f"{ours}.resnets.{layer}", f"{theirs}.0", _UNET_RESNET)
-            yield f"{ours}.attentions.{layer}", f"{theirs}.1"
-        yield f"down_blocks.{block}.downsamplers.0.conv", f"input_blocks.{first + layers}.0.op"
-    for block, kind in enumerate(config["up_block_types"]):
-        first = block * (layers + 1)
-        for layer in range(layers + 1):
-            ours, theirs = f"up_blocks.{block}", f"output_blocks.{first + layer}"
-            yield from _leaves(f"{ours}.resnets.{layer}", f"{theirs}.0", _UNET_RESNET)
-            yield f"{ours}.attentions.{layer}", f"{theirs}.1"
-        after = 2 if "CrossAttn" in kind else 1
-        upsampler = f"output_blocks.{first + layers}.{after}.conv"
-        yield f"up_blocks.{block}.upsamplers.0.conv", upsampler
-
-
-def _vae_modules(config: Config) -> Iterator[tuple[str, str]]:
-    """Name the autoencoder's blocks; ldm counts the decoder's from the picture's side."""
-    count, layers = len(config["down_block_types"]), config["layers_per_block"]
+def _vae_modules(layers: int, blocks: int) -> Iterator[tuple[str, str]]:
+    """Name both halves' blocks; ldm counts the decoder's from the picture's side."""
     for half in ("encoder", "decoder"):
         yield f"{half}.conv_norm_out", f"{half}.norm_out"
         for index in (0, 1):
             ours, theirs = f"{half}.mid_block.resnets.{index}", f"{half}.mid.block_{index + 1}"
             yield from _leaves(ours, theirs, _VAE_RESNET)
-        attention = f"{half}.mid_block.attentions.0", f"{half}.mid.attn_1"
-        yield from _leaves(*attention, _VAE_ATTENTION)
-    for block in range(count):
+        yield from _leaves(f"{half}.mid_block.attentions.0", f"{half}.mid.attn_1", _VAE_ATTENTION)
+    for block in range(blocks):
         ours, theirs = f"encoder.down_blocks.{block}", f"encoder.down.{block}"
         for layer in range(layers):
             yield from _leaves(f"{ours}.resnets.{layer}", f"{theirs}.block.{layer}", _VAE_RESNET)
         yield f"{ours}.downsamplers.0", f"{theirs}.downsample"
-        ours, theirs = f"decoder.up_blocks.{block}", f"decoder.up.{count - 1 - block}"
+        ours, theirs = f"decoder.up_blocks.{block}", f"decoder.up.{blocks - 1 - block}"
         for layer in range(layers + 1):
             yield from _leaves(f"{ours}.resnets.{layer}", f"{theirs}.block.{layer}", _VAE_RESNET)
         yield f"{ours}.upsamplers.0", f"{theirs}.upsample"
@@ -202,3 +147,12 @@ def _leaves(ours: str, theirs: str, table: Table) -> Iterator[tuple[str, str]]:
     """Yield a module and those of its layers that are named differently."""
     yield ours, theirs
     yield from ((f"{ours}.{our}", f"{theirs}.{their}") for our, their in table.items())
+
+
+def _rename(name: str, table: Table) -> str:
+    """Replace the longest whole-level beginning of `name` that `table` knows, if any."""
+    levels = name.split(".")
+    for count in range(len(levels) - 1, 0, -1):
+        if (begin := ".".join(levels[:count])) in table:
+            return ".".join([table[begin], *levels[count:]])
+    return name
