@@ -64,3 +64,11 @@ class TrainingError(CustomizeError):
 
 class EditError(CustomizeError):
     """The edit asked for cannot be made: a setting out of range, no instruction, bad pixels."""
+
+
+class ScoreError(CustomizeError):
+    """Edits cannot be scored: none are there, a metric lacks what it needs, a model is no CLIP."""
+
+
+class ExportError(CustomizeError):
+    """A target cannot hold the adapter, or not within the limits given."""

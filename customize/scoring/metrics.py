@@ -1,0 +1,148 @@
+"""Every metric: what it is called, what it needs, and its number for each of the items.
+
+`docs/scoring.md` tells the same in words for users, with formulas and papers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import numpy as np
+from tqdm import tqdm
+
+from customize.errors import ScoreError
+from customize.scoring import Item, MetricName, Models, Picture, Scores, pixels, similarities
+from customize.scoring.embedding import CODE_VERSION, Vectors, embed, opened
+from customize.scoring.store import Store
+
+Better = Literal["higher", "lower", "between"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name, its short title for tables, and which way is better."""
+
+    name: MetricName
+    title: str
+    better: Better
+
+
+METRICS = (
+    Metric("clip_image", "CLIP image", "between"),
+    Metric("clip_direction", "CLIP direction", "higher"),
+    Metric("clip_instruction", "CLIP instruction", "higher"),
+    Metric("clip_text", "CLIP text", "higher"),
+    Metric("clip_concept", "CLIP-I", "higher"),
+    Metric("dino_concept", "DINO", "higher"),
+    Metric("psnr", "PSNR dB", "higher"),
+    Metric("ssim", "SSIM", "higher"),
+    Metric("lpips", "LPIPS", "lower"),
+    Metric("outside_change", "change outside", "lower"),
+)
+
+Answer = float | str
+"""A number, or why there is none."""
+
+
+def score(
+    items: Sequence[Item],
+    models: Models,
+    metrics: Sequence[MetricName] | None,
+    *,
+    at_once: int,
+    progress: bool,
+) -> Scores:
+    """Do the work of `customize.scoring.score_edits`."""
+    if not items:
+        raise ScoreError("no edits to score; expected at least one; name a folder that holds some")
+    wanted: list[MetricName] = [metric.name for metric in METRICS]
+    if metrics is not None:
+        wanted = named(metrics)
+    vectors = embed(items, models, wanted, at_once=at_once, progress=progress)
+    rows: list[dict[MetricName, float]] = []
+    missing: Counter[tuple[MetricName, str]] = Counter()
+    for item in tqdm(items, "comparing", disable=None if progress else True, leave=False):
+        row: dict[MetricName, float] = {}
+        for name in wanted:
+            answer = _answer(name, item, vectors, models.store)
+            if isinstance(answer, str):
+                missing[name, answer] += 1
+            else:
+                row[name] = answer
+        rows.append(row)
+    notes = tuple(_notes(missing, len(items), asked=metrics is not None))
+    return Scores(tuple(rows), notes)
+
+
+def named(names: Sequence[str]) -> list[MetricName]:
+    """Return metrics by name, each once; raises ScoreError for an unknown one."""
+    known: dict[str, MetricName] = {metric.name: metric.name for metric in METRICS}
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            cure = f"did you mean {close[0]!r}?" if close else "choose one of them"
+            raise ScoreError(f"metric {name!r}: unknown; expected {', '.join(known)}; {cure}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _notes(
+    missing: Mapping[tuple[MetricName, str], int], count: int, *, asked: bool
+) -> Iterator[str]:
+    """Say what is left out and why; what was asked for and is wholly absent is an error."""
+    for (name, why), times in missing.items():
+        if asked and times == count:
+            raise ScoreError(f"metric {name!r} was asked for and no edit has it: {why}")
+        where = "" if times == count else f" for {times} of {count} edits"
+        yield f"{name} is left out{where}: {why}"
+
+
+def _answer(name: MetricName, item: Item, vectors: Vectors, store: Store) -> Answer:
+    match name:
+        case "clip_image":
+            return similarities.clip_image(item, vectors)
+        case "clip_direction":
+            return similarities.clip_direction(item, vectors)
+        case "clip_instruction":
+            return similarities.clip_instruction(item, vectors)
+        case "clip_text":
+            return similarities.clip_text(item, vectors)
+        case "clip_concept":
+            return similarities.clip_concept(item, vectors)
+        case "dino_concept":
+            return similarities.dino_concept(item, vectors)
+        case "psnr" | "ssim" | "lpips":
+            if item.target is None:
+                return "it needs a target (edited)"
+            return _compared(name, (item.output, item.target), vectors, store)
+        case "outside_change":
+            if item.mask is None:
+                return "it needs a mask, white where the edit may change the picture"
+            return _compared(name, (item.output, item.source, item.mask), vectors, store)
+        case _:
+            assert_never(name)
+
+
+_Compared = Literal["psnr", "ssim", "lpips", "outside_change"]
+
+
+def _compared(
+    name: _Compared, pictures: Sequence[Picture], vectors: Vectors, store: Store
+) -> Answer:
+    """Compare pixels, or look up what comparing these pictures once gave."""
+    key = " ".join([name, str(CODE_VERSION), *map(vectors.contents.key, pictures)])
+    if (held := store.get([key]).get(key)) is not None:
+        return float(held[0])
+    compare = {
+        "psnr": pixels.psnr,
+        "ssim": pixels.ssim,
+        "lpips": pixels.lpips,
+        "outside_change": pixels.outside_change,
+    }[name]
+    answer = compare(*map(opened, pictures))
+    if isinstance(answer, float):
+        store.put({key: np.array([answer])})
+    return answer
