@@ -1,4 +1,4 @@
-"""What layers read while a pipeline edits, kept as second moments: memory by layer, not by input."""
+"""What layers read while a pipeline edits, kept as second moments: memory by layer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Moments:
     rows: int = 0
 
     @property
-    def mean_KK(self) -> Tensor:
-        """Return E[x x^T], zero before anything was read."""
+    def mean(self) -> Tensor:
+        """Return E[x x^T] (K, K), zero before anything was read."""
         return self.sum_KK / max(self.rows, 1)
 
 
 def can_capture(module: nn.Module) -> bool:
-    """Tell whether a layer is a matrix applied to rows of its input: linear, or a plain convolution.
+    """Tell whether a layer multiplies rows of its input by a matrix: linear, or plain convolution.
 
     >>> can_capture(nn.Linear(3, 2)), can_capture(nn.Conv2d(4, 4, 3, groups=4))
     (True, False)

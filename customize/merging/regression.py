@@ -1,4 +1,4 @@
-"""Merge by least squares on what layers read: each concept's change where that concept is asked for.
+"""Merge by least squares on what layers read: each change where its own concept is asked for.
 
 Where keys and values read text alone, Custom Diffusion (arXiv 2212.04488, eq. 4) constrains a merge
 on the concepts' own words. Other layers read pictures too, so their inputs are captured while the

@@ -1,0 +1,160 @@
+"""The edits that a merge is judged by: each concept's own pairs, and edits that are the base's own.
+
+Where pairs lie is known from the recipe in an adapter's header, as long as they are still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from customize.adapters.header import Header, Taught
+from customize.errors import Fault, PairsError
+from customize.families.bases import Base
+from customize.pairs.buckets import bucket_for, load_example
+from customize.pairs.decode import load_picture
+from customize.pairs.layouts import find_pairs
+from customize.shapes import Example, Pair
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The edits that show one concept; `owner` is the number of the adapter that was taught it.
+
+    `held_out` says that the adapter never trained on them.
+    """
+
+    name: str
+    owner: int
+    examples: tuple[Example, ...]
+    held_out: bool = False
+
+
+def find_asked(
+    headers: Sequence[Header],
+    given: Mapping[str, Path],
+    base: Base,
+    *,
+    held_out: bool,
+    most: int = 8,
+) -> list[Asked]:
+    """Gather at most `most` edits of every concept of every adapter.
+
+    They come from the folder `given` for a concept's name, else with `held_out` from the pairs that
+    its recipe's previews show, else from those it trained on. Raises PairsError with every concept
+    that has none, and every name in `given` that no adapter was taught.
+    """
+    asked, faults = list[Asked](), list[Fault]()
+    known = [(owner, taught) for owner, header in enumerate(headers) for taught in header.concepts]
+    for name in given.keys() - {taught.name for _, taught in known}:
+        names = ", ".join(taught.name for _, taught in known)
+        faults.append(Fault(f"--pairs {name}", "no adapter was taught it", f"name one of {names}"))
+    for owner, taught in known:
+        places = _places(headers[owner], taught, given, held_out=held_out)
+        pairs, unseen = _first_usable(places, taught, only=len(headers[owner].concepts) == 1)
+        if not pairs:
+            tried = ", ".join(str(place) for place, _ in places) or "none are named in its recipe"
+            cure = f"name them: --pairs {taught.name}=FOLDER"
+            faults.append(Fault(f"concept {taught.name}", f"its pairs are missing ({tried})", cure))
+            continue
+        examples = tuple(_example(pair, base) for pair in _spread(pairs, most))
+        asked.append(Asked(taught.name, owner, examples, unseen))
+    if faults:
+        raise PairsError("edits to judge the merge by", faults)
+    return _distinct(asked)
+
+
+def own_edits(
+    asked: Sequence[Asked], instructions: Sequence[str], count: int, seed: int = 0
+) -> list[Example]:
+    """Ask for `count` of the base's own edits of the concepts' sources; targets are not known.
+
+    The target of each is its source: what the base itself answers is what a merge must keep.
+    """
+    random = Random(f"own edits {seed}")
+    examples = [example for one in asked for example in one.examples]
+    chosen = random.sample(list(instructions), min(count, len(instructions)))
+    sources = [examples[index % len(examples)].source_HWC for index in range(len(chosen))]
+    return [
+        Example(source_HWC=source_HWC, target_HWC=source_HWC, instruction=instruction)
+        for source_HWC, instruction in zip(sources, chosen, strict=True)
+    ]
+
+
+def reworded(asked: Asked, renamed: Mapping[str, str]) -> Asked:
+    """Say the concept's instructions with the words that the merged adapter knows it by."""
+    examples = list[Example]()
+    for example in asked.examples:
+        instruction = example.instruction
+        for old, new in renamed.items():
+            instruction = instruction.replace(old, new)
+        examples.append(replace(example, instruction=instruction))
+    return replace(asked, examples=tuple(examples))
+
+
+def _places(
+    header: Header, taught: Taught, given: Mapping[str, Path], *, held_out: bool
+) -> list[tuple[Path, bool]]:
+    """List where a concept's pairs may lie, the best first, and whether they are held out."""
+    if taught.name in given:
+        return [(given[taught.name], False)]
+    places = list[tuple[Path, bool]]()
+    recipe: Any = header.recipe
+    unseen = recipe.get("preview", {}).get("images")
+    if held_out and unseen:
+        places.append((Path(unseen), True))
+    for concept in recipe.get("concepts", []):
+        if concept.get("name") == taught.name and concept.get("pairs"):
+            places.append((Path(concept["pairs"]), False))
+    return places
+
+
+def _first_usable(
+    places: Sequence[tuple[Path, bool]], taught: Taught, *, only: bool
+) -> tuple[list[Pair], bool]:
+    """Return the pairs of the first place that has some of this concept.
+
+    An adapter's `only` concept owns all of a place; of several, those that its word or one of its
+    instructions names. What previews show may be a folder of plain pictures, which has no pairs.
+    """
+    for place, unseen in places:
+        if not place.exists():
+            continue
+        try:
+            pairs = find_pairs(place).pairs
+        except PairsError:
+            if not unseen:
+                raise
+            continue
+        own = [pair for pair in pairs if only or _names(pair.instruction, taught)]
+        if own:
+            return own, unseen
+    return [], False
+
+
+def _names(instruction: str, taught: Taught) -> bool:
+    by_word = taught.word is not None and taught.word.lower() in instruction.lower()
+    return by_word or instruction in taught.instructions
+
+
+def _spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
+    """Take at most `most`, evenly, so that the variety of a sorted folder stays."""
+    count = min(most, len(pairs))
+    return [pairs[index * len(pairs) // count] for index in range(count)]
+
+
+def _example(pair: Pair, base: Base) -> Example:
+    width, height = load_picture(pair.source).size
+    return load_example(pair, bucket_for(width, height, base.resolution, base.multiple))
+
+
+def _distinct(asked: Sequence[Asked]) -> list[Asked]:
+    """Number concepts of one name, so that none hides another in a table."""
+    found = list[Asked]()
+    for one in asked:
+        same = sum(other.name == one.name for other in asked[: len(found)])
+        found.append(replace(one, name=f"{one.name}_{same + 1}") if same else one)
+    return found
