@@ -8,12 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Encoder = Literal["text_encoder", "text_encoder_2"]
+
+
+class Weights(Protocol):
+    """The base's weights by layer, each read when asked for (`families.weights.BaseWeights`)."""
+
+    def __getitem__(self, layer: str, /) -> Tensor:
+        """Read a weight (O, I, ...)."""
+        ...
+
+    def shape(self, layer: str, /) -> tuple[int, ...]:
+        """Return its shape alone."""
+        ...
+
+    def __contains__(self, layer: object, /) -> bool:
+        """Tell whether the base has such a layer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,11 +73,13 @@ Change = LowRank | Full | Replaced | Decomposed
 class Changes:
     """All that a file carries: the change of each layer and the rows (n, D) of each word.
 
-    `words` maps a word to its rows by text encoder.
+    `words` maps a word to its rows by text encoder; `biases` names layers whose bias the file
+    changes too, which an adapter cannot hold.
     """
 
     layers: Mapping[str, Change] = field(default_factory=dict)
     words: Mapping[str, Mapping[Encoder, Tensor]] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
 
 
 def delta_of(change: Change, base: Tensor) -> Tensor:

@@ -66,15 +66,16 @@ def to_ldm(path: str, blocks: Blocks) -> str:
     return _renamed(path, _to_ldm(blocks))
 
 
-def from_ldm(path: str, blocks: Blocks) -> str:
+def from_ldm(path: str, blocks: Blocks, *others: Blocks) -> str:
     """Name an ldm module (`input_blocks.1.0.in_layers.2`) as diffusers does.
 
     >>> from_ldm("input_blocks.1.0.in_layers.2", SD1)
     'down_blocks.0.resnets.0.conv1'
 
-    Raises KeyError for a module that the structure does not have.
+    Several structures with the same number of layers in a level read as one: no name of SD1 means
+    another module in SDXL. Raises KeyError for a module that no structure has.
     """
-    return _renamed(path, _from_ldm(blocks))
+    return _renamed(path, _from_ldm(blocks, *others))
 
 
 def _renamed(path: str, table: Mapping[str, str]) -> str:
@@ -92,8 +93,8 @@ def _to_ldm(blocks: Blocks) -> Mapping[str, str]:
 
 
 @cache
-def _from_ldm(blocks: Blocks) -> Mapping[str, str]:
-    return {ldm: diffusers for diffusers, ldm in _pairs(blocks)}
+def _from_ldm(*structures: Blocks) -> Mapping[str, str]:
+    return {ldm: diffusers for blocks in structures for diffusers, ldm in _pairs(blocks)}
 
 
 def _pairs(blocks: Blocks) -> Iterator[tuple[str, str]]:

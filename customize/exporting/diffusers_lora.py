@@ -1,0 +1,141 @@
+"""diffusers' layout, `unet.<path>.lora_A.weight`, for `pipe.load_lora_weights`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from customize.exporting.changes import Change, Changes, Decomposed, LowRank
+from customize.exporting.kohya import denoiser_layer
+from customize.exporting.paths import is_encoder, split_layer, with_text_model, without_text_model
+from customize.exporting.roles import gather
+
+METADATA = "lora_adapter_metadata"
+PREFIXES: Mapping[str, str] = {
+    "denoiser": "unet.",
+    "text_encoder": "text_encoder.",
+    "text_encoder_2": "text_encoder_2.",
+}
+# How diffusers spelled modules before it used peft.
+_TEXT_BEFORE = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+
+
+def to_diffusers(changes: Changes) -> dict[str, Tensor]:
+    """Write low-rank changes and peft's DoRA; scales are baked in, so alpha is the rank."""
+    tensors = {}
+    for layer, change in changes.layers.items():
+        model, path = split_layer(layer)
+        # Other programs, and diffusers' own reader of a second encoder, want `text_model.`.
+        spelled = with_text_model(path) if is_encoder(model) else path
+        for name, tensor in factors(layer, change):
+            tensors[f"{PREFIXES[model]}{spelled}.{name}"] = tensor
+    return tensors
+
+
+def metadata_of(changes: Changes) -> dict[str, str]:
+    """Describe the UNet's layers as diffusers' own saving does; it infers the text encoders'."""
+    ranks = {path: rank for model, path, rank in _ranks(changes) if model == "denoiser"}
+    if not ranks:
+        return {"format": "pt"}
+    config = lora_config(ranks, decomposes=holds_dora(changes))
+    return {
+        "format": "pt",
+        METADATA: json.dumps({f"unet.{key}": value for key, value in config.items()}),
+    }
+
+
+def lora_config(ranks: Mapping[str, int], *, decomposes: bool) -> dict[str, Any]:
+    """Configure peft for layers of these ranks, each at scale 1."""
+    (common, _), *_ = Counter(ranks.values()).most_common(1)
+    # peft matches a pattern at the end of a module's name, so its start is fixed as well.
+    others = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != common}
+    return {
+        "r": common,
+        "lora_alpha": common,
+        "rank_pattern": others,
+        "alpha_pattern": dict(others),
+        "target_modules": sorted(ranks),
+        "use_dora": decomposes,
+        "lora_bias": False,
+        "bias": "none",
+        "peft_type": "LORA",
+    }
+
+
+def from_diffusers(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Changes:
+    """Read every spelling that diffusers has had; alpha is in the metadata, where it is at all.
+
+    Raises AdapterFileError for other tensors.
+    """
+    config = json.loads((metadata or {}).get(METADATA, "{}"))
+    return gather(tensors, layer_of, scales(config))
+
+
+def layer_of(name: str) -> str | None:
+    """Read a module's name back, None for one of another layout or model.
+
+    >>> layer_of("unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out")
+    'denoiser.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0'
+    """
+    for model, prefix in PREFIXES.items():
+        if model != "denoiser" and name.startswith(prefix):
+            path = without_text_model(name.removeprefix(prefix))
+            head, _, last = path.rpartition(".")
+            return f"{model}.{head}.{_TEXT_BEFORE.get(last, last)}"
+    path = name.removeprefix("unet.").replace(".processor", "")
+    return denoiser_layer(f"{path}.0" if path.endswith(".to_out") else path)
+
+
+def factors(layer: str, change: Change) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a low-rank or DoRA change under peft's names."""
+    match change:
+        case LowRank(down, up):
+            yield "lora_A.weight", down
+            yield "lora_B.weight", up
+        case Decomposed(LowRank(down, up), magnitude, 0):
+            yield "lora_A.weight", down
+            yield "lora_B.weight", up
+            yield "lora_magnitude_vector", magnitude.view(1, -1, 1, 1) if down.ndim == 4 else magnitude
+        case _:
+            raise AssertionError(f"{layer}: this layout holds no {change}")
+
+
+def holds_dora(changes: Changes) -> bool:
+    """Tell whether the changes are DoRA's."""
+    return any(isinstance(change, Decomposed) for change in changes.layers.values())
+
+
+def scales(config: Mapping[str, Any]) -> Callable[[str, int], float | None]:
+    """Return a function of layer and rank that finds the scale in diffusers' metadata.
+
+    Keys are peft's under the model's name, `unet.lora_alpha`; rsLoRA divides by the root of the
+    rank (arXiv 2312.03732).
+    """
+
+    def scale(layer: str, rank: int) -> float | None:
+        model, path = split_layer(layer)
+        prefix = PREFIXES[model]
+        alpha = config.get(f"{prefix}lora_alpha")
+        for pattern, own in (config.get(f"{prefix}alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", path):
+                alpha = own
+                break
+        if alpha is None:
+            return None
+        return alpha / (rank**0.5 if config.get(f"{prefix}use_rslora") else rank)
+
+    return scale
+
+
+def _ranks(changes: Changes) -> Iterator[tuple[str, str, int]]:
+    for layer, change in changes.layers.items():
+        low_rank = change.change if isinstance(change, Decomposed) else change
+        assert isinstance(low_rank, LowRank), layer
+        yield *split_layer(layer), low_rank.down.shape[0]

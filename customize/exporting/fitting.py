@@ -1,0 +1,230 @@
+"""Turn changes into what a layout holds: low rank within limits, full, or DoRA; then round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, assert_never
+
+import torch
+from torch import Tensor
+
+from customize.adapters.factors import factorize
+from customize.errors import ExportError
+from customize.exporting.changes import (
+    Change,
+    Changes,
+    Decomposed,
+    Full,
+    LowRank,
+    Replaced,
+    Weights,
+    delta_of,
+)
+
+if TYPE_CHECKING:
+    from customize.exporting import Options
+
+# What a layer's three entries in a safetensors header take, names included.
+_HEADER_BYTES = 480
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What a layout can carry besides low-rank changes."""
+
+    full: bool = False
+    dora: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Changes as a layout holds them, and each layer's relative error against the exact ones."""
+
+    changes: Changes
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Where the rank of a change is cut; all None loses nothing."""
+
+    rank: int | None = None
+    energy: float | None = None
+    error: float | None = None
+
+    @property
+    def given(self) -> bool:
+        return (self.rank, self.energy, self.error) != (None, None, None)
+
+
+@torch.no_grad()
+def fit(
+    changes: Changes,
+    holds: Holds,
+    weights: Weights,
+    options: Options,
+    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
+) -> Fitted:
+    """Fit every layer; `progress` may show how far it is, layer by layer.
+
+    Base weights are read for DoRA alone. Raises ExportError where a layer cannot be held or
+    `size_mb` is too small for rank 1.
+    """
+    dtype = getattr(torch, options.dtype)
+    limits = _Limits(options.rank, options.energy, options.error)
+    if options.size_mb is not None:
+        limits = replace(limits, energy=_energy_for(changes, weights, options.size_mb, dtype))
+    layers: dict[str, Change] = {}
+    errors = {}
+    for layer in progress(changes.layers):
+        exact = changes.layers[layer]
+        base = weights[layer] if isinstance(exact, Decomposed | Replaced) else None
+        fitted = _fit_layer(layer, exact, base, holds, limits)
+        layers[layer] = _rounded(fitted, dtype)
+        errors[layer] = relative_error(layers[layer], exact, base)
+    return Fitted(replace(changes, layers=layers), errors)
+
+
+def relative_error(change: Change, exact: Change, base: Tensor | None = None) -> float:
+    """Return the Frobenius norm of the difference over that of `exact`, 0 where both are zero.
+
+    `base` gives the shape, and the weight that DoRA and replaced weights need.
+    """
+    like = base if base is not None else _shape_of(exact)
+    truth = delta_of(exact, like)
+    missing = (delta_of(change, like) - truth).norm()
+    return float(missing / truth.norm()) if truth.any() else float(missing)
+
+
+def _fit_layer(
+    layer: str, change: Change, base: Tensor | None, holds: Holds, limits: _Limits
+) -> Change:
+    """Choose the smallest form that the layout holds and the limits allow."""
+    match change:
+        case LowRank(down, up):
+            return _cut(change, limits) if limits.given else change
+        case Decomposed(LowRank(), _, 0) if holds.dora and not limits.given:
+            return change
+        case Full(delta):
+            pass
+        case Decomposed() | Replaced():
+            assert base is not None, layer
+            delta = delta_of(change, base)
+        case _:
+            assert_never(change)
+    if delta.ndim < 2:
+        if holds.full:
+            return Full(delta)
+        raise ExportError(
+            f"the adapter changes the normalization layer {layer}, which has no low rank; expected "
+            "a target that holds full changes; export it to comfyui, a1111 or invokeai"
+        )
+    found = factorize(delta, rank=limits.rank, energy=limits.energy, error=limits.error)
+    if holds.full and found.down.numel() + found.up.numel() >= delta.numel():
+        return Full(delta)
+    return LowRank(found.down, found.up)
+
+
+def _cut(change: LowRank, limits: _Limits) -> LowRank:
+    """Cut the rank of a product without ever forming it: the singular values are its core's.
+
+    With up = Q R and down^T = P S, the product is Q (R S^T) P^T and Q, P keep all norms.
+    """
+    q_OR, r_RR = torch.linalg.qr(change.up.double().flatten(1))
+    p_IR, s_RR = torch.linalg.qr(change.down.double().flatten(1).T)
+    core = factorize(
+        r_RR @ s_RR.T, rank=limits.rank, energy=limits.energy, error=limits.error
+    )
+    up = (q_OR @ core.up.double()).float()
+    down = (core.down.double() @ p_IR.T).float()
+    tail = [1] * (change.up.ndim - 2)
+    return LowRank(down.view(core.rank, *change.down.shape[1:]), up.view(len(up), core.rank, *tail))
+
+
+def _energy_for(changes: Changes, weights: Weights, size_mb: float, dtype: torch.dtype) -> float:
+    """Find the largest share of summed singular values whose factors fit in `size_mb`."""
+    spectra, costs = [], []
+    for layer, change in changes.layers.items():
+        delta = _flat(change, weights, layer)
+        spectra.append(torch.linalg.svdvals(delta.double()))
+        costs.append(sum(delta.shape) * dtype.itemsize)
+    room = size_mb * 1e6 - _HEADER_BYTES * len(costs)
+    shares = [values.cumsum(0) / values.sum().clamp(min=1e-300) for values in spectra]
+
+    def size(energy: float) -> int:
+        ranks = [int((share < energy * (1 - 1e-12)).sum()) + 1 for share in shares]
+        return sum(rank * cost for rank, cost in zip(ranks, costs, strict=True))
+
+    if size(0) > room:
+        least = (size(0) + _HEADER_BYTES * len(costs)) / 1e6
+        raise ExportError(
+            f"--size-mb {size_mb:g}: rank 1 in every layer takes {least:.2f} MB already; "
+            f"expected at least that; give {least * 1.5:.1f} or more"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if size(middle) <= room else (low, middle)
+    return 1.0 if size(1.0) <= room else low
+
+
+def _flat(change: Change, weights: Weights, layer: str) -> Tensor:
+    """Return a change as a matrix (O, the rest)."""
+    needs_base = isinstance(change, Decomposed | Replaced)
+    return delta_of(change, weights[layer] if needs_base else _shape_of(change)).flatten(1)
+
+
+def _shape_of(change: Change) -> Tensor:
+    """Return a tensor of a change's shape that takes no memory."""
+    match change:
+        case LowRank(down, up):
+            shape: tuple[int, ...] = (up.shape[0], *down.shape[1:])
+        case Full(tensor) | Replaced(tensor):
+            shape = tuple(tensor.shape)
+        case Decomposed(inner):
+            return _shape_of(inner)
+        case _:
+            assert_never(change)
+    return torch.zeros(1).expand(shape)
+
+
+def _rounded(change: Change, dtype: torch.dtype) -> Change:
+    """Store a change in `dtype`.
+
+    DoRA's norms stay in float32: they are the base's own, so that rounding them would outweigh the
+    change.
+    """
+    match change:
+        case LowRank():
+            return _rounded_pair(change, dtype)
+        case Full(delta):
+            return Full(_stored(delta, dtype))
+        case Decomposed(LowRank() as pair, magnitude, axis):
+            return Decomposed(_rounded_pair(pair, dtype), magnitude, axis)
+        case Decomposed() | Replaced():
+            return change
+        case _:
+            assert_never(change)
+
+
+def _rounded_pair(pair: LowRank, dtype: torch.dtype) -> LowRank:
+    """Bring both factors to one size by a power of two, which loses nothing, and round them.
+
+    An up factor that learned little would else fall below half precision's normal numbers.
+    """
+    down, up = pair.down.float(), pair.up.float()
+    sizes = [float(factor.square().mean().sqrt()) for factor in (down, up)]
+    if dtype != torch.float32 and all(sizes):
+        power = round(torch.tensor(sizes[0] / sizes[1]).log2().item() / 2)
+        down, up = down * 2.0**-power, up * 2.0**power
+    return LowRank(_stored(down, dtype), _stored(up, dtype))
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round to `dtype`, or keep float32 where its range is too small for these numbers."""
+    small = tensor.to(dtype)
+    lost = (small.float() - tensor).norm()
+    fits = bool(small.isfinite().all()) and lost <= torch.finfo(dtype).eps * tensor.norm()
+    return (small if fits else tensor.float()).contiguous()
+
