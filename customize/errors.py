@@ -72,3 +72,7 @@ class ScoreError(CustomizeError):
 
 class ExportError(CustomizeError):
     """A target cannot hold the adapter, or not within the limits given."""
+
+
+class MergeError(CustomizeError):
+    """The adapters cannot be merged, or not in the way asked for."""
