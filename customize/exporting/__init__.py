@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from customize.errors import ExportError
+
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.families.bases import Base
@@ -86,3 +88,41 @@ def export(
     from customize.exporting import writing
 
     return writing.write(adapter, base, target, folder, options or Options(), overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What `export_all` made: every target written, and why the others were not."""
+
+    written: tuple[Written, ...]
+    refused: Mapping[Target, str]
+    guide: Path
+
+
+def export_all(
+    adapter: AdapterFile,
+    base: Base,
+    folder: Path,
+    options: Options | None = None,
+    *,
+    overwrite: bool = False,
+) -> Exports:
+    """Write every target that can hold `adapter` into a folder of its own, and a README.
+
+    Raises OutputExistsError before anything is written where one of the folders is there.
+    """
+    from customize.exporting import guide
+
+    if not overwrite:
+        guide.refuse_taken(folder, TARGETS)
+    written, refused = [], {}
+    for target in TARGETS:
+        try:
+            place = folder / target
+            written.append(export(adapter, base, target, place, options, overwrite=overwrite))
+        except ExportError as error:
+            refused[target] = str(error)
+    if not written:
+        reasons = "; ".join(refused.values())
+        raise ExportError(f"no target can hold the adapter: {reasons}")
+    return Exports(tuple(written), refused, guide.write(folder, written, refused))

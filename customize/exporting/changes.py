@@ -96,7 +96,7 @@ def delta_of(change: Change, base: Tensor) -> Tensor:
             merged = weight + delta_of(inner, base)
             kept = [-1 if dimension == axis else 1 for dimension in range(base.ndim)]
             others = [dimension for dimension in range(base.ndim) if dimension != axis]
-            norm = merged.norm(dim=others, keepdim=True)
-            return merged * (magnitude.float().view(kept) / norm) - weight
+            squared = merged.square().sum(dim=others, keepdim=True)
+            return merged * (magnitude.float().view(kept) * squared.rsqrt()) - weight
         case _:
             assert_never(change)

@@ -15,7 +15,7 @@ from customize.exporting.kohya import denoiser_layer
 from customize.exporting.paths import is_encoder, split_layer, with_text_model, without_text_model
 from customize.exporting.roles import gather
 
-METADATA = "lora_adapter_metadata"
+FILE, METADATA = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
 PREFIXES: Mapping[str, str] = {
     "denoiser": "unet.",
     "text_encoder": "text_encoder.",
