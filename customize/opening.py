@@ -29,8 +29,8 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
     learns = learns_text(plan.method, plan.words)
     live = open_family(plan.base, device=device, learns_text=learns)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
-    positions = max(sample.edited.target_mean_Chw[0].numel() for sample in samples)
-    suit_attention(live.denoiser, device, accelerator.mixed_precision, positions)
+    if not recipe.train.compile:
+        suit_attention(live.denoiser, device)
     family = _prepare(plan, accelerator, live, attached)
     train = recipe.train
     optimizer = make_optimizer(
@@ -121,5 +121,7 @@ def _prepare(plan: Plan, accelerator: Any, live: Family, attached: Attached) -> 
     if accelerator.num_processes > 1:
         family = replace(family, denoiser=accelerator.prepare_model(family.denoiser))
         if attached.learns_text:
-            family = replace(family, text_encoder=accelerator.prepare_model(family.text_encoder))
+            encoders = family.text_encoders.items()
+            prepared = {name: accelerator.prepare_model(encoder) for name, encoder in encoders}
+            family = replace(family, text_encoders=prepared)
     return family

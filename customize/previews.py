@@ -16,7 +16,7 @@ from PIL import Image
 from customize.adapters import Attached
 from customize.families import Family, open_pipeline
 from customize.families.bases import Base
-from customize.families.sampling import Sampling
+from customize.families.sampling import Sampling, size_told
 from customize.pairs.sheets import contact_sheet
 from customize.shapes import Example
 
@@ -69,10 +69,7 @@ class Previewer:
             if self._before is None:
                 with self._attached.switched_off():
                     self._before = self._edit(pipeline, self._plainly)
-            if self._family.text_encoder is not None:
-                pipeline.register_modules(
-                    text_encoder=self._family.text_encoder, tokenizer=self._family.tokenizer
-                )
+            pipeline.register_modules(**self._family.text_encoders, **self._family.tokenizers)
             after = self._edit(pipeline, str)
         finally:
             del pipeline
@@ -106,6 +103,7 @@ class Previewer:
             outputs_BHWC = pipeline(
                 [wording(example.instruction) for example in examples],
                 image=[Image.fromarray(example.source_HWC) for example in examples],
+                **size_told(pipeline, *examples[0].source_HWC.shape[1::-1]),
                 num_inference_steps=self._sampling.steps,
                 guidance_scale=self._sampling.text_guidance,
                 image_guidance_scale=self._sampling.image_guidance,

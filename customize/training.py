@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from customize.adapters import Attached
-from customize.batches import Batch, step_generator
+from customize.batches import Batch, Shard, step_generator
 from customize.errors import TrainingError
 from customize.families import Dropout, Family
 from customize.optimizing import Average, Pace, set_rates
@@ -42,11 +42,25 @@ class Goal:
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss to descend; for the log the mean errors of new and preserved edits (NaN: none)."""
+    """The loss to descend and, for the log, each sample's error, the `kept` preserved ones first.
+
+    `total` is a process's own mean over the batch; means of new and preserved edits are NaN where
+    there are none.
+    """
 
     total: Tensor
-    concept: Tensor
-    preserved: Tensor
+    error_B: Tensor
+    kept: int
+
+    @property
+    def concept(self) -> Tensor:
+        """The mean error of what is to be learned."""
+        return self.error_B[self.kept :].mean()
+
+    @property
+    def preserved(self) -> Tensor:
+        """The mean distance from the base's own predictions."""
+        return self.error_B[: self.kept].mean()
 
 
 @dataclass(frozen=True)
@@ -66,26 +80,39 @@ class NonFiniteError(TrainingError):
 
 
 def loss(
-    family: Family, attached: Attached, batch: Batch, goal: Goal, generator: torch.Generator
+    family: Family,
+    attached: Attached,
+    batch: Batch,
+    goal: Goal,
+    generator: torch.Generator,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
 ) -> Losses:
     """Ask the denoiser for the target; for preserved samples that is what the base itself says.
 
     InstructPix2Pix (arXiv 2211.09800, sec. 3.2) with min-SNR weights (arXiv 2303.09556, sec. 3.4).
     The batch's first samples are preserved: they start from the unedited source and get another
     instruction, without concept words (learning without forgetting, arXiv 1606.09282, sec. 3).
+    `batch` is `shard`'s part of the whole batch for which `generator` draws.
     """
     objective, device = family.objective, batch.mean_BChw.device
-    count, shape = len(batch.mean_BChw), batch.mean_BChw.shape
-    kept = preserved_count(count, goal, generator)
+    whole = len(batch.mean_BChw) * shard.processes
+    shape = (whole, *batch.mean_BChw.shape[1:])
+    kept_of_whole = preserved_count(whole, goal, generator)
+    kept = shard.count(kept_of_whole)
     mean_BChw = torch.cat([batch.unedited_mean_BChw[:kept], batch.mean_BChw[kept:]])
     std_BChw = torch.cat([batch.unedited_std_BChw[:kept], batch.std_BChw[kept:]])
-    clean_BChw = mean_BChw + std_BChw * torch.randn(shape, generator=generator).to(device)
-    noise_BChw = torch.randn(shape, generator=generator).to(device)
-    level_B = objective.sample_levels(count, generator).to(device)
-    uniform_B = torch.rand(count, generator=generator).to(device)
+    clean_BChw = mean_BChw + std_BChw * shard.of(torch.randn(shape, generator=generator)).to(device)
+    noise_BChw = shard.of(torch.randn(shape, generator=generator)).to(device)
+    level_B = shard.of(objective.sample_levels(whole, generator)).to(device)
+    uniform_B = shard.of(torch.rand(whole, generator=generator)).to(device)
 
     noisy_BChw = objective.corrupt(clean_BChw, noise_BChw, level_B)
-    conditions = _with_other_texts(batch.conditions, goal.other_texts, kept, generator)
+    if kept_of_whole:
+        count = len(next(iter(goal.other_texts.values())))
+        chosen = shard.of(torch.randint(count, (kept_of_whole,), generator=generator))
+        conditions = _with_other_texts(batch.conditions, goal.other_texts, chosen)
+    else:
+        conditions = batch.conditions
     conditions = family.drop(conditions, goal.empty_text, uniform_B, goal.dropout)
     target_BChw = objective.target(clean_BChw, noise_BChw, level_B)
     if kept:
@@ -100,8 +127,7 @@ def loss(
     weight_B = torch.cat([preserved_B, batch.weight_B[kept:]])
     if goal.min_snr is not None:
         weight_B = weight_B * objective.min_snr_weight(level_B, goal.min_snr)
-    seen_B = error_B.detach()
-    return Losses((weight_B * error_B).mean(), seen_B[kept:].mean(), seen_B[:kept].mean())
+    return Losses((weight_B * error_B).mean(), error_B.detach(), kept)
 
 
 def train_steps(
@@ -119,27 +145,27 @@ def train_steps(
 ) -> Iterator[Step]:
     """Yield after each step until `pace.steps` are done, the first `done` by an earlier run.
 
-    `batches` go on where that run stopped; `optimizer` comes from `accelerator.prepare` with its
-    state restored. All that is random follows from (seed, rank, step). Raises NonFiniteError before
-    a step that would spoil the adapter.
+    `batches` go on where that run stopped, this process's share of each; `optimizer` comes from
+    `accelerator.prepare` with its state restored. All that is random follows from (seed, step).
+    Raises NonFiniteError before a step that would spoil the adapter.
     """
     parameters = [*attached.adapter_parameters(), *attached.word_parameters()]
-    wrapped: list[Any] = [
-        m for m in (family.denoiser, family.text_encoder) if hasattr(m, "no_sync")
-    ]
+    modules = (family.denoiser, *family.text_encoders.values())
+    wrapped: list[Any] = [module for module in modules if hasattr(module, "no_sync")]
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
     for step in range(done, pace.steps):
-        generator = step_generator(seed, accelerator.process_index, step)
+        generator = step_generator(seed, step)
         rate = set_rates(optimizer, pace.factor(step))
-        seen: list[Tensor] = []
+        seen: list[Losses] = []
         for part in range(pace.accumulation):
             with ExitStack() as unsynchronized:
                 if part < pace.accumulation - 1:
                     for module in wrapped:
                         unsynchronized.enter_context(module.no_sync())
                 with accelerator.autocast():
-                    losses = loss(family, attached, next(batches), goal, generator)
+                    losses = loss(family, attached, next(batches), goal, generator, shard)
                 accelerator.backward(losses.total / pace.accumulation)
-            seen.append(torch.stack([losses.total.detach(), losses.concept, losses.preserved]))
+            seen.append(losses)
         limit = math.inf if pace.clip_norm is None else pace.clip_norm
         norm = torch.as_tensor(accelerator.clip_grad_norm_(parameters, limit))
         figures = _figures(accelerator, seen, norm)
@@ -160,28 +186,32 @@ def preserved_count(count: int, goal: Goal, generator: torch.Generator) -> int:
 
 
 def _with_other_texts(
-    conditions: Conditions, texts: Mapping[str, Tensor], kept: int, generator: torch.Generator
+    conditions: Conditions, texts: Mapping[str, Tensor], chosen_K: Tensor
 ) -> Conditions:
-    """Give each of the first `kept` samples one of the other instructions' `texts` (N, ...)."""
-    if not kept:
-        return conditions
-    total = len(next(iter(texts.values())))
-    chosen = torch.randint(total, (kept,), generator=generator)
-    other = {key: value[chosen.to(value.device)] for key, value in texts.items()}
+    """Give the first samples, as many as are `chosen_K`, those of the other `texts` (N, ...)."""
+    kept = len(chosen_K)
+    other = {key: value[chosen_K.to(value.device)] for key, value in texts.items()}
     return {
         key: torch.cat([other[key], value[kept:]]) if key in other else value
         for key, value in conditions.items()
     }
 
 
-def _figures(accelerator: Any, seen: list[Tensor], norm: Tensor) -> list[float]:
-    """Bring a step's figures over at once: total, concept and preserved loss, gradient norm."""
-    losses = torch.stack(seen)
-    means = torch.cat([losses[:, :1].mean(0), losses[:, 1:].nanmean(0)])
-    figures = torch.cat([means, norm.detach().reshape(1).to(means)])
+def _figures(accelerator: Any, seen: list[Losses], norm: Tensor) -> list[float]:
+    """Bring a step's figures over at once: total, concept and preserved loss, gradient norm.
+
+    The losses are means over all samples of all processes; the norm is the same everywhere.
+    """
+    total = torch.stack([losses.total.detach() for losses in seen]).mean()
+    concept = torch.cat([losses.error_B[losses.kept :] for losses in seen])
+    preserved = torch.cat([losses.error_B[: losses.kept] for losses in seen])
+    counts = [torch.full_like(total, len(errors)) for errors in (concept, preserved)]
+    sums = torch.stack([total, concept.sum(), preserved.sum(), *counts, norm.detach().to(total)])
     if accelerator.num_processes > 1:
-        figures = accelerator.reduce(figures, reduction="mean")
-    return figures.tolist()
+        sums = accelerator.reduce(sums, reduction="sum")
+    total, concept, preserved, learned, kept, norm = sums
+    shared = accelerator.num_processes
+    return torch.stack([total / shared, concept / learned, preserved / kept, norm / shared]).tolist()
 
 
 def _check_finite(figures: list[float], step: int, *, has_scaler: bool) -> None:

@@ -11,10 +11,17 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    EulerDiscreteScheduler,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from customize import families
 from customize.adapters import Attached
@@ -26,9 +33,12 @@ from customize.shapes import Example
 # diffusers annotates tuples as tuple[int] and leaves None out: used here as they are meant.
 _vae: Any = AutoencoderKL
 _pipeline: Any = StableDiffusionInstructPix2PixPipeline
+_unet: Any = UNet2DConditionModel
+_xl_pipeline: Any = StableDiffusionXLInstructPix2PixPipeline
 
 TEXT_LENGTH = 24
 TEXT_WIDTH = 16
+XL_TEXT_WIDTH = 24
 WORDS = ("make", "the", "dog", "red", "paint", "it", "add", "hat", "night", "blue")
 
 
@@ -36,13 +46,16 @@ def toy_base(folder: Path, seed: int = 0) -> Path:
     """Write a complete InstructPix2Pix base of 32-pixel pictures to `folder`, in 0.2 s."""
     with quiet_loading():
         toy_pipeline(seed).save_pretrained(folder)
-    vocabulary, merges = _vocabulary()
-    tokenizer = folder / "tokenizer"
-    # transformers 5 saves tokenizer.json alone; other front ends read these two.
-    (tokenizer / "vocab.json").write_text(json.dumps(vocabulary))
-    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
-    (tokenizer / "merges.txt").write_text("\n".join(lines) + "\n")
+    _write_vocabulary(folder / "tokenizer")
     return folder
+
+
+def _write_vocabulary(folder: Path) -> None:
+    """Add what transformers 5 leaves out, saving tokenizer.json alone: other front ends need it."""
+    vocabulary, merges = _vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
 
 
 def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
@@ -98,11 +111,74 @@ def toy_pipeline(seed: int = 0) -> StableDiffusionInstructPix2PixPipeline:
     return pipeline
 
 
-def toy_tokenizer() -> CLIPTokenizer:
+def toy_xl_base(folder: Path, seed: int = 0) -> Path:
+    """Write a complete SDXL InstructPix2Pix base of 32-pixel pictures to `folder`."""
+    with quiet_loading():
+        toy_xl_pipeline(seed).save_pretrained(folder)
+    _write_vocabulary(folder / "tokenizer")
+    _write_vocabulary(folder / "tokenizer_2")
+    return folder
+
+
+def toy_xl_pipeline(seed: int = 0) -> StableDiffusionXLInstructPix2PixPipeline:
+    """Build the toy SDXL base in memory, with the published configs' kinds and oddities.
+
+    Both encoders say `eos_token_id: 2`, the second pads with "!", the VAE asks for float32.
+    """
+    small = toy_pipeline(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        unet = _unet(
+            sample_size=16,
+            in_channels=8,
+            out_channels=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            mid_block_type="UNetMidBlock2DCrossAttn",
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(8, 16, 16),
+            layers_per_block=2,
+            norm_num_groups=4,
+            attention_head_dim=(2, 4, 4),
+            transformer_layers_per_block=(1, 2, 3),
+            use_linear_projection=True,
+            cross_attention_dim=TEXT_WIDTH + XL_TEXT_WIDTH,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=6 * 4 + XL_TEXT_WIDTH,
+        )
+        tokenizers = toy_tokenizer(), toy_tokenizer(pad_token="!")
+        configs = [_text_config(len(tokenizers[0])), _text_config(len(tokenizers[1]))]
+        for config, width in zip(configs, (TEXT_WIDTH, XL_TEXT_WIDTH), strict=True):
+            config.eos_token_id, config.hidden_size, config.projection_dim = 2, width, width
+            config.num_hidden_layers = 3
+        configs[1].hidden_act = "gelu"
+        encoders = CLIPTextModel(configs[0]), CLIPTextModelWithProjection(configs[1])
+        small.vae.register_to_config(force_upcast=True)
+    pipeline = _xl_pipeline(
+        vae=small.vae,
+        text_encoder=encoders[0].eval(),
+        text_encoder_2=encoders[1].eval(),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet.eval(),
+        scheduler=EulerDiscreteScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def toy_tokenizer(**options: Any) -> CLIPTokenizer:
     """Build a tokenizer that knows every byte and the few `WORDS`."""
     vocabulary, merges = _vocabulary()
     tokenizer: Any = CLIPTokenizer  # its annotations refuse the pairs that its tokenizer wants
-    return tokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH)
+    return tokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_LENGTH, **options)
 
 
 def toy_resolved(folder: Path, seed: int = 0) -> Base:

@@ -52,8 +52,8 @@ def _predict(family: Family, conditions: dict[str, Tensor]) -> Tensor:
 
 
 def _snapshot(family: Family) -> dict[str, Tensor]:
-    assert family.text_encoder is not None
-    modules = {"denoiser": family.denoiser, "text_encoder": family.text_encoder}
+    modules = {"denoiser": family.denoiser, **family.text_encoders}
+    assert len(modules) == 2
     return {f"{m}.{n}": p.clone() for m, x in modules.items() for n, p in x.state_dict().items()}
 
 
@@ -131,18 +131,14 @@ def test_only_the_words_in_use_get_a_gradient(
     assert unused is not None
     assert bool(used.abs().sum(dim=1).gt(0).all())
     assert not unused.any()
-    assert isinstance(family.text_encoder, nn.Module)
-    assert all(
-        p.grad is None for n, p in family.text_encoder.named_parameters() if ".words." not in n
-    )
+    encoder = family.text_encoders["text_encoder"]
+    assert all(p.grad is None for n, p in encoder.named_parameters() if ".words." not in n)
 
 
 def test_words_start_from_their_initializer(family: Family) -> None:
-    assert family.text_encoder is not None
-    assert family.tokenizer is not None
-    encoder: Any = family.text_encoder
+    encoder: Any = family.text_encoders["text_encoder"]
     table = encoder.get_input_embeddings().weight
-    dog = table[family.tokenizer("dog", add_special_tokens=False).input_ids].mean(0)
+    dog = table[family.tokenizers["tokenizer"]("dog", add_special_tokens=False).input_ids].mean(0)
     state = attach(family, CrossAttentionKV(), WORDS).state()
     first, second = state["words.text_encoder.<my-dog>"]
     torch.testing.assert_close(first, dog)

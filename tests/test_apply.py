@@ -87,8 +87,7 @@ def test_pipeline_equals_the_trained_family(base: Base, method: Method, tmp_path
 @pytest.mark.parametrize("method", [METHODS["lora"], METHODS["dora"]], ids=["lora", "dora"])
 def test_deltas_equal_pefts_merge(base: Base, method: Method) -> None:
     family, adapter = _taught(base, method, ())
-    assert family.text_encoder is not None
-    live = {"denoiser": family.denoiser, "text_encoder": family.text_encoder}
+    live = {"denoiser": family.denoiser, **family.text_encoders}
     wrapped = {layer: live[layer.split(".")[0]] for layer in layers(adapter)}
     tuners: dict[str, Any] = {
         layer: model.get_submodule(layer.partition(".")[2]) for layer, model in wrapped.items()

@@ -81,7 +81,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "inpainting": (lambda f: _edit(f / "unet/config.json", in_channels=9), "inpainting"),
     "odd channels": (lambda f: _edit(f / "unet/config.json", in_channels=5), "5 input"),
     "transformer": (lambda f: _edit(f / "model_index.json", transformer=["a", "b"]), "transformer"),
-    "sdxl": (lambda f: _edit(f / "model_index.json", text_encoder_2=["a", "b"]), "SDXL"),
+    "half an sdxl": (
+        lambda f: _edit(f / "model_index.json", text_encoder_2=["a", "b"]),
+        "told None beside text_encoder and text_encoder_2",
+    ),
     "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
     "no vae": (lambda f: shutil.rmtree(f / "vae"), "no weights"),
     "half a config": (lambda f: (f / "unet/config.json").write_text('{"in_'), "JSON"),

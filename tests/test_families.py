@@ -135,15 +135,15 @@ def test_denoiser_can_be_wrapped(family: Family, encoder: Encoder) -> None:
 def test_half_precision_base_answers_in_float32(base: Base, encoder: Encoder) -> None:
     family = families.open_family(base, dtype=torch.bfloat16)
     assert {p.dtype for p in family.denoiser.parameters()} == {torch.bfloat16}
-    assert family.text_encoder is None
+    assert not family.text_encoders
     with torch.no_grad():
         predicted = family.predict(_noisy(), LEVEL_B, _batch(encoder, as_tokens=False))
     assert predicted.dtype is torch.float32
 
 
 def test_base_is_frozen(family: Family) -> None:
-    assert family.text_encoder is not None
-    parameters = [*family.denoiser.parameters(), *family.text_encoder.parameters()]
+    text_encoder = family.text_encoders["text_encoder"]
+    parameters = [*family.denoiser.parameters(), *text_encoder.parameters()]
     assert len(parameters) > 100
     assert not any(p.requires_grad for p in parameters)
 

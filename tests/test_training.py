@@ -84,9 +84,9 @@ def test_loss_is_the_papers(base: Base) -> None:
     bench = Bench(base, CrossAttentionKV())
     batch = next(bench.batches())
     goal = replace(bench.goal, preserved_share=0.0, dropout=NEVER, min_snr=5.0)
-    found = loss(bench.family, bench.attached, batch, goal, step_generator(0, 0, 0))
+    found = loss(bench.family, bench.attached, batch, goal, step_generator(0, 0))
 
-    generator, shape = step_generator(0, 0, 0), batch.mean_BChw.shape
+    generator, shape = step_generator(0, 0), batch.mean_BChw.shape
     torch.rand((), generator=generator)
     clean = batch.mean_BChw + batch.std_BChw * torch.randn(shape, generator=generator)
     noise = torch.randn(shape, generator=generator)
@@ -113,7 +113,7 @@ def test_pair_weights_count(base: Base) -> None:
 
     def total(weight: float) -> Tensor:
         weighted = replace(batch, weight_B=batch.weight_B * weight)
-        return loss(bench.family, bench.attached, weighted, goal, step_generator(0, 0, 0)).total
+        return loss(bench.family, bench.attached, weighted, goal, step_generator(0, 0)).total
 
     torch.testing.assert_close(total(2.5), 2.5 * total(1.0))
 
@@ -122,12 +122,12 @@ def test_preserved_samples_have_no_error_until_something_moves(base: Base) -> No
     bench = Bench(base, CrossAttentionKV(), (WORD,))
     batch = next(bench.batches())
     goal = replace(bench.goal, dropout=NEVER)
-    before = loss(bench.family, bench.attached, batch, goal, step_generator(0, 0, 0))
+    before = loss(bench.family, bench.attached, batch, goal, step_generator(0, 0))
     assert before.preserved < 1e-10  # other batch sizes round otherwise
     with torch.no_grad():
         for parameter in bench.attached.adapter_parameters():
             parameter.add_(torch.randn(parameter.shape))
-    after = loss(bench.family, bench.attached, batch, goal, step_generator(0, 0, 0))
+    after = loss(bench.family, bench.attached, batch, goal, step_generator(0, 0))
     assert after.preserved > 1e-6
 
 
@@ -136,7 +136,7 @@ def test_preserved_samples_get_other_texts_the_unedited_start_and_the_base_itsel
 ) -> None:
     """Spy on every prediction: which conditions it gets, and whether the adapter is on."""
     bench = Bench(base, CrossAttentionKV(), (WORD,))
-    word_id = len(bench.family.tokenizer) - 1  # pyright: ignore
+    word_id = len(bench.family.tokenizers["tokenizer"]) - 1
     seen: list[tuple[bool, Tensor, dict[str, Tensor]]] = []
     clean: list[Tensor] = []
 
@@ -160,7 +160,7 @@ def test_preserved_samples_get_other_texts_the_unedited_start_and_the_base_itsel
     batch = replace(batch, std_BChw=batch.std_BChw * 0, unedited_std_BChw=batch.std_BChw * 0)
     goal = replace(bench.goal, dropout=NEVER)
     spied: Any = Spy
-    loss(spied, bench.attached, batch, goal, step_generator(0, 0, 0))
+    loss(spied, bench.attached, batch, goal, step_generator(0, 0))
 
     (off_grad, off_noisy, off), (on_grad, on_noisy, on) = seen
     assert (off_grad, on_grad) == (False, True)
@@ -177,7 +177,7 @@ def test_preserved_samples_get_other_texts_the_unedited_start_and_the_base_itsel
 def test_the_preserved_share_holds_on_average(base: Base, share: float) -> None:
     bench = Bench(base, CrossAttentionKV())
     goal = replace(bench.goal, preserved_share=share)
-    counts = [preserved_count(8, goal, step_generator(0, 0, step)) for step in range(500)]
+    counts = [preserved_count(8, goal, step_generator(0, step)) for step in range(500)]
     assert abs(sum(counts) / 500 - 8 * share) < 0.1
     assert {*counts} <= {math.floor(8 * share), math.ceil(8 * share)}
 
@@ -185,11 +185,10 @@ def test_the_preserved_share_holds_on_average(base: Base, share: float) -> None:
 def snapshot(family: Family, attached: Attached) -> dict[str, Tensor]:
     """Copy every tensor of the base, the learned ones left out."""
     learned = {id(parameter) for parameter in attached.tensors().values()}
-    modules = {"denoiser": family.denoiser, "text_encoder": family.text_encoder}
+    modules = {"denoiser": family.denoiser, **family.text_encoders}
     return {
         f"{part}.{name}": tensor.detach().clone()
         for part, module in modules.items()
-        if module is not None
         for name, tensor in [*module.named_parameters(), *module.named_buffers()]
         if id(tensor) not in learned
     }

@@ -9,6 +9,7 @@ the content of the adapter file:
     text_encoder.<module path>.lora_A | ...              the same on the text encoder, its path
                                                          without `text_model.`
     words.text_encoder.<word>                            embedding rows (vectors, D) of a word
+    text_encoder_2. ... | words.text_encoder_2. ...      the same of a base's second text encoder
 """
 
 from __future__ import annotations
@@ -161,14 +162,19 @@ def attach(
         case CrossAttentionKV():
             parts: Sequence[Part] = [cross_attention_kv.attach(family.denoiser, family.kv_pattern)]
         case LowRank():
-            parts = low_rank.attach(family.denoiser, family.text_encoder, method, seed)
+            encoders = (family.text_encoders, family.text_pattern)
+            parts = low_rank.attach(family.denoiser, *encoders, method, seed)
         case _:
             assert_never(method)
     if not words:
         return Attached(method, (), tuple(parts), ())
-    assert family.text_encoder is not None, "open the family with learns_text=True to learn words"
-    rows = concept_tokens.attach(family.text_encoder, family.tokenizer, words, seed)
-    return Attached(method, tuple(words), tuple(parts), (rows,))
+    assert family.text_encoders, "open the family with learns_text=True to learn words"
+    readers = zip(family.text_encoders.items(), family.tokenizers.values(), strict=True)
+    rows = [
+        concept_tokens.attach(name, encoder, tokenizer, words, seed)
+        for (name, encoder), tokenizer in readers
+    ]
+    return Attached(method, tuple(words), tuple(parts), tuple(rows))
 
 
 def _norm(norms: Iterator[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,24 +16,36 @@ from customize.errors import AdapterFileError
 from customize.families.words import Word, add_words
 
 
+@dataclass(frozen=True)
+class _Vocabulary:
+    """The tokenizer and the embedding table of one text encoder as they were."""
+
+    component: str
+    tokenizer: Any
+    table: nn.Module
+
+    def restore(self, pipeline: Any) -> None:
+        setattr(pipeline, _tokenizer_of(self.component), self.tokenizer)
+        _set_table(getattr(pipeline, self.component), self.table)
+
+
 @dataclass
 class Applied:
     """What a pipeline was before adapters changed it; `remove` gives it back bit for bit."""
 
     pipeline: Any
     weights: dict[str, Tensor] = field(default_factory=dict)
-    vocabulary: tuple[Any, nn.Module] | None = None
+    vocabularies: list[_Vocabulary] = field(default_factory=list)
 
     @torch.no_grad()
     def remove(self) -> None:
-        """Restore every weight, the tokenizer and the embedding table."""
+        """Restore every weight, the tokenizers and the embedding tables."""
         for layer, original in self.weights.items():
-            _module(self.pipeline, layer).weight.copy_(original)
+            module_of(self.pipeline, layer).weight.copy_(original)
         self.weights.clear()
-        if self.vocabulary is not None:
-            self.pipeline.tokenizer, table = self.vocabulary
-            _set_table(self.pipeline.text_encoder, table)
-            self.vocabulary = None
+        for vocabulary in self.vocabularies:
+            vocabulary.restore(self.pipeline)
+        self.vocabularies.clear()
 
 
 @torch.no_grad()
@@ -49,24 +61,50 @@ def apply_adapters(pipeline: Any, adapters: Sequence[tuple[AdapterFile, float]])
     changes = [(adapter, strength, set(layers(adapter))) for adapter, strength in adapters]
     try:
         for layer in sorted({layer for *_, changed in changes for layer in changed}):
-            weight = _module(pipeline, layer).weight
+            weight = module_of(pipeline, layer).weight
             total = weight.float()
             for adapter, strength, changed in changes:
                 if layer in changed:
                     total = total + strength * weight_delta(adapter, layer, weight)
             applied.weights[layer] = weight.detach().clone()
             weight.copy_(total)
-        _add_words(applied, [adapter for adapter, _ in adapters])
+        for component in ("text_encoder", "text_encoder_2"):
+            _add_words(applied, component, [words(adapter, component) for adapter, _ in adapters])
     except BaseException:
         applied.remove()
         raise
     return applied
 
 
-def _add_words(applied: Applied, adapters: Sequence[AdapterFile]) -> None:
-    rows = [item for adapter in adapters for item in words(adapter).items()]
+def _add_words(applied: Applied, component: str, taught: Sequence[Mapping[str, Tensor]]) -> None:
+    """Add the rows that each adapter taught to the text encoder `component` and its tokenizer."""
+    rows = [item for adapter in taught for item in adapter.items()]
     if not rows:
         return
+    pipeline, tokenizer_name = applied.pipeline, _tokenizer_of(component)
+    text_encoder = getattr(pipeline, component, None)
+    if text_encoder is None:
+        raise AdapterFileError(
+            f"the adapter teaches words to {component}, which this base does not have; "
+            "expected the base it was made for; name that base"
+        )
+    old = text_encoder.get_input_embeddings()
+    _check_words(rows, old.weight.shape[1])
+    vocabulary = _Vocabulary(component, getattr(pipeline, tokenizer_name), old)
+    tokenizer = copy.deepcopy(vocabulary.tokenizer)
+    first = add_words(tokenizer, [Word(text, vectors=len(row)) for text, row in rows])
+    learned_ND = torch.cat([row for _, row in rows]).to(old.weight)
+    last = first + len(learned_ND)
+    table_VD = old.weight.new_zeros(max(len(old.weight), last), old.weight.shape[1])
+    table_VD[: len(old.weight)] = old.weight
+    table_VD[first:last] = learned_ND
+    applied.vocabularies.append(vocabulary)
+    setattr(pipeline, tokenizer_name, tokenizer)
+    _set_table(text_encoder, nn.Embedding.from_pretrained(table_VD))
+
+
+def _check_words(rows: Sequence[tuple[str, Tensor]], width: int) -> None:
+    """Refuse a word that two adapters own, and rows that are not `width` wide."""
     texts = [text for text, _ in rows]
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
@@ -75,25 +113,16 @@ def _add_words(applied: Applied, adapters: Sequence[AdapterFile]) -> None:
             "own; use one of them, or "
             "teach one again under another word"
         )
-    pipeline, text_encoder = applied.pipeline, applied.pipeline.text_encoder
-    tokenizer = copy.deepcopy(pipeline.tokenizer)
-    first = add_words(tokenizer, [Word(text, vectors=len(row)) for text, row in rows])
-    old = text_encoder.get_input_embeddings()
-    learned_ND = torch.cat([row for _, row in rows]).to(old.weight)
-    if learned_ND.shape[1] != old.weight.shape[1]:
-        raise AdapterFileError(
-            f"the word {texts[0]!r} is {learned_ND.shape[1]} wide and the base's words "
-            f"{old.weight.shape[1]}; expected the "
-            "base it was made for; name that base"
-        )
-    table_VD = old.weight.new_zeros(
-        max(len(old.weight), first + len(learned_ND)), old.weight.shape[1]
-    )
-    table_VD[: len(old.weight)] = old.weight
-    table_VD[first : first + len(learned_ND)] = learned_ND
-    applied.vocabulary = (pipeline.tokenizer, old)
-    pipeline.tokenizer = tokenizer
-    _set_table(text_encoder, nn.Embedding.from_pretrained(table_VD))
+    for text, row_ND in rows:
+        if row_ND.shape[1] != width:
+            raise AdapterFileError(
+                f"the word {text!r} is {row_ND.shape[1]} wide and the base's words {width}; "
+                "expected the base it was made for; name that base"
+            )
+
+
+def _tokenizer_of(component: str) -> str:
+    return component.replace("text_encoder", "tokenizer")
 
 
 def _set_table(text_encoder: Any, table: nn.Module) -> None:
@@ -101,10 +130,10 @@ def _set_table(text_encoder: Any, table: nn.Module) -> None:
     text_encoder.config.vocab_size = len(table.weight)  # type: ignore[arg-type]
 
 
-def _module(pipeline: Any, layer: str) -> Any:
+def module_of(pipeline: Any, layer: str) -> Any:
     """Find a layer by its name in adapter files; CLIP text models may have one level more."""
     component, _, path = layer.partition(".")
-    root = pipeline.unet if component == "denoiser" else pipeline.text_encoder
+    root: Any = getattr(pipeline, "unet" if component == "denoiser" else component, None)
     for name in (path, f"text_model.{path}"):
         try:
             found = root.get_submodule(name)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from customize.errors import BaseModelError
 from customize.families.words import Word, add_words
 
-PREFIX = "words.text_encoder."
+PREFIX = "words."
 _SPREAD = 0.1
 
 
@@ -49,17 +49,17 @@ class WordEmbedding(nn.Embedding):
 
 
 class WordRows:
-    """The words' share of an adapter."""
+    """The words' share of an adapter, in the text encoder `component`."""
 
-    def __init__(self, embedding: WordEmbedding, words: Sequence[Word]) -> None:
+    def __init__(self, component: str, embedding: WordEmbedding, words: Sequence[Word]) -> None:
         """Remember where the rows start."""
-        self._embedding, self._words = embedding, tuple(words)
+        self._component, self._embedding, self._words = component, embedding, tuple(words)
         self._start = [rows.detach().clone() for rows in embedding.words]
 
     def tensors(self) -> Mapping[str, nn.Parameter]:
         """Return each word's rows (vectors, D)."""
         rows = zip(self._words, self._embedding.words, strict=True)
-        return {f"{PREFIX}{word.text}": parameter for word, parameter in rows}
+        return {f"{PREFIX}{self._component}.{word.text}": parameter for word, parameter in rows}
 
     def movement(self) -> float:
         """Return the norm of the rows' change since they were initialized."""
@@ -76,8 +76,12 @@ class WordRows:
             self._embedding.enabled = True
 
 
-def attach(text_encoder: nn.Module, tokenizer: Any, words: Sequence[Word], seed: int) -> WordRows:
+def attach(
+    component: str, text_encoder: nn.Module, tokenizer: Any, words: Sequence[Word], seed: int
+) -> WordRows:
     """Add the words to `tokenizer` and, as learnable rows, to `text_encoder`, in place.
+
+    `component` is the encoder's name, `text_encoder` or `text_encoder_2`.
 
     Raises BaseModelError for a word that the base knows already, or an initializer that says
     nothing.
@@ -88,7 +92,7 @@ def attach(text_encoder: nn.Module, tokenizer: Any, words: Sequence[Word], seed:
     rows = {w.text: _start(w, table.weight, tokenizer, generator) for w in words}
     embedding = WordEmbedding(table, rows, add_words(tokenizer, words))
     encoder.set_input_embeddings(embedding)
-    return WordRows(embedding, words)
+    return WordRows(component, embedding, words)
 
 
 def _start(word: Word, table_VD: Tensor, tokenizer: Any, generator: torch.Generator) -> Tensor:

@@ -22,10 +22,11 @@ def layers(adapter: AdapterFile) -> tuple[str, ...]:
     return tuple(sorted({name.rpartition(".")[0] for name in names}))
 
 
-def words(adapter: AdapterFile) -> Mapping[str, Tensor]:
-    """Return each word's embedding rows (vectors, D)."""
-    names = [name for name in adapter.tensors if name.startswith(PREFIX)]
-    return {name.removeprefix(PREFIX): adapter.tensors[name] for name in names}
+def words(adapter: AdapterFile, component: str = "text_encoder") -> Mapping[str, Tensor]:
+    """Return each word's embedding rows (vectors, D) in the text encoder `component`."""
+    start = f"{PREFIX}{component}."
+    names = [name for name in adapter.tensors if name.startswith(start)]
+    return {name.removeprefix(start): adapter.tensors[name] for name in names}
 
 
 def weight_deltas(

@@ -26,7 +26,6 @@ GROUPS: Mapping[str, Callable[[str, nn.Module], bool]] = {
     ),
     "feed_forward": lambda name, _: _matches(r".*\.ff\.net\.(0\.proj|2)", name),
 }
-_TEXT_ATTENTION = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 _FACTORS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 
 
@@ -77,12 +76,16 @@ class LowRankFactors:
 
 
 def attach(
-    denoiser: nn.Module, text_encoder: nn.Module | None, method: LowRank, seed: int
+    denoiser: nn.Module,
+    text_encoders: Mapping[str, nn.Module],
+    text_pattern: str,
+    method: LowRank,
+    seed: int,
 ) -> list[LowRankFactors]:
-    """Inject factors into groups of the denoiser and, with a rank for it, the text encoder.
+    """Inject factors into groups of the denoiser and, with a rank for them, the text encoders.
 
-    A starts random by `seed`, B at zero. Raises BaseModelError when the base has no layer of a
-    target group.
+    There, they go to layers whose `<component>.<path>` matches `text_pattern`. A starts random by
+    `seed`, B at zero. Raises BaseModelError when the base has no layer of a target group.
     """
     names = set[str]()
     for group in method.targets:
@@ -95,10 +98,12 @@ def attach(
         names.update(found)
     parts = [_inject("denoiser", denoiser, names, method.rank, method, seed)]
     if method.text_encoder_rank:
-        assert text_encoder is not None, "open the family with learns_text=True"
-        names = {n for n, _ in text_encoder.named_modules() if _matches(_TEXT_ATTENTION, n)}
-        rank = method.text_encoder_rank
-        parts.append(_inject("text_encoder", text_encoder, names, rank, method, seed + 1))
+        assert text_encoders, "open the family with learns_text=True"
+        for further, (component, encoder) in enumerate(text_encoders.items(), start=1):
+            paths = [name for name, _ in encoder.named_modules()]
+            names = {path for path in paths if _matches(text_pattern, f"{component}.{path}")}
+            rank = method.text_encoder_rank
+            parts.append(_inject(component, encoder, names, rank, method, seed + further))
     return parts
 
 

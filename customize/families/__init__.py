@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from customize.families.bases import Base
+    from customize.families.bases import Base, FamilyName
     from customize.families.words import Word
     from customize.objective import Objective
     from customize.shapes import Conditions, Encoded, Example
@@ -50,8 +50,8 @@ class Encoder(Protocol):
 class Family(Protocol):
     """All that training knows of a base.
 
-    A frozen dataclass, so that `replace(family, denoiser=prepared)` works. Replace `text_encoder`
-    likewise when it learns (words or low-rank text encoder) under several processes.
+    A frozen dataclass, so that `replace(family, denoiser=prepared)` works. Replace `text_encoders`
+    likewise when they learn (words or low-rank text encoders) under several processes.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -72,13 +72,18 @@ class Family(Protocol):
         ...
 
     @property
-    def text_encoder(self) -> nn.Module | None:
-        """The frozen text encoder, present when it was opened with `learns_text`."""
+    def text_pattern(self) -> str:
+        """The same for the attention layers of all text encoders, `text_encoder.<path>` each."""
         ...
 
     @property
-    def tokenizer(self) -> Any | None:
-        """The text encoder's tokenizer, present with it."""
+    def text_encoders(self) -> Mapping[str, nn.Module]:
+        """The frozen text encoders by diffusers' names; empty unless opened with `learns_text`."""
+        ...
+
+    @property
+    def tokenizers(self) -> Mapping[str, Any]:
+        """Their tokenizers by diffusers' names, in the same order."""
         ...
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
@@ -99,6 +104,22 @@ class Family(Protocol):
         ...
 
 
+class _FamilyFile(Protocol):
+    """What the file of each family defines: the three doors below, for bases of its own."""
+
+    def open_family(
+        self, base: Base, device: torch.device | str, dtype: torch.dtype | None, learns_text: bool
+    ) -> Family: ...
+
+    def open_encoder(
+        self, base: Base, device: torch.device | str, words: Sequence[Word]
+    ) -> Encoder: ...
+
+    def open_pipeline(
+        self, base: Base, device: torch.device | str, dtype: torch.dtype | None
+    ) -> Any: ...
+
+
 def open_family(
     base: Base,
     *,
@@ -106,40 +127,36 @@ def open_family(
     dtype: torch.dtype | None = None,
     learns_text: bool = False,
 ) -> Family:
-    """Load the frozen denoiser, and the text encoder when words or the encoder itself are to learn.
+    """Load the frozen denoiser, and the text encoders when words or they themselves are to learn.
 
     `dtype` None takes what the base's precision means on `device`. Raises BaseModelError.
     """
-    match base.family:
-        case "instruct_pix2pix":
-            from customize.families import instruct_pix2pix
-
-            return instruct_pix2pix.open_family(base, device, dtype, learns_text)
-        case _:
-            assert_never(base.family)
+    return _file_of(base.family).open_family(base, device, dtype, learns_text)
 
 
 def open_encoder(
     base: Base, *, device: torch.device | str = "cpu", words: Sequence[Word] = ()
 ) -> Encoder:
-    """Load VAE and text encoder in float32, with the concepts' words known to the tokenizer."""
-    match base.family:
-        case "instruct_pix2pix":
-            from customize.families import instruct_pix2pix
-
-            return instruct_pix2pix.open_encoder(base, device, words)
-        case _:
-            assert_never(base.family)
+    """Load VAE and text encoders in float32, with the concepts' words known to the tokenizers."""
+    return _file_of(base.family).open_encoder(base, device, words)
 
 
 def open_pipeline(
     base: Base, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Any:
     """Load diffusers' own editing pipeline of this base."""
-    match base.family:
+    return _file_of(base.family).open_pipeline(base, device, dtype)
+
+
+def _file_of(family: FamilyName) -> _FamilyFile:
+    match family:
         case "instruct_pix2pix":
             from customize.families import instruct_pix2pix
 
-            return instruct_pix2pix.open_pipeline(base, device, dtype)
+            return instruct_pix2pix
+        case "instruct_pix2pix_xl":
+            from customize.families import instruct_pix2pix_xl
+
+            return instruct_pix2pix_xl
         case _:
-            assert_never(base.family)
+            assert_never(family)

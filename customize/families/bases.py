@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,12 +19,15 @@ from customize.families.weight_files import component_files, fingerprint
 if TYPE_CHECKING:
     import torch
 
-FamilyName = Literal["instruct_pix2pix"]
+FamilyName = Literal["instruct_pix2pix", "instruct_pix2pix_xl"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded" / "weights"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_COMPONENTS = ("unet", "vae", "text_encoder")
+_COMPONENTS: Mapping[FamilyName, tuple[str, ...]] = {
+    "instruct_pix2pix": ("unet", "vae", "text_encoder"),
+    "instruct_pix2pix_xl": ("unet", "vae", "text_encoder", "text_encoder_2"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def resolve_base(
     unet = _read_unet_config(folder, index, name)
     family = _identify(index, unet, name)
     files, variants = [], set[str | None]()
-    for component in _COMPONENTS:
+    for component in _COMPONENTS[family]:
         found, variant = component_files(folder / component, f"base {name!r}")
         files += found
         variants.add(variant)
@@ -133,18 +137,26 @@ def _identify(index: dict[str, Any], unet: dict[str, Any], name: str) -> FamilyN
         raise _wrong_kind(name, f"an inpainting model ({channels} input channels)")
     if latents is None or channels != 2 * latents:
         raise _wrong_kind(name, f"a UNet with {channels} input and {latents} output channels")
-    if "text_encoder_2" in index or unet.get("addition_embed_type"):
-        raise _wrong_kind(name, "an SDXL model")
-    return "instruct_pix2pix"
+    match unet.get("addition_embed_type"), "text_encoder_2" in index:
+        case None, False:
+            return "instruct_pix2pix"
+        case "text_time", True if (index.get("text_encoder") or [None])[0]:
+            return "instruct_pix2pix_xl"
+        case told, _:
+            raise _wrong_kind(name, f"a UNet that is told {told} beside {_texts(index)}")
+
+
+def _texts(index: dict[str, Any]) -> str:
+    found = [part for part in ("text_encoder", "text_encoder_2") if (index.get(part) or [None])[0]]
+    return " and ".join(found) or "no text encoder"
 
 
 def _wrong_kind(name: str, found: str) -> BaseModelError:
     return BaseModelError(
         f"base {name!r}: this is {found}; expected an InstructPix2Pix model of the Stable "
-        "Diffusion 1 kind, whose UNet "
-        "reads the noisy picture and the source picture (8 input channels); name such a base, for "
-        "example "
-        "'timbrooks/instruct-pix2pix' or 'embedded'"
+        "Diffusion 1 or SDXL kind, whose UNet reads the noisy picture and the source picture (8 "
+        "input channels); name such a base, for example 'timbrooks/instruct-pix2pix', "
+        "'diffusers/sdxl-instructpix2pix-768' or 'embedded'"
     )
 
 

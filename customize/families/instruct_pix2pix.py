@@ -6,21 +6,20 @@ Conditions: `source` (4, h, w), the source picture's latent, and either `text` (
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from customize.errors import BaseModelError
 from customize.families import Dropout
 from customize.families.bases import Base
-from customize.families.quiet import hush, quiet_loading
-from customize.families.words import Word, add_words, expand_words
+from customize.families.dropping import hide_conditions
+from customize.families.encoding import encode_pair, token_ids
+from customize.families.loading import load_objective, load_part, load_pipeline, load_tokenizer
+from customize.families.quiet import hush
+from customize.families.words import Word, add_words
 from customize.objective import Objective
 from customize.shapes import Conditions, Encoded, Example
 
@@ -32,17 +31,17 @@ class InstructPix2Pix:
     denoiser: nn.Module
     objective: Objective
     dtype: torch.dtype
-    text_encoder: nn.Module | None = None
-    tokenizer: Any | None = None
+    text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
+    tokenizers: Mapping[str, Any] = field(default_factory=dict)
     kv_pattern: str = r".*\.attn2\.to_[kv]"
+    text_pattern: str = r"text_encoder\..*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
         """Stack the source's latent under the noisy one and read the text; (B, 4, h, w) float32."""
         if "text" in conditions:
             text_BLD = conditions["text"]
         else:
-            assert self.text_encoder is not None, "token ids need the family's text encoder"
-            text_BLD = self.text_encoder(conditions["token_ids"])[0]
+            text_BLD = self.text_encoders["text_encoder"](conditions["token_ids"])[0]
         stacked_BChw = torch.cat([noisy_BChw, conditions["source"]], dim=1)
         return self.denoiser(
             stacked_BChw.to(self.dtype),
@@ -58,20 +57,8 @@ class InstructPix2Pix:
         uniform_B: Tensor,
         dropout: Dropout,
     ) -> Conditions:
-        """Hide conditions by one uniform number a sample, as the paper's code does (5 % each).
-
-        In order of the number: text hidden, both hidden, source hidden (zeros), nothing hidden.
-        """
-        text_ends = dropout.text + dropout.both
-        no_text_B = uniform_B < text_ends
-        no_source_B = (uniform_B >= dropout.text) & (uniform_B < text_ends + dropout.image)
-        hidden = {"source": (no_source_B, torch.zeros_like(conditions["source"][0]))}
-        hidden |= {key: (no_text_B, empty) for key, empty in empty_text.items()}
-        assert hidden.keys() == conditions.keys(), (hidden.keys(), conditions.keys())
-        return {
-            key: torch.where(mask_B.view(-1, *[1] * empty.ndim), empty, conditions[key])
-            for key, (mask_B, empty) in hidden.items()
-        }
+        """Hide text, source or both, as the paper's code does."""
+        return hide_conditions(conditions, empty_text, uniform_B, dropout)
 
 
 @dataclass(frozen=True)
@@ -83,22 +70,11 @@ class InstructPix2PixEncoder:
     tokenizer: Any
     words: tuple[Word, ...]
 
-    @torch.no_grad()
     def encode(self, example: Example, *, as_tokens: bool) -> Encoded:
         """Encode as the base was trained: the target scaled, the source's mode unscaled."""
-        pixels_BHWC = np.stack([example.source_HWC, example.target_HWC])
-        pixels_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents = self.vae.encode(pixels_BCHW.to(self.vae.device)).latent_dist
-        scale = self.vae.config.scaling_factor
-        source_Chw = latents.mode()[0].cpu().clone()
-        return Encoded(
-            target_mean_Chw=latents.mean[1].mul(scale).cpu(),
-            target_std_Chw=latents.std[1].mul(scale).cpu(),
-            conditions={
-                "source": source_Chw,
-                **self.text(example.instruction, as_tokens=as_tokens),
-            },
-        )
+        pictures = encode_pair(self.vae, example)
+        text = self.text(example.instruction, as_tokens=as_tokens)
+        return replace(pictures, conditions={**pictures.conditions, **text})
 
     @torch.no_grad()
     def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
@@ -106,28 +82,11 @@ class InstructPix2PixEncoder:
         assert as_tokens or not self.words, (
             "the text encoder does not know the words: encode as tokens"
         )
-        length = min(
-            self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings
-        )
-        expanded = expand_words(instruction, self.words)
-        count = len(self.tokenizer(expanded).input_ids)
-        if count > length:
-            warnings.warn(
-                f"instruction {instruction!r} is {count} tokens long and this base reads {length}: "
-                "its end is cut off; "
-                "shorten it",
-                stacklevel=2,
-            )
-        ids_BL = self.tokenizer(
-            [expanded],
-            padding="max_length",
-            max_length=length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids
+        longest = self.text_encoder.config.max_position_embeddings
+        ids_L = token_ids(self.tokenizer, instruction, self.words, longest=longest)
         if as_tokens:
-            return {"token_ids": ids_BL[0]}
-        return {"text": self.text_encoder(ids_BL.to(self.text_encoder.device))[0][0].cpu()}
+            return {"token_ids": ids_L}
+        return {"text": self.text_encoder(ids_L[None].to(self.text_encoder.device))[0][0].cpu()}
 
 
 def open_family(
@@ -136,17 +95,21 @@ def open_family(
     """Load the frozen UNet, with the frozen text encoder and tokenizer when text is learned."""
     hush()
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     dtype = dtype or base.dtype(device)
-    text_encoder = tokenizer = None
-    if learns_text:
-        text_encoder, tokenizer = _open_text(base, device, dtype)
-    return InstructPix2Pix(
-        denoiser=_frozen(_load(UNet2DConditionModel, base, "unet", dtype=dtype), device),
-        objective=_objective(base).to(device),
+    family = InstructPix2Pix(
+        denoiser=load_part(UNet2DConditionModel, base, "unet", device, dtype),
+        objective=load_objective(base).to(device),
         dtype=dtype,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
+    )
+    if not learns_text:
+        return family
+    text_encoder = load_part(CLIPTextModel, base, "text_encoder", device, dtype)
+    return replace(
+        family,
+        text_encoders={"text_encoder": text_encoder},
+        tokenizers={"tokenizer": load_tokenizer(base)},
     )
 
 
@@ -156,11 +119,16 @@ def open_encoder(
     """Load VAE and text encoder in float32: what half precision loses here stays in the cache."""
     hush()
     from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel
 
-    text_encoder, tokenizer = _open_text(base, device, torch.float32)
+    tokenizer = load_tokenizer(base)
     add_words(tokenizer, words)
-    vae = _frozen(_load(AutoencoderKL, base, "vae", dtype=torch.float32), device)
-    return InstructPix2PixEncoder(vae, text_encoder, tokenizer, tuple(words))
+    return InstructPix2PixEncoder(
+        vae=load_part(AutoencoderKL, base, "vae", device, torch.float32),
+        text_encoder=load_part(CLIPTextModel, base, "text_encoder", device, torch.float32),
+        tokenizer=tokenizer,
+        words=tuple(words),
+    )
 
 
 def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | None) -> Any:
@@ -168,50 +136,5 @@ def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | N
     hush()
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    options = {
-        "dtype": dtype or base.dtype(device),
-        "safety_checker": None,
-        "feature_extractor": None,
-        "requires_safety_checker": False,
-    }
-    pipeline = _load(StableDiffusionInstructPix2PixPipeline, base, None, **options)
-    return pipeline.to(device)
-
-
-def _open_text(base: Base, device: torch.device | str, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    text_encoder = _load(CLIPTextModel, base, "text_encoder", dtype=dtype)
-    tokenizer = _from(base, "tokenizer", CLIPTokenizer.from_pretrained, subfolder="tokenizer")
-    return _frozen(text_encoder, device), tokenizer
-
-
-def _objective(base: Base) -> Objective:
-    path = base.folder / "scheduler" / "scheduler_config.json"
-    return Objective.from_config(
-        _from(base, "scheduler", lambda _: json.loads(path.read_text(encoding="utf-8")))
-    )
-
-
-def _frozen(module: Any, device: torch.device | str) -> Any:
-    return module.to(device).requires_grad_(False).eval()
-
-
-def _load(kind: Any, base: Base, subfolder: str | None, **options: Any) -> Any:
-    place = {} if subfolder is None else {"subfolder": subfolder}
-    options = {**place, **options, "use_safetensors": True, "variant": base.variant}
-    with quiet_loading():
-        return _from(base, subfolder or "pipeline", kind.from_pretrained, **options)
-
-
-def _from(base: Base, part: str, load: Callable[..., Any], **options: Any) -> Any:
-    """Call one of the libraries' loaders; what it raises becomes one clear message."""
-    try:
-        return load(str(base.folder), **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise BaseModelError(
-            f"base {base.name!r}: its {part} cannot be loaded from {base.folder} "
-            f"({type(error).__name__}: {first}); "
-            "expected a complete diffusers folder; save or download the model again"
-        ) from error
+    unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return load_pipeline(StableDiffusionInstructPix2PixPipeline, base, device, dtype, **unused)

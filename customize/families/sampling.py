@@ -1,12 +1,14 @@
-"""Which sampler settings fit a base: its own, from `customize.json` beside its weights, or the
-paper's.
+"""Which sampler settings fit a base: its own, from `customize.json` beside its weights, or those
+published with its kind; and what pipelines have to be told about a picture.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from customize.errors import BaseModelError
 
@@ -23,9 +25,12 @@ class Sampling:
 PAPER = Sampling(steps=100, text_guidance=7.5, image_guidance=1.5)
 """InstructPix2Pix on Stable Diffusion 1.5 (Brooks et al. 2023, arXiv 2211.09800, appendix B)."""
 
+XL_CARD = Sampling(steps=30, text_guidance=3.0, image_guidance=1.5)
+"""The example of `diffusers/sdxl-instructpix2pix-768`, in its card and in diffusers' docs."""
+
 
 def sampling_of(folder: Path) -> Sampling:
-    """Return the settings that the base in `folder` was measured with, else the paper's.
+    """Return the settings that the base in `folder` was measured with, else its kind's.
 
     Raises BaseModelError when the base's own file cannot be understood.
     """
@@ -38,9 +43,18 @@ def sampling_of(folder: Path) -> Sampling:
             image_guidance=float(written["image_guidance"]),
         )
     except FileNotFoundError:
-        return PAPER
+        return XL_CARD if (folder / "text_encoder_2").is_dir() else PAPER
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "
             "edit.steps, edit.text_guidance and edit.image_guidance; remove it or write it anew"
         ) from None
+
+
+def size_told(pipeline: Any, width: int, height: int) -> dict[str, int]:
+    """Return a picture's size, in pixels, as arguments for pipelines that would else change it.
+
+    SDXL's scales every picture to a square where it is told no size; others work at the picture's.
+    """
+    told = {"width": width, "height": height}
+    return told if told.keys() <= inspect.signature(pipeline.__call__).parameters.keys() else {}

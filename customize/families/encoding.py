@@ -1,0 +1,62 @@
+"""What the encoders of Stable Diffusion's families share: a pair's latents and CLIP's token ids."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from customize.errors import BaseModelError
+from customize.families.words import Word, expand_words
+from customize.shapes import Encoded, Example
+
+
+@torch.no_grad()
+def encode_pair(vae: Any, example: Example, *, source_scale: float = 1.0) -> Encoded:
+    """Encode as InstructPix2Pix was trained: the target scaled, the source's mode unscaled.
+
+    Returns float32 on the CPU, with `source` as the only condition; its mode is multiplied by
+    `source_scale`. Raises BaseModelError when the VAE answers with what is no number.
+    """
+    pixels_BHWC = np.stack([example.source_HWC, example.target_HWC])
+    pixels_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist
+    scale = vae.config.scaling_factor
+    mode_Chw, mean_Chw, std_Chw = (
+        latents.mode()[0].float().mul(source_scale).cpu().clone(),
+        latents.mean[1].float().mul(scale).cpu(),
+        latents.std[1].float().mul(scale).cpu(),
+    )
+    if not all(x.isfinite().all() for x in (mode_Chw, mean_Chw, std_Chw)):
+        raise BaseModelError(
+            f"the base's VAE turns the pair of {example.instruction!r} into latents that are no "
+            f"numbers, computing in {vae.dtype}; expected finite ones; its weights are damaged or "
+            "overflowed when they were saved in half precision: take the base's float32 version"
+        )
+    return Encoded(mean_Chw, std_Chw, conditions={"source": mode_Chw})
+
+
+def token_ids(
+    tokenizer: Any, instruction: str, words: Sequence[Word] = (), *, longest: int
+) -> Tensor:
+    """Turn an instruction into padded ids (L,), L the tokenizer's own length and at most `longest`.
+
+    Warns when the instruction is longer than that.
+    """
+    length = min(tokenizer.model_max_length, longest)
+    expanded = expand_words(instruction, words)
+    count = len(tokenizer(expanded).input_ids)
+    if count > length:
+        warnings.warn(
+            f"instruction {instruction!r} is {count} tokens long and this base reads {length}: "
+            "its end is cut off; shorten it",
+            stacklevel=3,
+        )
+    ids_BL = tokenizer(
+        [expanded], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids_BL[0]

@@ -1,0 +1,224 @@
+"""InstructPix2Pix on SDXL (arXiv 2307.01952): an 8-channel UNet that reads two CLIP encoders.
+
+Conditions: `source` (4, h, w), the source picture's latent; `time_ids` (6,), its size, crop and
+target size in pixels; and either `text` (L, D) with `pooled` (P,), or `token_ids` and
+`token_ids_2` (L,), where ids of `HIDDEN` stand for no instruction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from customize.families import Dropout
+from customize.families.bases import Base
+from customize.families.dropping import hide_conditions
+from customize.families.encoding import encode_pair, token_ids
+from customize.families.loading import load_objective, load_part, load_pipeline, load_tokenizer
+from customize.families.quiet import hush
+from customize.families.words import Word, add_words
+from customize.objective import Objective
+from customize.shapes import Conditions, Encoded, Example
+
+ENCODERS = ("text_encoder", "text_encoder_2")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+HIDDEN = -1
+
+
+@dataclass(frozen=True)
+class InstructPix2PixXL:
+    """The denoiser and what training knows of it; `dtype` is its weights', wrapped or not."""
+
+    denoiser: nn.Module
+    objective: Objective
+    dtype: torch.dtype
+    text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
+    tokenizers: Mapping[str, Any] = field(default_factory=dict)
+    kv_pattern: str = r".*\.attn2\.to_[kv]"
+    text_pattern: str = ""
+
+    def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
+        """Stack the source's latent under the noisy one and read text, pooled text and sizes.
+
+        Returns (B, 4, h, w) float32.
+        """
+        if "text" in conditions:
+            text_BLD, pooled_BP = conditions["text"], conditions["pooled"]
+        else:
+            ids = [conditions["token_ids"], conditions["token_ids_2"]]
+            text_BLD, pooled_BP = read_text([self.text_encoders[name] for name in ENCODERS], ids)
+        stacked_BChw = torch.cat([noisy_BChw, conditions["source"]], dim=1)
+        return self.denoiser(
+            stacked_BChw.to(self.dtype),
+            level_B,
+            encoder_hidden_states=text_BLD.to(self.dtype),
+            added_cond_kwargs={
+                "text_embeds": pooled_BP.to(self.dtype),
+                "time_ids": conditions["time_ids"],
+            },
+            return_dict=False,
+        )[0].float()
+
+    def drop(
+        self,
+        conditions: Conditions,
+        empty_text: Mapping[str, Tensor],
+        uniform_B: Tensor,
+        dropout: Dropout,
+    ) -> Conditions:
+        """Hide text (pooled text too), source or both; sizes are always told."""
+        return hide_conditions(conditions, empty_text, uniform_B, dropout)
+
+
+@dataclass(frozen=True)
+class InstructPix2PixXLEncoder:
+    """The base's VAE and text encoders in float32, and its tokenizers, which know `words`.
+
+    The VAE computes in float32 because its activations overflow float16. `source_scale` multiplies
+    the source's latent; `zero_text` says that no instruction is zeros, not the encoded "".
+    """
+
+    vae: Any
+    text_encoders: Sequence[Any]
+    tokenizers: Sequence[Any]
+    words: tuple[Word, ...]
+    source_scale: float = 1.0
+    zero_text: bool = True
+
+    def encode(self, example: Example, *, as_tokens: bool) -> Encoded:
+        """Encode as diffusers' pipeline does, which tells the denoiser the picture's own size."""
+        pictures = encode_pair(self.vae, example, source_scale=self.source_scale)
+        height, width = example.source_HWC.shape[:2]
+        sizes = {"time_ids": torch.tensor([height, width, 0, 0, height, width]).float()}
+        text = self.text(example.instruction, as_tokens=as_tokens)
+        return replace(pictures, conditions={**pictures.conditions, **sizes, **text})
+
+    @torch.no_grad()
+    def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
+        """Encode to `token_ids` and `token_ids_2` (L,), or to `text` (L, D) and `pooled` (P,).
+
+        Warns when the instruction is longer than the base reads.
+        """
+        assert as_tokens or not self.words, "the encoders do not know the words: encode as tokens"
+        longest = min(encoder.config.max_position_embeddings for encoder in self.text_encoders)
+        ids = [token_ids(t, instruction, self.words, longest=longest) for t in self.tokenizers]
+        if not instruction and self.zero_text:
+            ids = [torch.full_like(ids_L, HIDDEN) for ids_L in ids]
+        if as_tokens:
+            return {"token_ids": ids[0], "token_ids_2": ids[1]}
+        device = self.text_encoders[0].device
+        text_BLD, pooled_BP = read_text(self.text_encoders, [x[None].to(device) for x in ids])
+        return {"text": text_BLD[0].cpu(), "pooled": pooled_BP[0].cpu()}
+
+
+def read_text(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return both encoders' states before their last layer, side by side (B, L, D1 + D2), and the
+    second's pooled text (B, P); zeros for samples whose ids (B, L) are `HIDDEN`.
+    """
+    read = [
+        encoder(ids_BL.clamp(min=0), output_hidden_states=True)
+        for encoder, ids_BL in zip(encoders, ids, strict=True)
+    ]
+    text_BLD = torch.cat([output.hidden_states[-2] for output in read], dim=-1)
+    shown_B = ids[0][:, 0] != HIDDEN
+    return text_BLD * shown_B[:, None, None], read[1][0] * shown_B[:, None]
+
+
+def open_family(
+    base: Base, device: torch.device | str, dtype: torch.dtype | None, learns_text: bool
+) -> InstructPix2PixXL:
+    """Load the frozen UNet, with both frozen text encoders and tokenizers when text is learned."""
+    hush()
+    from diffusers import UNet2DConditionModel
+
+    dtype = dtype or base.dtype(device)
+    family = InstructPix2PixXL(
+        denoiser=load_part(UNet2DConditionModel, base, "unet", device, dtype),
+        objective=load_objective(base).to(device),
+        dtype=dtype,
+    )
+    if not learns_text:
+        return family
+    encoders, tokenizers = _open_text(base, device, dtype)
+    return replace(
+        family,
+        text_encoders=dict(zip(ENCODERS, encoders, strict=True)),
+        tokenizers=dict(zip(TOKENIZERS, tokenizers, strict=True)),
+        text_pattern=_text_pattern(encoders[0].config.num_hidden_layers - 1),
+    )
+
+
+def open_encoder(
+    base: Base, device: torch.device | str, words: Sequence[Word]
+) -> InstructPix2PixXLEncoder:
+    """Load VAE and text encoders in float32: what half precision loses here stays in the cache."""
+    hush()
+    from diffusers import AutoencoderKL
+
+    encoders, tokenizers = _open_text(base, device, torch.float32)
+    for tokenizer in tokenizers:
+        add_words(tokenizer, words)
+    vae = load_part(AutoencoderKL, base, "vae", device, torch.float32)
+    index = json.loads((base.folder / "model_index.json").read_text("utf-8"))
+    return InstructPix2PixXLEncoder(
+        vae=vae,
+        text_encoders=encoders,
+        tokenizers=tokenizers,
+        words=tuple(words),
+        # As diffusers' pipeline reads its own index: CosXL scales the source, others do not.
+        source_scale=vae.config.scaling_factor if index.get("is_cosxl_edit") else 1.0,
+        zero_text=bool(index.get("force_zeros_for_empty_prompt", True)),
+    )
+
+
+def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | None) -> Any:
+    """Load diffusers' pipeline, without the watermark it would add where a package is there.
+
+    It runs a VAE whose config says `force_upcast` in float32 by itself.
+    """
+    hush()
+    from diffusers import StableDiffusionXLInstructPix2PixPipeline
+
+    kind = StableDiffusionXLInstructPix2PixPipeline
+    pipeline = load_pipeline(kind, base, device, dtype, add_watermarker=False)
+    for encoder, tokenizer in zip(ENCODERS, TOKENIZERS, strict=True):
+        _pool_at_the_end(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
+    return pipeline
+
+
+def _open_text(
+    base: Base, device: torch.device | str, dtype: torch.dtype
+) -> tuple[list[Any], list[Any]]:
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    kinds = (CLIPTextModel, CLIPTextModelWithProjection)
+    tokenizers = [load_tokenizer(base, part) for part in TOKENIZERS]
+    encoders = [
+        load_part(kind, base, part, device, dtype)
+        for kind, part in zip(kinds, ENCODERS, strict=True)
+    ]
+    for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
+        _pool_at_the_end(encoder, tokenizer)
+    return encoders, tokenizers
+
+
+def _pool_at_the_end(encoder: nn.Module, tokenizer: Any) -> None:
+    """Have pooled text taken at the end of the text, not at a taught word.
+
+    Published configs say `eos_token_id: 2`, which transformers takes as "at the highest id": the
+    end of plain text, but a new word's ids are higher still.
+    """
+    for module in encoder.modules():
+        if hasattr(module, "eos_token_id"):
+            module.eos_token_id = tokenizer.eos_token_id
+
+
+def _text_pattern(last: int) -> str:
+    """Match both encoders' attention, but for the first's `last` layer, which nobody reads."""
+    first, second = rf"text_encoder\.(?!.*layers\.{last}\.).*", r"text_encoder_2\..*"
+    return rf"({first}|{second})\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"

@@ -1,0 +1,63 @@
+"""Load the parts of a base through the libraries' own loaders, frozen, with one clear message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from customize.errors import BaseModelError
+from customize.families.bases import Base
+from customize.families.quiet import hush, quiet_loading
+from customize.objective import Objective
+
+
+def load_part(
+    kind: Any, base: Base, part: str, device: torch.device | str, dtype: torch.dtype
+) -> Any:
+    """Load a model of class `kind` from the folder `part`: on `device`, frozen, in eval mode."""
+    options = {"subfolder": part, "dtype": dtype, "variant": base.variant}
+    with quiet_loading():
+        module = _from(base, part, kind.from_pretrained, use_safetensors=True, **options)
+    return module.to(device).requires_grad_(False).eval()
+
+
+def load_tokenizer(base: Base, part: str = "tokenizer") -> Any:
+    """Load a CLIP tokenizer."""
+    hush()
+    from transformers import CLIPTokenizer
+
+    return _from(base, part, CLIPTokenizer.from_pretrained, subfolder=part)
+
+
+def load_pipeline(
+    kind: Any, base: Base, device: torch.device | str, dtype: torch.dtype | None, **options: Any
+) -> Any:
+    """Load diffusers' pipeline of class `kind`; `dtype` None takes the base's own on `device`."""
+    options |= {"dtype": dtype or base.dtype(device), "variant": base.variant}
+    with quiet_loading():
+        pipeline = _from(base, "pipeline", kind.from_pretrained, use_safetensors=True, **options)
+    return pipeline.to(device)
+
+
+def load_objective(base: Base) -> Objective:
+    """Read noise levels and target from the scheduler's config."""
+    path = base.folder / "scheduler" / "scheduler_config.json"
+    return _from(
+        base, "scheduler", lambda _: Objective.from_config(json.loads(path.read_text("utf-8")))
+    )
+
+
+def _from(base: Base, part: str, load: Callable[..., Any], **options: Any) -> Any:
+    """Call one of the libraries' loaders; what it raises becomes one clear message."""
+    try:
+        return load(str(base.folder), **options)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise BaseModelError(
+            f"base {base.name!r}: its {part} cannot be loaded from {base.folder} "
+            f"({type(error).__name__}: {first}); "
+            "expected a complete diffusers folder; save or download the model again"
+        ) from error
