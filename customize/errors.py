@@ -76,3 +76,7 @@ class ExportError(CustomizeError):
 
 class MergeError(CustomizeError):
     """The adapters cannot be merged, or not in the way asked for."""
+
+
+class HubError(CustomizeError):
+    """The model hub refuses an upload, or cannot be reached."""

@@ -60,6 +60,31 @@ def factorize(
     )
 
 
+@torch.no_grad()
+def factorize_product(
+    down: Tensor,
+    up: Tensor,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    error: float | None = None,
+) -> Factors:
+    """Factorize the change up (O, r, ...) times down (r, I, ...) anew, as `factorize` would.
+
+    Only the r x r core between orthonormal bases of both is decomposed, so thin factors of wide
+    layers take milliseconds.
+    """
+    up_OR, up_core = torch.linalg.qr(up.detach().double().flatten(1))
+    down_IR, down_core = torch.linalg.qr(down.detach().double().flatten(1).T)
+    core = factorize(up_core @ down_core.T, rank=rank, energy=energy, error=error)
+    kept = core.rank
+    return Factors(
+        (core.down.double() @ down_IR.T).float().view(kept, *down.shape[1:]).contiguous(),
+        (up_OR @ core.up.double()).float().view(-1, kept, *up.shape[2:]).contiguous(),
+        core.relative_error,
+    )
+
+
 def _rank_of(
     values_R: Tensor, longest: int, rank: int | None, energy: float | None, error: float | None
 ) -> int:

@@ -6,11 +6,15 @@ file's size. Tensor names are explained in `customize.adapters`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 _KEY = "customize"
 _LAYER = r"(?:denoiser|text_encoder(?:_2)?)\..+\.(?:delta|lora_A|lora_B|magnitude)"
+_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _NAME = re.compile(rf"{_LAYER}|words\.text_encoder(?:_2)?\..+")
 
 
@@ -51,16 +56,10 @@ def save_adapter(
     """
     from safetensors.torch import save_file
 
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path} is there already; expected a free name; move it away or choose another output"
-        )
     odd = [name for name in tensors if not _NAME.fullmatch(name)]
     assert tensors, "an adapter without tensors"
     assert not odd, odd
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _whole_or_not_at_all(path, overwrite) as temporary:
         save_file(
             {
                 name: tensor.detach().to("cpu", dtype).contiguous()
@@ -69,10 +68,60 @@ def save_adapter(
             temporary,
             metadata={_KEY: dump_header(header)},
         )
+    return path
+
+
+def stream_adapter(
+    path: Path,
+    header: Callable[[], Header],
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write an adapter as `save_adapter` does, holding one tensor at a time.
+
+    `header` is asked for when all tensors are written, so it may tell of them; `dtype` None is
+    float32. Raises OutputExistsError before the first tensor is taken.
+    """
+    import torch
+
+    dtype = dtype or torch.float32
+    kind = _DTYPES[str(dtype).removeprefix("torch.")]
+    with _whole_or_not_at_all(path, overwrite) as temporary, TemporaryFile(dir=path.parent) as data:
+        entries: dict[str, Any] = {}
+        for name, tensor in tensors:
+            assert _NAME.fullmatch(name), name
+            start = data.tell()
+            flat = tensor.detach().to("cpu", dtype).contiguous().flatten().view(torch.uint8)
+            data.write(flat.numpy().data)
+            ends = [start, data.tell()]
+            entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": ends}
+        assert entries, "an adapter without tensors"
+        entries["__metadata__"] = {_KEY: dump_header(header())}
+        text = json.dumps(entries).encode()
+        text += b" " * (-len(text) % 8)  # the format wants tensors to start at multiples of 8
+        data.seek(0)
+        with temporary.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(data, file, 2**20)
+    return path
+
+
+@contextmanager
+def _whole_or_not_at_all(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary name that becomes `path` when all went well, and nothing otherwise."""
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{path} is there already; expected a free name; move it away or choose another output"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
 def read_adapter(path: Path) -> AdapterFile:

@@ -6,7 +6,7 @@
     sparse.py        ties and dare: keep a part of every change
     constrained.py   the closed form that keeps what each input's instructions do
     texts.py         those instructions as the denoiser reads them
-    layers.py        one method on one layer
+    combining.py     one method on one layer, and the cut to low rank
     files.py         `merge`: adapter files in, one adapter file out
 
 A method is one of the frozen values below. `docs/merging.md` tells when to use which.
@@ -15,6 +15,7 @@ A method is one of the frozen values below. `docs/merging.md` tells when to use 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Ties:
 
 @dataclass(frozen=True)
 class Dare:
-    """Drop entries at random and scale up the rest (arXiv 2311.03099), then sum or `Ties`.
+    """Drop entries at random and scale up the rest (arXiv 2311.03099), then sum or elect as Ties.
 
-    `density` is the share that stays; `seed` alone decides which.
+    `density` is the share that stays; `seed` and the files alone decide which.
     """
 
     density: float = 0.5
     seed: int = 0
-    then: Linear | Ties = field(default_factory=Linear)
+    then: Literal["linear", "ties"] = "linear"
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,118 @@
-"""Keep what each input does to its own inputs, and change everything else as little as can be.
+"""Keep what each input does to its own instructions, and change the rest as little as can be.
 
-Custom Diffusion's merge of concepts (Kumari et al. 2023, arXiv 2212.04488, section 3.3, equation
-4), written in changes D of a weight (N, K) instead of weights. For rows c that must come out as
-they do in input i, and generic rows R that should come out as in the base:
+Custom Diffusion's merge (Kumari et al. 2023, arXiv 2212.04488, section 3.3 and appendix), written
+in changes D (N, K) instead of weights. With C the rows that the inputs' own instructions put into
+a layer, T what the changes make of them, and R the rows of generic instructions:
 
-    minimize  || D R^T ||^2 + floor ||D||^2   subject to   D c^T = t  for every c
+    minimize  || D R^T ||^2 / rows + floor ||D||^2   subject to   D C^T = T
+    D = T P,   P = (C G^-1 C^T + slack)^-1 C G^-1,   G = R^T R / rows + floor
 
-    D = sum_i T_i P_i,   P = (C G^-1 C^T + slack I)^-1 C G^-1,   G = R^T R / rows + floor I
-
-T_i = D_i C_i^T is small, and P is the same for all layers that read the same rows.
+P depends on the text alone: it is found once for all layers that read it, whatever their widths,
+and each layer costs two thin products. `slack` is the ridge: without it two prompts that are nearly
+the same, taught different things, would ask for a huge change along their difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 FLOOR = 1e-3
+"""Share of the generic rows' mean square that holds all directions, seen in them or not."""
+
+_NEGLIGIBLE = 1e-6
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What one input's instructions put into a layer, (n, K) float64.
+    """The rows (n, K) that one input's instructions put into a layer, float64.
 
-    `merged` as the merged model reads them, `alone` as the input alone did: unequal only where the
-    text encoder itself was taught.
+    `merged` as the merged model will read them, `alone` as the input alone did: unequal only where
+    text encoders were taught.
     """
 
     merged: Tensor
     alone: Tensor
 
+    @property
+    def same(self) -> bool:
+        """Whether the merged model reads what the input alone did."""
+        return self.merged is self.alone
 
-def solve(asked: Sequence[Tensor], generic_RK: Tensor, *, ridge: float) -> list[Tensor]:
-    """Return P_i (n_i, K), float64, for the rows (n_i, K) that each input asks to be kept."""
-    raise NotImplementedError
+    @torch.no_grad()
+    def compact(self) -> Rows:
+        """Return fewest rows that ask for the same: equal Gram matrices, over the root of n.
+
+        Rotating rows among themselves changes neither constraints nor ridge, and directions below
+        1e-6 of the greatest are the encoder's rounding. The scale lets every input count alike.
+        """
+        both = self.merged if self.same else torch.cat([self.merged, self.alone], 1)
+        square = both @ both.T if len(both) <= both.shape[1] else both.T @ both
+        squares_n, rotation = torch.linalg.eigh(square.double())
+        kept = squares_n > _NEGLIGIBLE**2 * squares_n[-1]
+        if len(both) <= both.shape[1]:
+            rows = rotation[:, kept].T @ both.double()
+        else:
+            rows = squares_n[kept].sqrt()[:, None] * rotation[:, kept].T
+        rows = rows / len(both) ** 0.5
+        if self.same:
+            return Rows(rows, rows)
+        merged, alone = rows.split(self.merged.shape[1], dim=1)
+        return Rows(merged.contiguous(), alone.contiguous())
 
 
-def constrained(
-    deltas: Sequence[Tensor],
-    weights: Sequence[float],
-    rows: Sequence[Rows],
-    maps: Sequence[Tensor],
-    base: Tensor | None = None,
-) -> Tensor:
-    """Return the change of one layer, float32, from the changes of the inputs and `solve`'s maps.
+@torch.no_grad()
+def solve(
+    asked: Sequence[Tensor], generic_RK: Tensor, *, ridge: float, floor: float = FLOOR
+) -> list[Tensor]:
+    """Return each input's share P_i (n_i, K) of P, float64, for rows (n_i, K) that it asks to keep.
 
-    `base` (the layer's untouched weight) is needed where some `merged` and `alone` differ.
+    `ridge` and `floor` are relative: slack is `ridge` times the mean of C G^-1 C^T's diagonal. With
+    more rows than columns the equal P = C (C^T C + slack G)^-1 is taken, which is smaller.
     """
-    raise NotImplementedError
+    rows_NK = torch.cat(list(asked)).double()
+    count, width = rows_NK.shape
+    gram = generic_RK.T.double() @ generic_RK.double() / len(generic_RK)
+    gram += floor * gram.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    root = torch.linalg.cholesky(gram)
+    white_KN = torch.linalg.solve_triangular(root, rows_NK.T, upper=False)
+    slack = ridge * float(white_KN.square().sum()) / count
+    if count <= width:
+        inner = white_KN.T @ white_KN + slack * torch.eye(count, dtype=torch.float64)
+        over_KN = torch.linalg.solve_triangular(root.T, white_KN, upper=True)
+        maps_NK = torch.linalg.solve(inner, over_KN.T)
+    else:
+        maps_NK = torch.linalg.solve(rows_NK.T @ rows_NK + slack * gram, rows_NK.T).T
+    return list(maps_NK.split([len(rows) for rows in asked]))
+
+
+@torch.no_grad()
+def wanted(delta: Tensor, weight: float, rows: Rows, base: Tensor | None = None) -> Tensor:
+    """Return what one input asks of the merged change, (N, n) float32: its own answers to its rows.
+
+    An input that leaves the layer alone has a `delta` of zeros: its rows ask for no change. `base`,
+    the layer's untouched weight, is needed where a text encoder was taught: then the merged change
+    must also undo what the merged text encoder does to the rows.
+    """
+    asked = weight * (delta.float() @ rows.alone.T.float())
+    if rows.same:
+        return asked
+    assert base is not None, "rows moved by the text encoder need the layer's weight"
+    return asked + base.float() @ (rows.alone - rows.merged).T.float()
+
+
+@torch.no_grad()
+def constrained(wanted_Nn: Iterable[Tensor], maps_nK: Iterable[Tensor]) -> Tensor:
+    """Return the merged change (N, K) of one layer, float32: T P, summed over the inputs.
+
+    `wanted_Nn` comes from `wanted`, `maps_nK` from `solve`, one for each input.
+    """
+    total: Tensor | None = None
+    for asked, map_nK in zip(wanted_Nn, maps_nK, strict=True):
+        part = asked @ map_nK.float()
+        total = part if total is None else total.add_(part)
+    assert total is not None, "no input"
+    return total

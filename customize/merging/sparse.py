@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from customize.merging.linear import linear
+
+
+@torch.no_grad()
+def ties(deltas: Iterable[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
+    """Trim each change, elect a sign for every entry and average the entries that agree with it.
+
+    The sign is that of the weighted sum; the average runs over the inputs whose entry is not 0 and
+    has that sign, so what one input alone changed is not thinned by the others (Yadav et al. 2023,
+    arXiv 2306.01708, algorithm 1 with lambda 1, layer by layer). `deltas` is read twice. Float32.
+    """
+    sign = torch.sign(linear(_trimmed(deltas, density), weights))
+    total, count = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta, weight in zip(_trimmed(deltas, density), weights, strict=True):
+        agrees = (weight * delta).sign() == sign
+        total += torch.where(agrees, weight * delta, 0)
+        count += agrees
+    return total / count.clamp(min=1)
+
+
+@torch.no_grad()
+def dare(
+    deltas: Iterable[Tensor],
+    weights: Sequence[float],
+    *,
+    density: float,
+    seeds: Sequence[int],
+    then: Literal["linear", "ties"] = "linear",
+) -> Tensor:
+    """Drop entries of each change at random, scale up the rest, then add or elect and average.
+
+    One seed for each input decides what it drops (Yu et al. 2023, arXiv 2311.03099, section 3).
+    `ties` after it trims no more: the dropping took its place. Float32.
+    """
+    dropped = _Dropped(deltas, density, seeds)
+    return linear(dropped, weights) if then == "linear" else ties(dropped, weights, density=1)
+
 
 @torch.no_grad()
 def trim(delta: Tensor, density: float) -> Tensor:
-    """Keep the share `density` of entries that are greatest in magnitude, the others become 0."""
+    """Keep the share `density` (0..1] of entries that are greatest, the others become 0."""
     kept = max(1, round(density * delta.numel()))
     if kept == delta.numel():
         return delta
@@ -19,36 +57,25 @@ def trim(delta: Tensor, density: float) -> Tensor:
 
 
 @torch.no_grad()
-def ties(deltas: Iterable[Tensor], weights: Sequence[float], *, density: float) -> Tensor:
-    """Trim each change, elect a sign for every entry and average the entries that agree with it.
+def drop(delta: Tensor, density: float, seed: int) -> Tensor:
+    """Keep each entry with probability `density` (0..1] and divide it by that; others become 0.
 
-    The sign of an entry is that of the weighted sum; the average runs over the inputs whose entry
-    is not 0 and has that sign, so one concept's weights are not thinned by others that leave them
-    alone (Yadav et al. 2023, arXiv 2306.01708, algorithm 1, lambda 1, layer by layer). `deltas` is
-    read twice.
+    The mean over all seeds is the change itself (arXiv 2311.03099, equation 2).
     """
-    sums = _each(deltas, weights, density)
-    sign = torch.sign(sum(sums))  # type: ignore[arg-type]
-    total, count = torch.zeros_like(sign), torch.zeros_like(sign)
-    for delta in _each(deltas, weights, density):
-        agrees = (delta.sign() == sign) & (sign != 0)
-        total += torch.where(agrees, delta, 0)
-        count += agrees
-    return (total / count.clamp(min=1)).float()
-
-
-def _each(deltas: Iterable[Tensor], weights: Sequence[float], density: float) -> Iterable[Tensor]:
-    pairs = zip(deltas, weights, strict=True)
-    return (weight * trim(delta, density).double() for delta, weight in pairs)
-
-
-@torch.no_grad()
-def drop(delta: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Keep each entry with probability `density` and divide it by that, the others become 0.
-
-    The mean over seeds is the change itself (Yu et al. 2023, arXiv 2311.03099, equation 2).
-    """
-    if density == 1:
-        return delta
-    kept = torch.rand(delta.shape, generator=generator) < density
+    kept = torch.rand(delta.shape, generator=torch.Generator().manual_seed(seed)) < density
     return torch.where(kept, delta / density, 0)
+
+
+class _Dropped:
+    """Changes after dropping, made again each time they are read."""
+
+    def __init__(self, deltas: Iterable[Tensor], density: float, seeds: Sequence[int]) -> None:
+        self._deltas, self._density, self._seeds = deltas, density, seeds
+
+    def __iter__(self) -> Iterator[Tensor]:
+        pairs = zip(self._deltas, self._seeds, strict=True)
+        return (drop(delta, self._density, seed) for delta, seed in pairs)
+
+
+def _trimmed(deltas: Iterable[Tensor], density: float) -> Iterator[Tensor]:
+    return (trim(delta, density) for delta in deltas)

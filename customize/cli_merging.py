@@ -1,0 +1,172 @@
+"""`customize merge`: several adapters into one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import AdapterFileError, MergeError
+from customize.text_tables import table
+
+if TYPE_CHECKING:
+    from customize.merging import Concat, Dare, Linear, Method, Ties
+    from customize.merging.files import Merged
+
+SIMPLE = ("linear", "concat", "ties", "dare")
+METHODS = (*SIMPLE, "svd", "constrained")
+_TAKEN_BY = {"density": {"ties", "dare"}, "seed": {"dare"}, "then": {"dare"}}
+
+
+def add_to(commands: Any) -> None:
+    """Describe `merge` to the command line's parser."""
+    command = commands.add_parser("merge", help="merge adapters into one")
+    add = command.add_argument
+    add(
+        "files",
+        nargs="*",
+        metavar="FILE[:WEIGHT]",
+        help="adapters of one base, each with what its change is multiplied by (1)",
+    )
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="merged.safetensors")
+    add("--overwrite", action="store_true", help="replace the output if it exists")
+    add("--method", choices=METHODS, default="constrained", help="docs/merging.md (constrained)")
+    add(
+        "--otherwise",
+        choices=SIMPLE,
+        help="constrained: layers that read pictures too (linear)",
+    )
+    add(
+        "--ridge",
+        type=float,
+        metavar="SHARE",
+        help="constrained: below it texts are one (1e-6)",
+    )
+    add("--density", type=float, metavar="SHARE", help="what stays: 0.2 of ties, 0.5 of dare")
+    add("--seed", type=int, help="dare: what is dropped (0)")
+    add("--then", choices=["linear", "ties"], help="dare: add, or elect signs (linear)")
+    add("--rank", type=int, metavar="R", help="store each layer at this rank at most")
+    add("--energy", type=float, metavar="SHARE", help="keep this share of the singular values' sum")
+    add("--error", type=float, metavar="SHARE", help="lose at most this share of each layer's norm")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    add(
+        "--base",
+        metavar="BASE",
+        help="embedded, hub id, folder or file (the first file's)",
+    )
+    add("--allow-other-base", action="store_true", help="merge adapters of unequal bases")
+    command.set_defaults(run=merge)
+
+
+def merge(arguments: argparse.Namespace) -> int:
+    """Merge, and say what was renamed, cut, missed and left to another method."""
+    _check(arguments)
+    import torch
+
+    from customize.merging import Limits
+    from customize.merging.files import merge as merge_files
+
+    files = [with_weight(text) for text in arguments.files]
+    merged = merge_files(
+        [path for path, _ in files],
+        arguments.output,
+        method_of(arguments),
+        weights=[weight for _, weight in files],
+        limits=Limits(arguments.rank, arguments.energy, arguments.error),
+        base=arguments.base,
+        allow_other_base=arguments.allow_other_base,
+        dtype=getattr(torch, arguments.dtype),
+        overwrite=arguments.overwrite,
+    )
+    print(table([*_rows(merged, [path for path, _ in files])]))
+    return 0
+
+
+def method_of(arguments: argparse.Namespace) -> Method:
+    """Make the method of the parsed options; an option left out keeps the method's own default."""
+    from customize.merging import Constrained, Svd
+
+    match arguments.method:
+        case "svd":
+            return Svd()
+        case "constrained":
+            otherwise = _simple(arguments.otherwise or "linear", arguments)
+            return Constrained(**_given(arguments, "ridge"), otherwise=otherwise)
+        case name:
+            return _simple(name, arguments)
+
+
+def with_weight(text: str) -> tuple[Path, float]:
+    """Split `FILE:0.8`; a colon that is part of a file's name stays there."""
+    path, colon, weight = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        return Path(path), float(weight)
+    except ValueError:
+        if Path(path).exists():
+            raise AdapterFileError(
+                f"{text}: {weight!r} is no weight; expected a number such as 0.8; write {path}:0.8"
+            ) from None
+        return Path(text), 1.0
+
+
+def _simple(name: str, arguments: argparse.Namespace) -> Linear | Concat | Ties | Dare:
+    from customize.merging import Concat, Dare, Linear, Ties
+
+    match name:
+        case "linear":
+            return Linear()
+        case "concat":
+            return Concat()
+        case "ties":
+            return Ties(**_given(arguments, "density"))
+        case _:
+            return Dare(**_given(arguments, "density", "seed", "then"))
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> Mapping[str, Any]:
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options out of range, and those that the chosen method would not look at."""
+    for name in ("density", "energy", "error"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value <= 1:
+            raise MergeError(f"--{name} {value:g}: expected a share above 0, at most 1; 1 is all")
+    if arguments.rank is not None and arguments.rank < 1:
+        raise MergeError(f"--rank {arguments.rank}: expected at least 1; leave it out for no limit")
+    if arguments.ridge is not None and not 0 < arguments.ridge < float("inf"):
+        raise MergeError(f"--ridge {arguments.ridge:g}: expected a number above 0, such as 1e-6")
+    used = {arguments.method, arguments.otherwise}
+    taken = {**_TAKEN_BY, "ridge": {"constrained"}, "otherwise": {"constrained"}}
+    for name, methods in taken.items():
+        if getattr(arguments, name) is not None and not used & methods:
+            raise MergeError(
+                f"--{name}: --method {arguments.method} does not use it; expected "
+                f"{' or '.join(sorted(methods))}; leave it out or choose that method"
+            )
+
+
+def _rows(merged: Merged, files: Iterable[Path]) -> Iterator[list[str]]:
+    """Tell what was written, as rows of a table."""
+    yield ["merged", f"{merged.path} ({merged.path.stat().st_size / 1e6:.1f} MB)"]
+    for concept in merged.header.concepts:
+        yield ["concept", f"{concept.name}{f', word {concept.word}' if concept.word else ''}"]
+    if merged.losses:
+        worst = max(merged.losses, key=lambda layer: merged.losses[layer])
+        yield [
+            "cut to low rank",
+            f"lost {mean(merged.losses.values()):.2%} of a layer's norm on average, at most "
+            f"{merged.losses[worst]:.2%} ({worst})",
+        ]
+    for path, missed in zip(files, merged.missed, strict=bool(merged.missed)):
+        yield ["constraints", f"{path.name}: missed by {missed:.2%} on its own instructions"]
+    if merged.otherwise:
+        way = merged.header.training["options"]["otherwise"]
+        text = f"{len(merged.otherwise)} layers that read more than text were merged by {way}"
+        yield ["otherwise", text]

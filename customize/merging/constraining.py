@@ -1,0 +1,91 @@
+"""Merge the layers of a job under constraints, and measure how well these are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from customize.families.weights import reads_text_alone
+from customize.merging import Constrained, Limits
+from customize.merging.combining import Change, Layer, combine, cut
+from customize.merging.constrained import constrained, solve, wanted
+from customize.merging.inputs import placeholder
+from customize.merging.job import Job
+from customize.merging.texts import Texts, read_texts
+
+
+class Constraining:
+    """Merge each layer when called with it: by the closed form where text is all that is read.
+
+    `otherwise` collects the layers of the denoiser that read more and went the other way.
+    """
+
+    def __init__(
+        self, job: Job, method: Constrained, limits: Limits, texts: Texts | None = None
+    ) -> None:
+        """Solve for what all layers share; `texts` None encodes them with the job's base."""
+        self._job, self._method, self._limits = job, method, limits
+        if texts is None:
+            texts = read_texts(job.base, job.inputs, job.vocabulary, _MergedText(job, method))
+        self._rows = [row.compact() for row in texts.asked]
+        asked = [row.merged for row in self._rows]
+        self._maps = solve(asked, texts.generic, ridge=method.ridge)
+        self._wanted, self._missed = [0.0] * len(asked), [0.0] * len(asked)
+        self.otherwise: list[str] = []
+
+    @property
+    def missed(self) -> tuple[float, ...]:
+        """How far each input's constraints are missed so far: norm over that of what is wanted."""
+        pairs = zip(self._missed, self._wanted, strict=True)
+        return tuple((off / whole) ** 0.5 if whole else 0.0 for off, whole in pairs)
+
+    def __call__(self, layer: Layer) -> Change:
+        """Merge one layer."""
+        if not reads_text_alone(self._job.family, layer.name):
+            if layer.name.startswith("denoiser."):
+                self.otherwise.append(layer.name)
+            return combine(self._method.otherwise, layer, self._limits)
+        targets = self._targets(layer)
+        merged = constrained(targets, self._maps)
+        self._measure(merged, targets)
+        change = Change(full=merged)
+        return cut(change, self._limits) if self._limits.cuts else change
+
+    def _targets(self, layer: Layer) -> list[Tensor]:
+        """Say what each input wants its rows to become, those that leave the layer alone too."""
+        moved = not all(row.same for row in self._rows)
+        base = self._job.weight_of(layer.name) if moved else None
+        found = list[Tensor]()
+        for item, row in zip(self._job.inputs, self._rows, strict=True):
+            changes = item in layer.inputs
+            delta = layer.delta(item) if changes else placeholder(layer.shape)
+            found.append(wanted(delta, item.weight, row, base))
+        return found
+
+    def _measure(self, merged: Tensor, targets: list[Tensor]) -> None:
+        for index, (row, target) in enumerate(zip(self._rows, targets, strict=True)):
+            off = merged @ row.merged.T.float() - target
+            self._missed[index] += float(off.square().sum())
+            self._wanted[index] += float(target.square().sum())
+
+
+class _MergedText(Mapping[str, Tensor]):
+    """The merged changes of the text encoders, each made when asked for."""
+
+    def __init__(self, job: Job, method: Constrained) -> None:
+        self._job, self._method = job, method
+        names = {name for item in job.inputs for name in item.shapes}
+        self._names = sorted(f"{n}.delta" for n in names if n.startswith("text_encoder"))
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        layer = self._job.layer(name.removesuffix(".delta"))
+        return combine(self._method.otherwise, layer, Limits()).product()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -1,0 +1,197 @@
+"""The adapters to merge: opened, checked against one another, and read a layer at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from customize.adapters.deltas import layers
+from customize.adapters.file import AdapterFile, other_base, read_adapter
+from customize.adapters.header import Header
+from customize.errors import AdapterFileError, MergeError
+
+if TYPE_CHECKING:
+    from customize.families.bases import Base
+
+
+class ReleasedTensors(Mapping[str, Tensor]):
+    """Tensors of a file, which is mapped anew for each that is asked for.
+
+    A map kept open would hold every page ever read, so 50 adapters would count as 50 in memory;
+    this way a tensor's pages go when it goes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read names and shapes alone."""
+        self._path = path
+        with safe_open(path, framework="pt") as file:
+            self.shapes = {n: tuple(file.get_slice(n).get_shape()) for n in sorted(file.keys())}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Map one tensor."""
+        if name not in self.shapes:
+            raise KeyError(name)
+        with safe_open(self._path, framework="pt") as file:
+            return file.get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a tensor is there, without reading it."""
+        return name in self.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        """Run over the names, sorted."""
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return len(self.shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """One adapter to merge, what its change is multiplied by, and the shape of each its layers."""
+
+    path: Path
+    weight: float
+    adapter: AdapterFile
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def header(self) -> Header:
+        """The adapter's header."""
+        return self.adapter.header
+
+    def factors(self, layer: str) -> tuple[Tensor, Tensor] | None:
+        """Return (down, up), the scale within, where they are all there is to the layer."""
+        tensors = self.adapter.tensors
+        if f"{layer}.delta" in tensors or f"{layer}.magnitude" in tensors:
+            return None
+        up = tensors[f"{layer}.lora_B"].float()
+        return tensors[f"{layer}.lora_A"].float(), self.header.scale * up
+
+    def needs_weight(self, layer: str) -> bool:
+        """Whether the change depends on the base's weight, as DoRA's does."""
+        return f"{layer}.magnitude" in self.adapter.tensors
+
+    @cached_property
+    def sha256(self) -> str:
+        """The file's hash, 64 hex digits."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_inputs(
+    files: Sequence[Path], weights: Sequence[float] | None, *, allow_other_base: bool = False
+) -> tuple[Input, ...]:
+    """Open adapters made for one base; `weights` None is 1 for each.
+
+    Those made for other weights than the first are refused, or with `allow_other_base` warned of.
+    Raises MergeError for none, a weight that is no number and adapters that cannot go together,
+    AdapterFileError with every file that cannot be read.
+    """
+    if not files:
+        raise MergeError("no adapter to merge; expected at least one; name adapter files")
+    weights = [1.0] * len(files) if weights is None else weights
+    if len(weights) != len(files) or not all(math.isfinite(weight) for weight in weights):
+        given = ", ".join(f"{weight:g}" for weight in weights)
+        raise MergeError(
+            f"weights {given} of {len(files)} adapters; expected a finite number for each; "
+            "1 is as trained"
+        )
+    inputs, faults = list[Input](), list[str]()
+    for path, weight in zip(files, weights, strict=True):
+        try:
+            inputs.append(_open(path, weight))
+        except AdapterFileError as error:
+            faults.append(str(error))
+    if faults:
+        raise AdapterFileError("\n".join(faults))
+    _check_bases(inputs, allow_other_base)
+    _check_shapes(inputs)
+    return tuple(inputs)
+
+
+def check_base(header: Header, base: Base, *, allow_other_base: bool) -> None:
+    """Refuse, or warn of, a base with other weights than the adapters were made for.
+
+    Raises AdapterFileError for a base of another family, MergeError for other weights.
+    """
+    if difference := other_base(header, base):
+        _other_base(difference, allow_other_base)
+
+
+def _open(path: Path, weight: float) -> Input:
+    header = read_adapter(path).header
+    tensors = ReleasedTensors(path)
+    adapter = AdapterFile(header, tensors)
+    shapes = {layer: _shape(path, tensors.shapes, layer) for layer in layers(adapter)}
+    return Input(path, float(weight), adapter, shapes)
+
+
+def _shape(path: Path, shapes: Mapping[str, tuple[int, ...]], layer: str) -> tuple[int, ...]:
+    down, up = shapes.get(f"{layer}.lora_A"), shapes.get(f"{layer}.lora_B")
+    whole = shapes.get(f"{layer}.delta")
+    if down and up:
+        whole = whole or (up[0], *down[1:])
+    if whole is None or (down is None) != (up is None):
+        raise AdapterFileError(
+            f"{path}: of the layer {layer} only a part is there; expected delta, or lora_A and "
+            "lora_B; save or download it again"
+        )
+    return whole
+
+
+def _check_bases(inputs: Sequence[Input], allow_other_base: bool) -> None:
+    first = inputs[0]
+    for other in inputs[1:]:
+        if first.header.family != other.header.family:
+            raise MergeError(
+                f"{first.path} was made for a base of the family {first.header.family!r} "
+                f"({first.header.base_name}) and {other.path} for {other.header.family!r} "
+                f"({other.header.base_name}); expected one family; merge each with its own kind"
+            )
+    for other in inputs[1:]:
+        if first.header.base_fingerprint != other.header.base_fingerprint:
+            _other_base(
+                f"{first.path} was made for {first.header.base_name!r} with weights "
+                f"{first.header.base_fingerprint[:12]} and {other.path} for "
+                f"{other.header.base_name!r} with weights {other.header.base_fingerprint[:12]}",
+                allow_other_base,
+            )
+
+
+def _other_base(found: str, allow_other_base: bool) -> None:
+    if not allow_other_base:
+        raise MergeError(
+            f"{found}; expected one base; teach again on the same one, or add --allow-other-base "
+            "if they are versions of one another"
+        )
+    warnings.warn(f"{found}: the merge may do less, or something else", stacklevel=3)
+
+
+def _check_shapes(inputs: Sequence[Input]) -> None:
+    seen: dict[str, Input] = {}
+    for item in inputs:
+        for layer, shape in item.shapes.items():
+            earlier = seen.setdefault(layer, item)
+            if earlier.shapes[layer] != shape:
+                raise MergeError(
+                    f"the layer {layer} has shape {list(earlier.shapes[layer])} in {earlier.path} "
+                    f"and {list(shape)} in {item.path}; expected adapters of one base; leave one "
+                    "out"
+                )
+
+
+def placeholder(shape: tuple[int, ...]) -> Tensor:
+    """Stand for a base weight of which only the shape counts, without its memory."""
+    return torch.zeros(()).expand(shape)

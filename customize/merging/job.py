@@ -1,0 +1,93 @@
+"""What one merge works on: its inputs, their words, and the base, opened only when it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from customize.errors import MergeError
+from customize.families.bases import Base, FamilyName, resolve_base
+from customize.families.weights import BaseWeights
+from customize.merging.combining import Layer
+from customize.merging.concepts import Vocabulary, gather_concepts
+from customize.merging.inputs import Input, check_base, open_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Job:
+    """The adapters to merge, all that they were taught, and the name of the base they share."""
+
+    inputs: tuple[Input, ...]
+    vocabulary: Vocabulary
+    base_name: str
+    allow_other_base: bool = False
+
+    @cached_property
+    def base(self) -> Base:
+        """The base itself, found and checked against the adapters when first asked for."""
+        base = resolve_base(self.base_name)
+        first = self.inputs[0].header
+        check_base(first, base, allow_other_base=self.allow_other_base)
+        return base
+
+    @property
+    def family(self) -> FamilyName:
+        """The family of the adapters and of their base.
+
+        Raises MergeError for one that this version does not know.
+        """
+        named = self.inputs[0].header.family
+        for family in get_args(FamilyName):
+            if family == named:
+                return family
+        raise MergeError(
+            f"{self.inputs[0].path} was made for a base of the family {named!r}; expected one of "
+            f"{', '.join(get_args(FamilyName))}; update `customize`"
+        )
+
+    @cached_property
+    def _weights(self) -> BaseWeights:
+        return BaseWeights(self.base)
+
+    def weight_of(self, layer: str) -> Tensor:
+        """Read a layer's untouched weight."""
+        return self._weights[layer]
+
+    def __len__(self) -> int:
+        """Count the layers that any input changes."""
+        return len(self._names)
+
+    def layers(self) -> Iterator[Layer]:
+        """Run over the layers that any input changes, by name."""
+        return map(self.layer, self._names)
+
+    def layer(self, name: str) -> Layer:
+        """Return a layer with the inputs that change it."""
+        changing = tuple(item for item in self.inputs if name in item.shapes)
+        return Layer(name, changing, self.weight_of)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(sorted({name for item in self.inputs for name in item.shapes}))
+
+
+def open_job(
+    files: Sequence[Path],
+    weights: Sequence[float] | None = None,
+    *,
+    base: str | None = None,
+    allow_other_base: bool = False,
+) -> Job:
+    """Open the adapters to merge; `base` None is the base that the first one names.
+
+    Raises MergeError and AdapterFileError as `open_inputs` does.
+    """
+    inputs = open_inputs(files, weights, allow_other_base=allow_other_base)
+    name = inputs[0].header.base_name if base is None else base
+    return Job(inputs, gather_concepts(inputs), name, allow_other_base)
