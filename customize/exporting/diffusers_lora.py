@@ -102,7 +102,10 @@ def factors(layer: str, change: Change) -> Iterator[tuple[str, Tensor]]:
         case Decomposed(LowRank(down, up), magnitude, 0):
             yield "lora_A.weight", down
             yield "lora_B.weight", up
-            yield "lora_magnitude_vector", magnitude.view(1, -1, 1, 1) if down.ndim == 4 else magnitude
+            yield (
+                "lora_magnitude_vector",
+                magnitude.view(1, -1, 1, 1) if down.ndim == 4 else magnitude,
+            )
         case _:
             raise AssertionError(f"{layer}: this layout holds no {change}")
 

@@ -66,9 +66,7 @@ def is_embedding(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     )
 
 
-def to_bundle(
-    words: Mapping[str, Mapping[Encoder, Tensor]], *, xl: bool
-) -> dict[str, Tensor]:
+def to_bundle(words: Mapping[str, Mapping[Encoder, Tensor]], *, xl: bool) -> dict[str, Tensor]:
     """Write words into the weights' own file, which A1111 registers with it."""
     return {
         f"{_BUNDLE}{file_name(word)}.{_STAR if part == SINGLE else part}": tensor

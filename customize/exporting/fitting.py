@@ -102,7 +102,7 @@ def _fit_layer(
 ) -> Change:
     """Choose the smallest form that the layout holds and the limits allow."""
     match change:
-        case LowRank(down, up):
+        case LowRank():
             return _cut(change, limits) if limits.given else change
         case Decomposed(LowRank(), _, 0) if holds.dora and not limits.given:
             return change
@@ -133,9 +133,7 @@ def _cut(change: LowRank, limits: _Limits) -> LowRank:
     """
     q_OR, r_RR = torch.linalg.qr(change.up.double().flatten(1))
     p_IR, s_RR = torch.linalg.qr(change.down.double().flatten(1).T)
-    core = factorize(
-        r_RR @ s_RR.T, rank=limits.rank, energy=limits.energy, error=limits.error
-    )
+    core = factorize(r_RR @ s_RR.T, rank=limits.rank, energy=limits.energy, error=limits.error)
     up = (q_OR @ core.up.double()).float()
     down = (core.down.double() @ p_IR.T).float()
     tail = [1] * (change.up.ndim - 2)
@@ -227,4 +225,3 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     lost = (small.float() - tensor).norm()
     fits = bool(small.isfinite().all()) and lost <= torch.finfo(dtype).eps * tensor.norm()
     return (small if fits else tensor.float()).contiguous()
-

@@ -61,9 +61,7 @@ def to_kohya(changes: Changes, *, xl: bool) -> dict[str, Tensor]:
     return tensors
 
 
-def from_kohya(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> Changes:
+def from_kohya(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Changes:
     """Read this layout as any program writes it: SDXL's ldm names, LoHa, LoKr, DoRA, words too.
 
     `metadata` says nothing that is needed. Raises AdapterFileError for what is none of these.

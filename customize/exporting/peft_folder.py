@@ -27,7 +27,7 @@ _SPELLED: Mapping[str, Callable[[str], str]] = {
 
 
 def to_peft(changes: Changes, model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Write the layers of one model (`denoiser`, `text_encoder`, ...) and peft's config for them."""
+    """Write the layers of one model, `denoiser` or a text encoder, and peft's config for them."""
     tensors, ranks, decomposes = {}, {}, False
     for layer, change in changes.layers.items():
         owner, path = split_layer(layer)
@@ -58,7 +58,9 @@ def from_peft(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     def named(name: str) -> str | None:
         return layer_of(name, metadata.get(MODEL))
 
-    prefixed = {f"{prefix}{key}": value for prefix in PREFIXES.values() for key, value in config.items()}
+    prefixed = {
+        f"{prefix}{key}": value for prefix in PREFIXES.values() for key, value in config.items()
+    }
     return gather(tensors, named, scales(prefixed))
 
 

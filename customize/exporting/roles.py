@@ -18,9 +18,28 @@ from customize.errors import AdapterFileError
 from customize.exporting.changes import Change, Changes, Decomposed, Full, LowRank, Replaced
 
 Role = Literal[
-    *("down", "up", "mid", "alpha", "magnitude", "dora", "delta", "bias", "weight"),
-    *("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t1", "t2"),
-    *("hada_1a", "hada_1b", "hada_2a", "hada_2b", "hada_t1", "hada_t2"),
+    "down",
+    "up",
+    "mid",
+    "alpha",
+    "magnitude",
+    "dora",
+    "delta",
+    "bias",
+    "weight",
+    "w1",
+    "w1_a",
+    "w1_b",
+    "w2",
+    "w2_a",
+    "w2_b",
+    "t2",
+    "hada_1a",
+    "hada_1b",
+    "hada_2a",
+    "hada_2b",
+    "hada_t1",
+    "hada_t2",
 ]
 
 SUFFIXES: Mapping[str, Role] = {

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from customize.errors import ExportError, OutputExistsError
 from customize.exporting import Options, Target, Written
-from customize.exporting.changes import Changes, Weights
+from customize.exporting.changes import Changes
 from customize.exporting.embeddings import file_name
 from customize.exporting.fitting import Fitted, Holds, fit
 
@@ -247,7 +247,7 @@ def _name_of(adapter: AdapterFile) -> str:
     return "_".join(names)[:80] or "adapter"
 
 
-def _progress(target: Target):  # noqa: ANN202
+def _progress(target: Target) -> Callable[[Iterable[str]], Iterator[str]]:
     def bar(layers: Iterable[str]) -> Iterator[str]:
         from tqdm import tqdm
 

@@ -1,0 +1,131 @@
+"""`customize export` and `customize import`: adapters to and from other programs' files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import AdapterFileError
+from customize.exporting import TARGETS, Options
+from customize.text_tables import table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from customize.adapters.file import AdapterFile
+    from customize.exporting import Written
+    from customize.families.bases import Base
+
+
+def add_to(commands: Any) -> None:
+    """Describe both commands to the command line's parser."""
+    _add_export(commands)
+    _add_import(commands)
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser("export", help="write an adapter for another program")
+    add = command.add_argument
+    add("file", type=Path, metavar="FILE", help="adapter.safetensors")
+    add("--to", required=True, choices=[*TARGETS, "all"], metavar="TARGET", help=", ".join(TARGETS))
+    add("-o", "--output", type=Path, metavar="FOLDER", help="where to write (exports beside FILE)")
+    add("--name", metavar="NAME", help="the files' name (the concepts')")
+    add("--base", metavar="BASE", help="embedded, hub id, folder or file (the adapter's)")
+    add("--rank", type=int, help="highest rank of a layer")
+    add("--energy", type=float, help="least share of the singular values' sum, such as 0.6")
+    add("--error", type=float, help="highest relative error of a layer, such as 0.01")
+    add("--size-mb", type=float, metavar="MB", help="size that the weights' file may have")
+    add("--dtype", choices=["float16", "bfloat16", "float32"], default="float16")
+    add("--no-verify", dest="verify", action="store_false", help="do not read the files back")
+    add("--overwrite", action="store_true", help="replace files that exist")
+    command.set_defaults(run=export)
+
+
+def _add_import(commands: Any) -> None:
+    command = commands.add_parser("import", help="read an adapter that another program made")
+    add = command.add_argument
+    add("file", type=Path, metavar="FILE", help="LoRA, LyCORIS or Custom Diffusion .safetensors")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the adapter to write")
+    add("--base", metavar="BASE", help="base it is to work on (the usual one of its shapes)")
+    add(
+        "--word",
+        action="append",
+        default=list[str](),
+        metavar="WORD[=FILE]",
+        help="a word and its embedding file (FILE itself where that is one); repeat for more",
+    )
+    add("--drop-biases", action="store_true", help="leave out what adapters cannot hold")
+    add("--overwrite", action="store_true", help="replace a file that exists")
+    command.set_defaults(run=import_file)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write one target or all, read each file back, and print what it is good for."""
+    from customize import exporting
+    from customize.adapters.file import read_adapter
+    from customize.families.bases import resolve_base
+
+    adapter = read_adapter(arguments.file)
+    base = resolve_base(arguments.base or adapter.header.base_name)
+    given = ("name", "rank", "energy", "error", "size_mb", "dtype")
+    options = Options(**{name: getattr(arguments, name) for name in given})
+    folder = arguments.output or arguments.file.parent / "exports"
+    overwrite = arguments.overwrite
+    if arguments.to != "all":
+        one = exporting.export(adapter, base, arguments.to, folder, options, overwrite=overwrite)
+        _print_written([one], adapter, base, verify=arguments.verify)
+        return 0
+    made = exporting.export_all(adapter, base, folder, options, overwrite=overwrite)
+    _print_written(made.written, adapter, base, verify=arguments.verify)
+    for reason in made.refused.values():
+        print(f"not written: {reason}")
+    print(f"{made.guide}: which file goes where")
+    return 0
+
+
+def import_file(arguments: argparse.Namespace) -> int:
+    """Read another program's file and save it as an adapter."""
+    from customize.adapters.file import save_adapter
+    from customize.exporting.importing import import_adapter
+
+    output: Path = arguments.output
+    if output.suffix != ".safetensors":
+        raise AdapterFileError(
+            f"{output}: an adapter is saved as safetensors; expected a name that ends in "
+            ".safetensors; choose such a name"
+        )
+    adapter, facts = import_adapter(
+        arguments.file,
+        arguments.base,
+        words=[_word(text) for text in arguments.word],
+        drop_biases=arguments.drop_biases,
+    )
+    save_adapter(output, adapter.header, adapter.tensors, overwrite=arguments.overwrite)
+    print(table([*facts, ("written", f"{output} ({output.stat().st_size / 1e6:.1f} MB)")]))
+    return 0
+
+
+def _word(text: str) -> tuple[str, Path | None]:
+    """Split `<my-dog>=my-dog.safetensors`."""
+    word, equals, path = text.partition("=")
+    return word, Path(path) if equals else None
+
+
+def _print_written(
+    written: Sequence[Written], adapter: AdapterFile, base: Base, *, verify: bool
+) -> None:
+    from customize.exporting.verifying import verify as check
+
+    rows = []
+    for one in written:
+        size = f"{sum(path.stat().st_size for path in one.files) / 1e6:.2f} MB"
+        rows.append([one.target, size, f"{one.largest_error:.1e}"])
+    print(table(rows, ["target", "size", "largest error"]))
+    for one in written:
+        for path in one.files[:1]:
+            print(f"{path}")
+        for note in one.notes:
+            print(f"  {note}")
+    if verify:
+        check(written, adapter, base)
