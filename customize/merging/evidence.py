@@ -12,7 +12,7 @@ from customize.adapters.apply import apply_adapters, module_of
 from customize.adapters.file import AdapterFile
 from customize.families.sampling import Sampling
 from customize.merging.captured import can_capture, capturing, in_groups
-from customize.merging.judging import edit_all
+from customize.merging.sampled import edit_all
 from customize.merging.trials import Asked
 from customize.shapes import Example
 

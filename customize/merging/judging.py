@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
-from customize.editing_inputs import spelled
 from customize.families.sampling import Sampling
+from customize.merging.sampled import edit_all
 from customize.merging.trials import Asked, reworded
 from customize.shapes import Example
 
@@ -75,20 +73,39 @@ class Judge:
         self.adapters, self.asked, self.own = tuple(adapters), tuple(asked), tuple(own)
         self._at_once, self._seed = at_once, seed
         self._made: dict[tuple[int, str], list[np.ndarray]] = {}
+        self._kept_alone = list[float | None]()
 
     def alone(self, owner: int, asked: Asked) -> list[np.ndarray]:
         """Return one adapter's edits of a concept, its own or another's."""
         key = (owner, asked.name)
         if key not in self._made:
-            self._made[key] = self._with(self.adapters[owner], asked.examples)
+            self._made[key] = self.edit(self.adapters[owner], asked.examples)
         return self._made[key]
 
     def before(self) -> list[np.ndarray]:
         """Return the base's own edits, made by the base."""
         key = (-1, "")
         if key not in self._made:
-            self._made[key] = self._with(None, self.own)
+            self._made[key] = self.edit(None, self.own)
         return self._made[key]
+
+    def edit(self, adapter: AdapterFile | None, examples: Sequence[Example]) -> list[np.ndarray]:
+        """Edit with one adapter, or with the base alone; (H, W, 3) float in 0..1 each."""
+        applied = apply_adapters(self.pipeline, [] if adapter is None else [(adapter, 1.0)])
+        try:
+            return edit_all(
+                self.pipeline, self.sampling, examples, at_once=self._at_once, seed=self._seed
+            )
+        finally:
+            applied.remove()
+
+    def kept_alone(self) -> list[float | None]:
+        """Return what each adapter alone keeps of the base's own edits."""
+        if not self._kept_alone:
+            for adapter in self.adapters:
+                after = self.edit(adapter, self.own)
+                self._kept_alone.append(kept_of_base(self.own, self.before(), after))
+        return self._kept_alone
 
     def judge(self, merged: AdapterFile, renamed: Sequence[Mapping[str, str]] = ()) -> Verdict:
         """Make every edit with `merged`; `renamed` has each adapter's words as they are called now.
@@ -98,22 +115,13 @@ class Judge:
         concepts, outputs = dict[str, Kept](), dict[str, Sequence[np.ndarray]]()
         for asked in self.asked:
             now = reworded(asked, renamed[asked.owner]) if renamed else asked
-            outputs[asked.name] = self._with(merged, now.examples)
+            outputs[asked.name] = self.edit(merged, now.examples)
             concepts[asked.name] = Kept(
                 mean_change(self.alone(asked.owner, asked), asked.examples),
                 mean_change(outputs[asked.name], asked.examples),
             )
-        own = self._with(merged, self.own)
+        own = self.edit(merged, self.own)
         return Verdict(concepts, kept_of_base(self.own, self.before(), own), outputs, own)
-
-    def _with(self, adapter: AdapterFile | None, examples: Sequence[Example]) -> list[np.ndarray]:
-        applied = apply_adapters(self.pipeline, [] if adapter is None else [(adapter, 1.0)])
-        try:
-            return edit_all(
-                self.pipeline, self.sampling, examples, at_once=self._at_once, seed=self._seed
-            )
-        finally:
-            applied.remove()
 
 
 def change_made(output: np.ndarray, source: np.ndarray, target: np.ndarray) -> float:
@@ -149,38 +157,3 @@ def kept_of_base(
         if np.square(old - example.source_HWC / 255).mean() > CHANGES
     ]
     return float(np.mean(kept)) if kept else None
-
-
-@torch.no_grad()
-def edit_all(
-    pipeline: Any, sampling: Sampling, examples: Sequence[Example], *, at_once: int, seed: int = 0
-) -> list[np.ndarray]:
-    """Edit every example's source, `at_once` of one size together; (H, W, 3) float in 0..1 each.
-
-    Example i starts from the noise of seed + i, whatever it is edited with.
-    """
-    found: dict[int, np.ndarray] = {}
-    for group in _groups(examples, at_once):
-        outputs_BHWC = pipeline(
-            [spelled(examples[index].instruction) for index in group],
-            image=[Image.fromarray(examples[index].source_HWC) for index in group],
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.text_guidance,
-            image_guidance_scale=sampling.image_guidance,
-            generator=[torch.Generator().manual_seed(seed + index) for index in group],
-            output_type="np",
-        ).images
-        found |= zip(group, np.nan_to_num(outputs_BHWC), strict=True)
-    return [found[index] for index in range(len(examples))]
-
-
-def _groups(examples: Sequence[Example], at_once: int) -> list[list[int]]:
-    """Group the examples' numbers by size, at most `at_once` together."""
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for index, example in enumerate(examples):
-        sizes.setdefault(example.source_HWC.shape, []).append(index)
-    return [
-        same[start : start + at_once]
-        for same in sizes.values()
-        for start in range(0, len(same), at_once)
-    ]

@@ -39,29 +39,36 @@ def find_asked(
     base: Base,
     *,
     held_out: bool,
+    names: Sequence[Sequence[str]] | None = None,
     most: int = 8,
 ) -> list[Asked]:
     """Gather at most `most` edits of every concept of every adapter.
 
+    `names` are what a merge calls each adapter's concepts, by default what their headers do.
     They come from the folder `given` for a concept's name, else with `held_out` from the pairs that
     its recipe's previews show, else from those it trained on. Raises PairsError with every concept
     that has none, and every name in `given` that no adapter was taught.
     """
     asked, faults = list[Asked](), list[Fault]()
-    known = [(owner, taught) for owner, header in enumerate(headers) for taught in header.concepts]
-    for name in given.keys() - {taught.name for _, taught in known}:
-        names = ", ".join(taught.name for _, taught in known)
-        faults.append(Fault(f"--pairs {name}", "no adapter was taught it", f"name one of {names}"))
-    for owner, taught in known:
-        places = _places(headers[owner], taught, given, held_out=held_out)
-        pairs, unseen = _first_usable(places, taught, only=len(headers[owner].concepts) == 1)
+    known = [
+        (owner, names[owner][index] if names else taught.name, taught)
+        for owner, header in enumerate(headers)
+        for index, taught in enumerate(header.concepts)
+    ]
+    for odd in sorted(given.keys() - {name for _, name, _ in known}):
+        cure = f"name one of {', '.join(name for _, name, _ in known)}"
+        faults.append(Fault(f"--pairs {odd}", "no adapter was taught it", cure))
+    for owner, name, taught in known:
+        header = headers[owner]
+        places = [(given[name], False)] if name in given else _places(header, taught, held_out)
+        pairs, unseen = _first_usable(places, taught, only=len(header.concepts) == 1)
         if not pairs:
-            tried = ", ".join(str(place) for place, _ in places) or "none are named in its recipe"
-            cure = f"name them: --pairs {taught.name}=FOLDER"
-            faults.append(Fault(f"concept {taught.name}", f"its pairs are missing ({tried})", cure))
+            tried = ", ".join(str(place) for place, _ in places) or "its recipe names none"
+            cure = f"name a folder: --pairs {name}=FOLDER"
+            faults.append(Fault(f"concept {name}", f"its pairs are not here ({tried})", cure))
             continue
         examples = tuple(_example(pair, base) for pair in _spread(pairs, most))
-        asked.append(Asked(taught.name, owner, examples, unseen))
+        asked.append(Asked(name, owner, examples, unseen))
     if faults:
         raise PairsError("edits to judge the merge by", faults)
     return _distinct(asked)
@@ -95,12 +102,8 @@ def reworded(asked: Asked, renamed: Mapping[str, str]) -> Asked:
     return replace(asked, examples=tuple(examples))
 
 
-def _places(
-    header: Header, taught: Taught, given: Mapping[str, Path], *, held_out: bool
-) -> list[tuple[Path, bool]]:
-    """List where a concept's pairs may lie, the best first, and whether they are held out."""
-    if taught.name in given:
-        return [(given[taught.name], False)]
+def _places(header: Header, taught: Taught, held_out: bool) -> list[tuple[Path, bool]]:
+    """List where the recipe says that a concept's pairs lie, those held out first."""
     places = list[tuple[Path, bool]]()
     recipe: Any = header.recipe
     unseen = recipe.get("preview", {}).get("images")

@@ -1,0 +1,149 @@
+"""What a merge kept, as figures and pictures in a folder: `customize merge --report`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from customize.errors import OutputExistsError
+from customize.merging.judging import Judge, Verdict
+from customize.merging.leaks import OWN, Leaks, find_leaks
+from customize.merging.report_pictures import edits_sheet, kept_map, to_picture
+from customize.merging.trials import Asked
+from customize.text_tables import table
+
+if TYPE_CHECKING:
+    from customize.scoring import Models
+
+FIGURES, SHEET, MAP = "report.json", "edits.png", "map.png"
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds a report already; raises OutputExistsError."""
+    taken = [folder / name for name in (FIGURES, SHEET, MAP) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise OutputExistsError(
+            f"{taken[0]} is there already; expected a free place; name another folder, or add "
+            "--overwrite"
+        )
+
+
+def write_report(
+    folder: Path,
+    judge: Judge,
+    verdict: Verdict,
+    files: Sequence[Path],
+    facts: Mapping[str, Any],
+    models: Models | None = None,
+) -> str:
+    """Write figures, contact sheet and heat map into `folder`, and return the table of figures.
+
+    `files` are the merged adapters' own files, `facts` what else belongs into the figures. Scores
+    by CLIP are there where `models` are given.
+    """
+    leaks = find_leaks(judge, verdict)
+    figures = {**facts, **figures_of(judge, verdict, files, leaks, models)}
+    folder.mkdir(parents=True, exist_ok=True)
+    edits_sheet(judge, verdict).save(folder / SHEET)
+    kept_map(judge, verdict, leaks).save(folder / MAP)
+    temporary = folder / f".{FIGURES}.tmp"
+    temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / FIGURES)
+    return figures_table(judge, verdict, leaks)
+
+
+def figures_of(
+    judge: Judge,
+    verdict: Verdict,
+    files: Sequence[Path],
+    leaks: Leaks,
+    models: Models | None,
+) -> dict[str, Any]:
+    """Gather every figure by concept, and of the base's own edits before and after."""
+    concepts: dict[str, Any] = {}
+    for asked in judge.asked:
+        kept = verdict.concepts[asked.name]
+        concepts[asked.name] = {
+            "adapter": files[asked.owner].name,
+            "edits": len(asked.examples),
+            "held_out": asked.held_out,
+            "alone": kept.alone,
+            "merged": kept.merged,
+            "retention": kept.retention,
+            "leaks_in": {of: share for (at, of), share in leaks.items() if at == asked.name},
+            "scores": {
+                "alone": _scores(asked, judge.alone(asked.owner, asked), models),
+                "merged": _scores(asked, verdict.outputs[asked.name], models),
+            },
+        }
+    alone = zip(files, judge.kept_alone(), strict=True)
+    return {
+        "concepts": concepts,
+        "base": {
+            "edits": len(judge.own),
+            "kept_alone": {file.name: kept for file, kept in alone},
+            "kept_merged": verdict.base,
+            "leaks_in": {of: share for (at, of), share in leaks.items() if at == OWN},
+        },
+    }
+
+
+def figures_table(judge: Judge, verdict: Verdict, leaks: Leaks) -> str:
+    """Lay out the change made alone and merged, retention and leaks, a line a concept."""
+    rows = list[list[str]]()
+    for asked in judge.asked:
+        kept = verdict.concepts[asked.name]
+        seen = "never trained on" if asked.held_out else "trained on"
+        rows.append(
+            [
+                asked.name,
+                f"{len(asked.examples)} {seen}",
+                _percent(kept.alone),
+                _percent(kept.merged),
+                _percent(kept.retention),
+                _leaks_at(asked.name, leaks),
+            ]
+        )
+    own = [OWN, str(len(judge.own)), "100 %", _percent(verdict.base), _percent(verdict.base)]
+    rows.append([*own, _leaks_at(OWN, leaks)])
+    return table(rows, ["concept", "edits", "alone", "merged", "retention", "leaks in"])
+
+
+def _scores(
+    asked: Asked, outputs: Sequence[np.ndarray], models: Models | None
+) -> dict[str, float] | None:
+    """Score edits as `customize score` does; means over the concept's edits."""
+    if models is None:
+        return None
+    from customize.scoring import Item, score_edits
+
+    targets = tuple(Image.fromarray(example.target_HWC) for example in asked.examples)
+    items = [
+        Item(
+            source=Image.fromarray(example.source_HWC),
+            instruction=example.instruction,
+            output=to_picture(output),
+            target=target,
+            source_caption=example.source_caption,
+            target_caption=example.target_caption,
+            references=targets,
+        )
+        for example, output, target in zip(asked.examples, outputs, targets, strict=True)
+    ]
+    scores = score_edits(items, models)
+    means = {str(metric): scores.mean(metric) for metric in scores.metrics()}
+    return {metric: mean for metric, mean in means.items() if mean is not None}
+
+
+def _leaks_at(name: str, leaks: Leaks) -> str:
+    shares = [(of, share) for (at, of), share in leaks.items() if at == name]
+    return ", ".join(f"{of} {_percent(share)}" for of, share in shares if share is not None) or "-"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f} %"

@@ -1,0 +1,62 @@
+"""The pictures of a merge's report: edits side by side, and a map of what shows where."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from customize.merging.heat_map import heat_map
+from customize.merging.judging import Judge, Verdict
+from customize.merging.leaks import OWN, Leaks
+from customize.pairs.sheets import contact_sheet
+
+TITLES = ("source", "instruction", "alone", "merged", "target")
+SHOWN = 3
+"""Edits of each concept on the sheet."""
+
+
+def edits_sheet(judge: Judge, verdict: Verdict) -> Image.Image:
+    """Show the first edits of every concept, and of the base's own, before and after the merge."""
+    rows = list[list[Image.Image | str]]()
+    for asked in judge.asked:
+        alone = judge.alone(asked.owner, asked)
+        merged = verdict.outputs[asked.name]
+        for example, one, all_ in list(zip(asked.examples, alone, merged, strict=True))[:SHOWN]:
+            rows.append(
+                [
+                    Image.fromarray(example.source_HWC),
+                    f"{example.instruction}\n\n{asked.name}",
+                    to_picture(one),
+                    to_picture(all_),
+                    Image.fromarray(example.target_HWC),
+                ]
+            )
+    own = list(zip(judge.own, judge.before(), verdict.own, strict=True))[:SHOWN]
+    rows += [
+        [
+            Image.fromarray(example.source_HWC),
+            f"{example.instruction}\n\n{OWN}",
+            to_picture(before),
+            to_picture(after),
+            "what the base answers is the target",
+        ]
+        for example, before, after in own
+    ]
+    return contact_sheet(rows, TITLES)
+
+
+def kept_map(judge: Judge, verdict: Verdict, leaks: Leaks) -> Image.Image:
+    """Draw retention where a concept is asked for and shows, leaks where another one shows."""
+    names = [asked.name for asked in judge.asked]
+    shares: list[list[float | None]] = [
+        [verdict.concepts[at].retention if at == of else leaks.get((at, of)) for of in names]
+        for at in names
+    ]
+    shares = [[*row, None] for row in shares]
+    shares.append([*(leaks[OWN, of] for of in names), verdict.base])
+    return heat_map([*names, OWN], [*names, "the base"], shares)
+
+
+def to_picture(pixels_HWC: np.ndarray) -> Image.Image:
+    """Round (H, W, 3) in 0..1 to eight bits."""
+    return Image.fromarray(np.rint(pixels_HWC * 255).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,87 @@
+"""The base opened for editing, with the edits that a job's merges are fitted to and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.families.sampling import Sampling, sampling_of
+from customize.merging.evidence import Evidence
+from customize.merging.job import Job
+from customize.merging.judging import Judge
+from customize.merging.trials import Asked, find_asked, own_edits
+from customize.preserving import instructions_to_preserve
+from customize.recipe_sections import Preservation
+from customize.shapes import Example
+
+if TYPE_CHECKING:
+    import torch
+
+OWN_EDITS = 16
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A job with its base's pipeline, the pairs it fits to and, held out where known, judges by.
+
+    `generic` are edits that the base knows by itself, of the concepts' sources.
+    """
+
+    job: Job
+    pipeline: Any
+    sampling: Sampling
+    trained: tuple[Asked, ...]
+    judged: tuple[Asked, ...]
+    generic: tuple[Example, ...]
+    own: tuple[Example, ...]
+
+    def judge(self) -> Judge:
+        """Make the judge of this job's merges."""
+        adapters = [item.adapter for item in self.job.inputs]
+        return Judge(self.pipeline, self.sampling, adapters, self.judged, self.own)
+
+    def evidence(self) -> Evidence:
+        """Make ready to capture what every changed layer reads."""
+        return Evidence(
+            self.pipeline,
+            self.sampling,
+            [item.adapter for item in self.job.inputs],
+            self.trained,
+            self.generic,
+            [layer.name for layer in self.job.layers()],
+        )
+
+
+def open_stage(
+    job: Job,
+    pairs: Mapping[str, Path],
+    *,
+    device: torch.device | str | None = None,
+    most: int = 8,
+) -> Stage:
+    """Find the edits, then open the base; `pairs` are folders by concept, where given.
+
+    At most `most` edits of each concept count. Raises PairsError, BaseModelError.
+    """
+    headers = [item.header for item in job.inputs]
+    names = [[taught.name for taught in own] for own in job.vocabulary.by_input]
+    trained, judged = (
+        find_asked(headers, pairs, job.base, held_out=held_out, names=names, most=most)
+        for held_out in (False, True)
+    )
+    from customize.editing import Editor
+
+    pipeline = Editor.from_base(job.base_name, device=device).pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    known = instructions_to_preserve(Preservation(), job.base)
+    return Stage(
+        job=job,
+        pipeline=pipeline,
+        sampling=sampling_of(job.base.folder),
+        trained=tuple(trained),
+        judged=tuple(judged),
+        generic=tuple(own_edits(trained, known, OWN_EDITS, seed=0)),
+        own=tuple(own_edits(judged, known, OWN_EDITS, seed=1)),
+    )
