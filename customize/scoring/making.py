@@ -1,0 +1,117 @@
+"""Make the edits that are to be scored, several at a time; those already on disk are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from customize import __version__
+from customize.editing import Editor
+from customize.editing_inputs import Options
+from customize.errors import ScoreError
+from customize.scoring import Item
+from customize.scoring.embedding import Contents
+from customize.scoring.tasks import EditTask, reworded
+from customize.scoring.variants import Variant
+
+
+def make_edits(
+    variants: Sequence[Variant],
+    tasks: Sequence[EditTask],
+    options: Options,
+    folder: Path,
+    *,
+    at_once: int = 8,
+    device: str | None = None,
+    progress: bool = False,
+) -> Mapping[str, list[Item]]:
+    """Make every task with every variant; return the finished edits by the variants' labels.
+
+    Each edit is a PNG in `folder`, named by all that it follows from, so a stopped run goes on and
+    changed inputs are made anew. Task i starts from the noise of `seed` + i. Raises EditError,
+    PairsError, AdapterFileError and BaseModelError.
+    """
+    if not tasks:
+        raise ScoreError("no edits to make; expected at least one; name a folder with pairs")
+    folder.mkdir(parents=True, exist_ok=True)
+    contents, made = Contents(), dict[str, list[Item]]()
+    editors: dict[str, Editor] = {}
+    bar = tqdm(total=len(variants) * len(tasks), desc="editing", disable=None if progress else True)
+    with bar:
+        for variant in variants:
+            asked = [reworded(task, variant.plain, variant.taught) for task in tasks]
+            paths = _paths(variant, asked, options, folder, contents)
+            for start in range(0, len(asked), at_once):
+                part = slice(start, start + at_once)
+                if not all(path.is_file() for path in paths[part]):
+                    editor = _editor(variant.base, editors, device)
+                    seed = options.get("seed", 0) + start
+                    _make(variant.put_on(editor), asked[part], paths[part], options, seed)
+                bar.update(len(paths[part]))
+            made[variant.label] = [
+                task.finished(path) for task, path in zip(asked, paths, strict=True)
+            ]
+    return made
+
+
+def edit_tasks(
+    editor: Editor, tasks: Sequence[EditTask], options: Options, *, at_once: int = 8
+) -> list[Item]:
+    """Make tasks with an editor as it is, keeping the pictures in memory alone."""
+    edited = editor.batch(
+        [task.source for task in tasks],
+        [task.instruction for task in tasks],
+        at_once=at_once,
+        **options,
+    )
+    return [task.finished(one.image) for task, one in zip(tasks, edited, strict=True)]
+
+
+def _editor(base: str, editors: dict[str, Editor], device: str | None) -> Editor:
+    """Open a base when its first edit is missing; only one is held at a time."""
+    if base not in editors:
+        editors.clear()
+        editors[base] = Editor.from_base(base, device=device)
+    return editors[base]
+
+
+def _make(
+    editor: Editor, tasks: Sequence[EditTask], paths: Sequence[Path], options: Options, seed: int
+) -> None:
+    given: Any = {**options, "seed": seed}
+    edited = editor.batch(
+        [task.source for task in tasks],
+        [task.instruction for task in tasks],
+        at_once=len(tasks),
+        **given,
+    )
+    for one, path in zip(edited, paths, strict=True):
+        one.save(path, overwrite=True)
+
+
+def _paths(
+    variant: Variant,
+    tasks: Sequence[EditTask],
+    options: Options,
+    folder: Path,
+    contents: Contents,
+) -> list[Path]:
+    """Name every edit's file by number and by what it follows from."""
+    identity = variant.identity()
+    paths: list[Path] = []
+    for index, task in enumerate(tasks):
+        facts = {
+            "variant": identity,
+            "source": contents.key(task.source),
+            "instruction": task.instruction,
+            "options": {**options, "seed": options.get("seed", 0) + index},
+            "version": __version__,
+        }
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        paths.append(folder / f"{index + 1:04}_{key[:16]}.png")
+    return paths

@@ -1,0 +1,76 @@
+"""The trade-off as a picture, PNG and SVG, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from customize.scoring.tradeoff import Curve
+
+COLORS = ("#6b6b6b", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be123c")
+MARKERS = "osD^vP*X"
+INK, FAINT = "#1a1a1a", "#e4e4e4"
+
+
+def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> None:
+    """Draw direction (x) against image similarity (y), a line for each curve, to two files.
+
+    Bars are standard errors; the ends of a curve name their image guidance.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Texts stay texts in the SVG, and its ids the same from run to run.
+    style = {"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "customize"}
+    with rc_context(style):
+        figure = Figure(figsize=(8, 5.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for index, curve in enumerate(curves):
+            _draw_curve(axes, curve, COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)])
+        against = {point.against for curve in curves for point in curve.points}
+        told = "captions" if against == {"captions"} else "instruction"
+        axes.set_xlabel(f"CLIP directional similarity (change of picture and {told}) → more edit")
+        axes.set_ylabel("CLIP image similarity (source and output) → more kept")
+        axes.set_title(title, fontsize=12, color=INK, loc="left", pad=12)
+        axes.grid(color=FAINT)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(0.12)
+        axes.legend(frameon=False, loc="best")
+        for path, kind in ((png, "png"), (svg, "svg")):
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            about = {"Date": None} if kind == "svg" else None
+            figure.savefig(temporary, format=kind, dpi=150, metadata=about)
+            temporary.replace(path)
+
+
+def _draw_curve(axes: object, curve: Curve, color: str, marker: str) -> None:
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    axes.errorbar(
+        [point.direction for point in curve.points],
+        [point.image for point in curve.points],
+        xerr=[point.direction_error or 0 for point in curve.points],
+        yerr=[point.image_error or 0 for point in curve.points],
+        color=color,
+        marker=marker,
+        markersize=7,
+        linewidth=2,
+        elinewidth=0.6,
+        label=curve.label,
+    )
+    ends = {curve.points[0].image_guidance: curve.points[0]}
+    ends[curve.points[-1].image_guidance] = curve.points[-1]
+    for guidance, point in ends.items():
+        axes.annotate(
+            f"$s_I$ = {guidance:g}",
+            (point.direction, point.image),
+            xytext=(8, 8),
+            textcoords="offset points",
+            fontsize=9,
+            color=color,
+        )

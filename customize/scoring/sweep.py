@@ -1,0 +1,77 @@
+"""One point of a sweep over both guidances: edits made at it, and how far they went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from customize.editing import Editor
+from customize.editing_inputs import Options
+from customize.errors import ScoreError
+from customize.scoring import MetricName, Models, score_edits
+from customize.scoring.making import edit_tasks
+from customize.scoring.tasks import EditTask
+
+Against = Literal["captions", "instructions"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean similarities at one setting, with standard errors (None for a single edit).
+
+    `direction` says how much of the edit was done and `image` how much of the source is left, both
+    -1 to 1. The direction is measured against captions, or against the instructions themselves
+    where no edit has two that differ.
+    """
+
+    text_guidance: float
+    image_guidance: float
+    direction: float
+    image: float
+    direction_error: float | None
+    image_error: float | None
+    count: int
+    against: Against
+
+
+def measured_against(tasks: Sequence[EditTask]) -> Against:
+    """Say what directions can be measured against."""
+    captioned = any(
+        task.source_caption and task.target_caption and task.source_caption != task.target_caption
+        for task in tasks
+    )
+    return "captions" if captioned else "instructions"
+
+
+def measure(
+    editor: Editor,
+    tasks: Sequence[EditTask],
+    models: Models,
+    text_guidance: float,
+    image_guidance: float,
+    options: Options,
+    *,
+    at_once: int = 8,
+) -> Point:
+    """Make the tasks' edits at one setting and score them; raises ScoreError without tasks."""
+    if not tasks:
+        raise ScoreError("no edits to make; expected at least one; name a folder with pairs")
+    given: Any = {**options, "text_guidance": text_guidance, "image_guidance": image_guidance}
+    items = edit_tasks(editor, tasks, given, at_once=at_once)
+    against = measured_against(tasks)
+    metric: MetricName = "clip_direction" if against == "captions" else "clip_instruction"
+    scores = score_edits(items, models, [metric, "clip_image"], at_once=at_once)
+    direction, image = scores.mean(metric), scores.mean("clip_image")
+    assert direction is not None
+    assert image is not None
+    return Point(
+        text_guidance=text_guidance,
+        image_guidance=image_guidance,
+        direction=direction,
+        image=image,
+        direction_error=scores.error(metric),
+        image_error=scores.error("clip_image"),
+        count=len(items),
+        against=against,
+    )

@@ -1,0 +1,163 @@
+"""Edits to make and judge: from a pairs folder, a recipe, or the embedded base's drawn world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from customize.errors import ScoreError
+from customize.pairs.held_out import held_out_pairs
+from customize.pairs.layouts import find_pairs
+from customize.recipe import Recipe
+from customize.scoring import Item, Picture
+from customize.shapes import Pair
+
+WORLD = "embedded"
+"""Names the drawn world's own edits; `embedded/my_dog` is one of its concepts, on unseen sources.
+"""
+
+_SEED = 30
+"""Of the drawn edits, apart from those that fitting, testing and benchmarks draw."""
+
+_CHANGED = 10
+"""Of 255: from this difference of source and target on, a drawn pixel belongs to the edit."""
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """An edit to make, and all that is known of how it should come out; see `Item`."""
+
+    source: Picture
+    instruction: str
+    target: Picture | None = None
+    source_caption: str | None = None
+    target_caption: str | None = None
+    mask: Picture | None = None
+    references: tuple[Picture, ...] = ()
+    concept: str = ""
+    name: str = ""
+
+    def finished(self, output: Picture) -> Item:
+        """Return the task with its answer."""
+        return Item(output=output, **vars(self))
+
+
+def tasks_of_pairs(path: Path, count: int | None = None) -> list[EditTask]:
+    """Read pairs in any known layout; their targets are the concept's pictures.
+
+    Raises PairsError.
+    """
+    pairs = find_pairs(path).pairs
+    targets = tuple(pair.target for pair in pairs)
+    return [replace(_task(pair), references=targets) for pair in pairs[:count]]
+
+
+def tasks_of_recipe(recipe: Recipe, count: int | None = None) -> list[EditTask]:
+    """Take a recipe's held-out pairs (`preview.images`), else those it trains on.
+
+    The concept's pictures are the targets it trains on. Raises PairsError.
+    """
+    trained = {each.name: find_pairs(each.pairs).pairs for each in recipe.concepts}
+    tasks = [
+        replace(_task(pair), concept=name) for name, pairs in trained.items() for pair in pairs
+    ]
+    if recipe.preview.images is not None:
+        known = [pair for pairs in trained.values() for pair in pairs]
+        held_out = held_out_pairs(recipe.preview.images, known)
+        tasks = [
+            replace(_task(pair), concept=_concept_of(pair, recipe, trained)) for pair in held_out
+        ]
+    pictures = {name: tuple(pair.target for pair in pairs) for name, pairs in trained.items()}
+    return [replace(task, references=pictures.get(task.concept, ())) for task in tasks[:count]]
+
+
+def drawn_tasks(name: str, count: int) -> list[EditTask]:
+    """Draw edits of the embedded base's world with their true targets, captions and masks.
+
+    Raises ScoreError for an unknown concept.
+    """
+    from customize.embedded.concepts import CONCEPT_NAMES, concept_pairs
+    from customize.embedded.edits import DrawnEdit, random_edit
+
+    concept = name.removeprefix(WORLD).removeprefix("/")
+    edits: list[DrawnEdit] = []
+    references: tuple[Picture, ...] = ()
+    if not concept:
+        edits = [random_edit((_SEED, index), test=True) for index in range(count)]
+    else:
+        known = next((each for each in CONCEPT_NAMES if each == concept), None)
+        if known is None:
+            raise ScoreError(
+                f"{name}: the drawn world has no concept {concept!r}; expected {WORLD} or "
+                f"{', '.join(f'{WORLD}/{each}' for each in CONCEPT_NAMES)}; choose one of them"
+            )
+        edits = concept_pairs(known, count, test=True)
+        references = tuple(Image.fromarray(p.target_HWC) for p in concept_pairs(known, 4))
+    return [
+        EditTask(
+            Image.fromarray(edit.source_HWC),
+            edit.instruction,
+            Image.fromarray(edit.target_HWC),
+            edit.source_caption,
+            edit.target_caption,
+            _mask(edit.source_HWC, edit.target_HWC),
+            references,
+            concept,
+            f"{name} {index}",
+        )
+        for index, edit in enumerate(edits)
+    ]
+
+
+def reworded(task: EditTask, plain: Mapping[str, str], known: Sequence[str] = ()) -> EditTask:
+    """Say taught words in the words they start from: in the instruction those not `known`, in both
+    captions all of them, since no CLIP knows any.
+    """
+    told = _replacer({word: text for word, text in plain.items() if word not in known})
+    written = _replacer(plain)
+    return replace(
+        task,
+        instruction=told(task.instruction),
+        source_caption=task.source_caption and written(task.source_caption),
+        target_caption=task.target_caption and written(task.target_caption),
+    )
+
+
+def _replacer(plain: Mapping[str, str]) -> Callable[[str], str]:
+    def replaced(text: str) -> str:
+        for word, by in plain.items():
+            text = text.replace(word, by)
+        return text
+
+    return replaced
+
+
+def _task(pair: Pair) -> EditTask:
+    return EditTask(
+        pair.source,
+        pair.instruction,
+        None if pair.target == pair.source else pair.target,
+        pair.source_caption,
+        pair.target_caption,
+        name=pair.place or pair.source.name,
+    )
+
+
+def _concept_of(pair: Pair, recipe: Recipe, trained: Mapping[str, Sequence[Pair]]) -> str:
+    """Say which concept a held-out pair shows: by its word, by its instruction, or the only one."""
+    for concept in recipe.concepts:
+        if concept.word is not None and concept.word in pair.instruction:
+            return concept.name
+    for name, pairs in trained.items():
+        if pair.instruction in [each.instruction for each in pairs]:
+            return name
+    return recipe.concepts[0].name if len(recipe.concepts) == 1 else ""
+
+
+def _mask(source_HWC: np.ndarray, target_HWC: np.ndarray) -> Image.Image:
+    change_HW = np.abs(source_HWC.astype(int) - target_HWC).max(axis=-1)
+    return Image.fromarray(np.where(change_HW > _CHANGED, 255, 0).astype(np.uint8))

@@ -1,0 +1,145 @@
+"""The InstructPix2Pix paper's figure: image guidance swept, direction against what is kept.
+
+Points are kept in a JSON file as soon as they are measured, under what they follow from, so a
+stopped sweep goes on, and variants or guidances added later join those already there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from customize import __version__
+from customize.editing import Editor
+from customize.editing_inputs import Options
+from customize.errors import ScoreError
+from customize.families.bases import resolve_base
+from customize.families.sampling import sampling_of
+from customize.scoring import Models
+from customize.scoring.embedding import CODE_VERSION, Contents
+from customize.scoring.sweep import Point, measure
+from customize.scoring.tasks import EditTask, reworded
+from customize.scoring.variants import Variant
+
+IMAGE_GUIDANCES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)
+"""Those of the paper's own evaluation."""
+
+FORMAT = "customize-tradeoff"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One variant's points, in the order of the image guidances."""
+
+    label: str
+    points: tuple[Point, ...]
+
+
+def trace(
+    variants: Sequence[Variant],
+    tasks: Sequence[EditTask],
+    models: Models,
+    path: Path,
+    *,
+    text_guidance: float | None = None,
+    image_guidances: Sequence[float] = IMAGE_GUIDANCES,
+    options: Options | None = None,
+    at_once: int = 8,
+    device: str | None = None,
+    progress: bool = False,
+) -> list[Curve]:
+    """Measure every variant at every image guidance, but for the points that `path` holds.
+
+    `text_guidance` None takes each base's own (7.5 where it names none, as in the paper). Raises
+    ScoreError for a file that holds something else.
+    """
+    points = read_points(path)
+    editors: dict[str, Editor] = {}
+    curves: list[Curve] = []
+    todo = tqdm(
+        total=len(variants) * len(image_guidances),
+        desc="trade-off",
+        disable=None if progress else True,
+    )
+    with todo:
+        for variant in variants:
+            asked = [reworded(task, variant.plain, variant.taught) for task in tasks]
+            text = text_guidance or sampling_of(resolve_base(variant.base).folder).text_guidance
+            start = _facts(variant, asked, models, text, options or {})
+            found: list[Point] = []
+            for image in image_guidances:
+                key = _key({**start, "image_guidance": image})
+                if key not in points:
+                    if variant.base not in editors:
+                        editors.clear()  # one base at a time
+                        editors[variant.base] = Editor.from_base(variant.base, device=device)
+                    editor = variant.put_on(editors[variant.base])
+                    points[key] = measure(
+                        editor, asked, models, text, image, options or {}, at_once=at_once
+                    )
+                    _write(path, points)
+                found.append(points[key])
+                todo.update()
+            curves.append(Curve(variant.label, tuple(found)))
+    return curves
+
+
+def read_points(path: Path) -> dict[str, Point]:
+    """Read the points a file holds by key, none where there is no file; raises ScoreError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}")
+        return {key: Point(**point) for key, point in content["points"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScoreError(
+            f"{path}: it holds no points to go on from ({type(error).__name__}: {error}); expected "
+            "a JSON file of `customize score tradeoff`, or none; name another output"
+        ) from None
+
+
+def _write(path: Path, points: Mapping[str, Point]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = {
+        "format": FORMAT,
+        "version": __version__,
+        "points": {key: asdict(point) for key, point in points.items()},
+    }
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _facts(
+    variant: Variant,
+    tasks: Sequence[EditTask],
+    models: Models,
+    text_guidance: float,
+    options: Options,
+) -> dict[str, Any]:
+    """Return all that a point follows from besides its image guidance."""
+    contents = Contents()
+    return {
+        "variant": variant.identity(),
+        "clip": models.clip.fingerprint if models.clip else None,
+        "tasks": [
+            [contents.key(task.source), task.instruction, task.source_caption, task.target_caption]
+            for task in tasks
+        ],
+        "text_guidance": text_guidance,
+        "options": dict(options),
+        "code": CODE_VERSION,
+    }
+
+
+def _key(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

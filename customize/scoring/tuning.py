@@ -1,0 +1,125 @@
+"""Choose text and image guidance from a small sweep, and say why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from customize.editing import Editor
+from customize.editing_inputs import Options
+from customize.errors import ScoreError
+from customize.families.sampling import Sampling, sampling_of
+from customize.scoring import Models
+from customize.scoring.sweep import Point, measure
+from customize.scoring.tasks import EditTask
+from customize.text_tables import table
+
+TOLERANCE = 0.03
+"""Share of the best direction that may be given up for keeping more of the picture."""
+
+IMAGE_GUIDANCES = (1.0, 1.2, 1.5, 1.8)
+TEXT_STEPS = (0.6, 1.0, 1.4)
+"""Of the base's own guidance above 1: 4.9, 7.5 and 10.1 for Stable Diffusion's 7.5."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The setting chosen, one sentence that says why, and everything it was chosen from."""
+
+    chosen: Point
+    reason: str
+    points: tuple[Point, ...]
+
+    def table(self) -> str:
+        """Lay out all settings, the chosen one marked."""
+        rows = [
+            [
+                f"{point.text_guidance:.3g}",
+                f"{point.image_guidance:.3g}",
+                f"{point.direction:.3f}",
+                f"{point.image:.3f}",
+                "chosen" if point is self.chosen else "",
+            ]
+            for point in self.points
+        ]
+        return table(rows, ["text guidance", "image guidance", "direction", "image kept", ""])
+
+
+def usual_guidances(own: Sampling) -> tuple[list[float], tuple[float, ...]]:
+    """Return text and image guidances worth trying around a base's own setting."""
+    texts = [round(1 + (own.text_guidance - 1) * step, 2) for step in TEXT_STEPS]
+    return texts, tuple(sorted({*IMAGE_GUIDANCES, own.image_guidance}))
+
+
+def tune(
+    editor: Editor,
+    tasks: Sequence[EditTask],
+    models: Models,
+    *,
+    text_guidances: Sequence[float] = (),
+    image_guidances: Sequence[float] = (),
+    options: Options | None = None,
+    floor: float | None = None,
+    at_once: int = 8,
+    progress: bool = False,
+) -> Choice:
+    """Make the tasks' edits at every pair of guidances and choose one for all of them.
+
+    No guidances means the usual ones around the base's own. Raises ScoreError and EditError.
+    """
+    own = sampling_of(editor.base.folder)
+    texts, images = usual_guidances(own)
+    pairs = [
+        (text, image) for text in text_guidances or texts for image in image_guidances or images
+    ]
+    points = [
+        measure(editor, tasks, models, text, image, options or {}, at_once=at_once)
+        for text, image in tqdm(pairs, "tuning", disable=None if progress else True, leave=False)
+    ]
+    return choose(points, floor)
+
+
+def choose(points: Sequence[Point], floor: float | None = None) -> Choice:
+    """Choose the setting that keeps most of the picture while doing nearly all of the edit.
+
+    The largest direction is what the edit can reach; of the settings within 3 % of it, the one with
+    the highest image similarity is taken. With a `floor` only settings whose image similarity
+    reaches it count, as InstructPix2Pix filtered its pairs (0.75 by ViT-L/14); where none does, the
+    one that comes nearest is taken. Where no setting goes the right way at all, the first direction
+    above the others decides.
+    """
+    if not points:
+        raise ScoreError("no guidances to choose from; expected at least one of each; name some")
+    able = [point for point in points if floor is None or point.image >= floor]
+    if not able:
+        nearest = max(points, key=lambda point: point.image)
+        return Choice(
+            nearest, _sentence(nearest, f"none keeps {floor:g}, it comes nearest"), _all(points)
+        )
+    best = max(point.direction for point in able)
+    if best <= 0:
+        least = max(able, key=lambda point: point.direction)
+        return Choice(least, _sentence(least, "none goes the way the text tells"), _all(points))
+    near = [point for point in able if point.direction >= (1 - TOLERANCE) * best]
+    chosen = max(near, key=lambda point: (point.image, point.direction))
+    why = f"it does {chosen.direction / best:.0%} of the most that any setting does ({best:.3f})"
+    if len(near) > 1:
+        why += f", and of the {len(near)} that do at least {1 - TOLERANCE:.0%} it keeps most"
+    if floor is not None:
+        why += f"; all below {floor:g} were left out"
+    return Choice(chosen, _sentence(chosen, why), _all(points))
+
+
+def _all(points: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple(points)
+
+
+def _sentence(point: Point, why: str) -> str:
+    of = "" if point.count == 1 else f", means of {point.count} edits"
+    return (
+        f"text guidance {point.text_guidance:.3g} and image guidance {point.image_guidance:.3g}: "
+        f"{why} (direction {point.direction:.3f} against the {point.against}, image similarity "
+        f"{point.image:.3f}{of})"
+    )

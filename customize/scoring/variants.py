@@ -1,0 +1,104 @@
+"""What is compared: a base alone, or a base with adapters in use, by a short name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from customize.adapters.file import read_header
+from customize.editing import Editor
+from customize.errors import ScoreError
+from customize.families.bases import resolve_base
+
+if TYPE_CHECKING:
+    from customize.recipe import Recipe
+
+PLUS = "+"
+"""Joins adapters that are used together: `dog.safetensors:0.7+brand.safetensors`."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A base and the adapters used on it together, each with its strength.
+
+    `plain` says every taught word in the words it starts from, also those of other variants;
+    `taught` are the words that this one's adapters know.
+    """
+
+    label: str
+    base: str
+    adapters: tuple[tuple[Path, float], ...] = ()
+    plain: Mapping[str, str] = field(default_factory=dict[str, str])
+    taught: tuple[str, ...] = ()
+
+    def identity(self) -> str:
+        """Return a sha256 of the base's weights, the adapters' bytes and their strengths."""
+        digest = hashlib.sha256(resolve_base(self.base).fingerprint.encode())
+        for path, strength in self.adapters:
+            digest.update(hashlib.sha256(path.read_bytes()).digest() + f"{strength!r}".encode())
+        return digest.hexdigest()
+
+    def put_on(self, editor: Editor) -> Editor:
+        """Let `editor`, which has the variant's base, edit as the variant does."""
+        editor.unload()
+        for path, strength in self.adapters:
+            editor.load(path, strength)
+        return editor
+
+
+def compared(
+    bases: Sequence[str],
+    adapters: Sequence[Sequence[tuple[Path, float]]],
+    *,
+    alone: bool = True,
+    recipe: Recipe | None = None,
+) -> list[Variant]:
+    """List what to compare: every base alone, and with each of the groups of adapters in turn.
+
+    No bases means the first adapter's own, else the recipe's, else the embedded one. Raises
+    AdapterFileError, and ScoreError where nothing is left to compare.
+    """
+    headers = {path: read_header(path) for group in adapters for path, _ in group}
+    if not bases:
+        named = [recipe.base.name] if recipe else ["embedded"]
+        bases = [header.base_name for header in headers.values()][:1] or named
+    words = [(c.word, c.initializer) for header in headers.values() for c in header.concepts]
+    words += [(c.word, c.initializer) for c in recipe.concepts] if recipe else []
+    plain = {word: start or word.strip("<>").replace("-", " ") for word, start in words if word}
+    found: list[Variant] = []
+    for base in bases:
+        name = Path(base).name if Path(base).exists() else base
+        where = f" on {name}" if len(bases) > 1 else ""
+        if alone:
+            found.append(Variant(f"{name} alone", base, plain=plain))
+        for group in adapters:
+            label = PLUS.join(_label(path, strength) for path, strength in group) + where
+            known = tuple(c.word for path, _ in group for c in headers[path].concepts if c.word)
+            found.append(Variant(label, base, tuple(group), plain, known))
+    if not found:
+        raise ScoreError(
+            "nothing to compare: no adapter was named and the base alone is left out; expected at "
+            "least one of them; name an adapter (--adapter), or leave --adapters-only out"
+        )
+    return _distinct(found)
+
+
+def _label(path: Path, strength: float) -> str:
+    """Name an adapter by its file, or by its folder where the file is called as every run's."""
+    name = path.resolve().parent.name if path.stem == "adapter" else path.stem
+    return name if strength == 1 else f"{name}:{strength:g}"
+
+
+def _distinct(variants: Iterable[Variant]) -> list[Variant]:
+    """Number labels that would be the same."""
+    seen: dict[str, int] = {}
+    result: list[Variant] = []
+    for variant in variants:
+        seen[variant.label] = seen.get(variant.label, 0) + 1
+        number = seen[variant.label]
+        label = variant.label if number == 1 else f"{variant.label} ({number})"
+        result.append(replace(variant, label=label))
+    return result
