@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from customize.merging.files import Merged
 
 SIMPLE = ("linear", "concat", "ties", "dare")
-METHODS = (*SIMPLE, "svd", "constrained")
-_TAKEN_BY = {"density": {"ties", "dare"}, "seed": {"dare"}, "then": {"dare"}}
+LOOKING = ("regression", "auto")
+METHODS = (*SIMPLE, "svd", "constrained", *LOOKING)
+_TAKEN_BY = {
+    "density": {"ties", "dare"},
+    "seed": {"dare"},
+    "then": {"dare"},
+    "ridge": {"constrained", "regression"},
+    "preserve": {"regression"},
+    "otherwise": {"constrained"},
+}
 
 
 def add_to(commands: Any) -> None:
@@ -42,8 +50,9 @@ def add_to(commands: Any) -> None:
         "--ridge",
         type=float,
         metavar="SHARE",
-        help="constrained: below it texts are one (1e-6)",
+        help="constrained: below it texts are one (1e-6); regression: pull towards addition (0.01)",
     )
+    add("--preserve", type=float, metavar="X", help="regression: weight of the base's own edits")
     add("--density", type=float, metavar="SHARE", help="what stays: 0.2 of ties, 0.5 of dare")
     add("--seed", type=int, help="dare: what is dropped (0)")
     add("--then", choices=["linear", "ties"], help="dare: add, or elect signs (linear)")
@@ -57,6 +66,16 @@ def add_to(commands: Any) -> None:
         help="embedded, hub id, folder or file (the first file's)",
     )
     add("--allow-other-base", action="store_true", help="merge adapters of unequal bases")
+    add("--report", type=Path, metavar="FOLDER", help="say there what was kept of every concept")
+    add(
+        "--pairs",
+        action="append",
+        default=list[str](),
+        metavar="CONCEPT=FOLDER",
+        help="regression, auto, --report: where a concept's pairs are (where its recipe says)",
+    )
+    add("--clip", metavar="CLIP", help="--report: folder or hub id (the base's own, if any)")
+    add("--device", help="regression, auto, --report: cuda, mps or cpu (the best there is)")
     command.set_defaults(run=merge)
 
 
@@ -66,22 +85,53 @@ def merge(arguments: argparse.Namespace) -> int:
     import torch
 
     from customize.merging import Limits
-    from customize.merging.files import merge as merge_files
 
     files = [with_weight(text) for text in arguments.files]
-    merged = merge_files(
-        [path for path, _ in files],
-        arguments.output,
-        method_of(arguments),
-        weights=[weight for _, weight in files],
-        limits=Limits(arguments.rank, arguments.energy, arguments.error),
-        base=arguments.base,
-        allow_other_base=arguments.allow_other_base,
-        dtype=getattr(torch, arguments.dtype),
-        overwrite=arguments.overwrite,
-    )
-    print(table([*_rows(merged, [path for path, _ in files])]))
+    paths = [path for path, _ in files]
+    options: Any = {
+        "weights": [weight for _, weight in files],
+        "limits": Limits(arguments.rank, arguments.energy, arguments.error),
+        "base": arguments.base,
+        "allow_other_base": arguments.allow_other_base,
+        "dtype": getattr(torch, arguments.dtype),
+        "overwrite": arguments.overwrite,
+    }
+    if arguments.method in LOOKING or arguments.report:
+        merged = _merge_looking(paths, arguments, options)
+    else:
+        from customize.merging.files import merge as merge_files
+
+        merged = merge_files(paths, arguments.output, method_of(arguments), **options)
+    print(table([*_rows(merged, paths)]))
     return 0
+
+
+def _merge_looking(paths: list[Path], arguments: argparse.Namespace, options: Any) -> Merged:
+    """Merge by a method that looks at edits, or report on any."""
+    from customize.merging.requested import Looking, Regression, merge_looking
+
+    match arguments.method:
+        case "auto":
+            way = "auto"
+        case "regression":
+            way = Regression(**_given(arguments, "preserve", "ridge"))
+        case _:
+            way = method_of(arguments)
+    looking = Looking(
+        pairs=dict(_with_folder(text) for text in arguments.pairs),
+        report=arguments.report,
+        clip=arguments.clip,
+        device=arguments.device,
+    )
+    return merge_looking(paths, arguments.output, way, looking, **options)
+
+
+def _with_folder(text: str) -> tuple[str, Path]:
+    """Split `my_dog=pairs/dogs`."""
+    name, equals, folder = text.partition("=")
+    if not equals or not name or not folder:
+        raise MergeError(f"--pairs {text}: expected CONCEPT=FOLDER; write --pairs my_dog={text}")
+    return name, Path(folder)
 
 
 def method_of(arguments: argparse.Namespace) -> Method:
@@ -142,9 +192,21 @@ def _check(arguments: argparse.Namespace) -> None:
         raise MergeError(f"--rank {arguments.rank}: expected at least 1; leave it out for no limit")
     if arguments.ridge is not None and not 0 < arguments.ridge < float("inf"):
         raise MergeError(f"--ridge {arguments.ridge:g}: expected a number above 0, such as 1e-6")
+    if arguments.preserve is not None and not 0 <= arguments.preserve < float("inf"):
+        raise MergeError(
+            f"--preserve {arguments.preserve:g}: expected 0 or more; 1 is as a concept"
+        )
+    if arguments.clip is not None and arguments.report is None:
+        raise MergeError("--clip: no report is asked for; add --report FOLDER or leave it out")
+    if arguments.method not in LOOKING and arguments.report is None:
+        for name in ("pairs", "device"):
+            if getattr(arguments, name):
+                raise MergeError(
+                    f"--{name}: --method {arguments.method} looks at no edits; leave it out, or "
+                    "add --report FOLDER"
+                )
     used = {arguments.method, arguments.otherwise}
-    taken = {**_TAKEN_BY, "ridge": {"constrained"}, "otherwise": {"constrained"}}
-    for name, methods in taken.items():
+    for name, methods in _TAKEN_BY.items():
         if getattr(arguments, name) is not None and not used & methods:
             raise MergeError(
                 f"--{name}: --method {arguments.method} does not use it; expected "

@@ -186,7 +186,9 @@ def test_an_adapter_merged_alone_keeps_all_of_its_concept(world: Path, judge: Ju
 def test_retention_is_merged_over_alone_where_something_was_learned() -> None:
     assert Kept(0.8, 0.6).retention == pytest.approx(0.75)
     assert Kept(0.01, 0.6).retention is None
-    assert Verdict({"a": Kept(0.8, 0.6), "b": Kept(0.5, 0.5)}, 1.0, {}, []).worst == pytest.approx(0.75)
+    assert Verdict({"a": Kept(0.8, 0.6), "b": Kept(0.5, 0.5)}, 1.0, {}, []).worst == pytest.approx(
+        0.75
+    )
     assert Verdict({"a": Kept(0.0, 0.6)}, 1.0, {}, []).worst == 0
 
 
@@ -275,10 +277,10 @@ def test_auto_tries_what_fits_and_writes_the_best(
     assert names == ["linear", "average", "ties", "dare", "constrained", "regression"]
     assert chosen.merged.path == output
     assert [path.name for path in tmp_path.iterdir()] == ["auto.safetensors"]
-    (best,) = (tried for tried in chosen.tried if tried.name == chosen.name)
+    (best,) = (tried for tried in chosen.tried if tried is chosen.best)
     again = judge.judge(read_adapter(output), chosen.merged.renamed)
     assert again.concepts == best.verdict.concepts
-    assert said[-1].startswith(f"chosen: {chosen.name}")
+    assert said[-1].startswith(f"chosen: {chosen.best.name}")
     assert len(said) == len(names) + 1
 
 

@@ -46,14 +46,21 @@ def try_all(
 def best_of(tried: Sequence[Tried], kept_alone: Sequence[float | None]) -> Tried:
     """Choose the way whose worst concept keeps most, among those that spare the base.
 
-    A way spares the base when it keeps at least as much of the base's own edits as the adapter that
-    alone keeps least, less `MOST_LOST`. Where none does, the product of both decides.
+    See `rule` for what sparing is. Where none does, worst concept times base decides.
     """
     floor = min((kept for kept in kept_alone if kept is not None), default=0.0) - MOST_LOST
     sparing = [one for one in tried if _base(one.verdict) >= floor]
     if sparing:
         return max(sparing, key=lambda one: (one.verdict.worst, _base(one.verdict)))
     return max(tried, key=lambda one: one.verdict.worst * _base(one.verdict))
+
+
+def rule() -> str:
+    """Say how `best_of` chooses."""
+    return (
+        "the way whose worst concept keeps most, among those that keep as much of the base's own "
+        f"edits as the adapter that alone keeps least, less {100 * MOST_LOST:.0f} points"
+    )
 
 
 def told(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""A map of shares: what is asked for down the side, what shows of it along the top."""
+"""A table of shares drawn as a map, coloured by how much they are."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ _DOTS = 150
 
 
 def heat_map(
-    rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float | None]]
+    rows: Sequence[str],
+    columns: Sequence[str],
+    shares: Sequence[Sequence[float | None]],
+    sides: tuple[str, str] = ("asked for", "shows"),
 ) -> Image.Image:
-    """Draw shares (1 is all) as a map with its numbers in percent; None is left blank."""
+    """Draw shares (1 is all) as a map with its numbers in percent; None is left blank.
+
+    `sides` say what the rows and the columns are.
+    """
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,8 +34,8 @@ def heat_map(
     axes.set_yticks(range(len(rows)), rows)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("shows")
-    axes.set_ylabel("asked for")
+    axes.set_xlabel(sides[1])
+    axes.set_ylabel(sides[0])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(cells):

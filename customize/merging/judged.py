@@ -29,10 +29,10 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Chosen:
-    """What `auto` wrote, which way it was, and all that were tried."""
+    """What `auto` wrote, the way that was best, and all that were tried."""
 
     merged: Merged
-    name: str
+    best: Tried
     tried: tuple[Tried, ...]
 
 
@@ -64,7 +64,7 @@ def merge_by_regression(
         regressing,
         output,
         method="regression",
-        options={"preserve": preserve, "ridge": ridge},
+        options={"preserve": preserve, "ridge": ridge, "otherwise": "linear"},
         dtype=dtype,
         overwrite=overwrite,
     )
@@ -103,7 +103,7 @@ def merge_automatically(
         best = best_of(tried, judge.kept_alone())
         best.path.replace(output)
     log(f"chosen: {best.name} ({told(best.verdict)})")
-    return Chosen(replace(made[best.name], path=output), best.name, tuple(tried))
+    return Chosen(replace(made[best.name], path=output), best, tuple(tried))
 
 
 def candidates(

@@ -1,0 +1,128 @@
+"""A merge that looks at edits from start to end: base opened, merged, judged, reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from customize.adapters.file import read_adapter
+from customize.merging import Limits, Method
+from customize.merging.automatic import rule
+from customize.merging.files import Merged, merge_job
+from customize.merging.job import Job, open_job
+from customize.merging.judged import Chosen, merge_automatically, merge_by_regression
+from customize.merging.regression import PRESERVE, RIDGE
+from customize.merging.report import check_folder, write_report
+from customize.merging.stage import Stage, open_stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from customize.scoring import Models
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Fit every layer to what its inputs did to what they read; see `regression.regress`."""
+
+    preserve: float = PRESERVE
+    ridge: float = RIDGE
+
+
+Way = Method | Regression | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How a merge looks at edits.
+
+    `pairs` are folders by concept, for those whose recipe's pairs are not here; at most `most`
+    edits of each count. `report` is the folder for what was kept, `clip` the CLIP that scores it
+    (None takes the base's own where it has one).
+    """
+
+    pairs: Mapping[str, Path] = field(default_factory=dict)
+    most: int = 8
+    report: Path | None = None
+    clip: str | None = None
+    device: torch.device | str | None = None
+
+
+def merge_looking(
+    files: Sequence[Path],
+    output: Path,
+    way: Way,
+    looking: Looking,
+    *,
+    weights: Sequence[float] | None = None,
+    limits: Limits | None = None,
+    base: str | None = None,
+    allow_other_base: bool = False,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+    log: Callable[[str], None] = print,
+) -> Merged:
+    """Merge adapter files by a way that looks at edits, or by any, with a report.
+
+    Other arguments are those of `files.merge`. Raises what it raises, and PairsError for concepts
+    whose pairs are not found, ScoreError for an unusable CLIP.
+    """
+    if looking.report is not None:
+        check_folder(looking.report, overwrite=overwrite)
+    job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
+    stage = open_stage(job, looking.pairs, device=looking.device, most=looking.most)
+    models = _models(job, looking)
+    judge = stage.judge()
+    chosen: Chosen | None = None
+    options: Any = {"limits": limits, "dtype": dtype, "overwrite": overwrite}
+    if way == "auto":
+        chosen = merge_automatically(stage, judge, output, log=log, **options)
+        merged, verdict = chosen.merged, chosen.best.verdict
+    elif isinstance(way, Regression):
+        merged = merge_by_regression(stage, output, **asdict(way), **options)
+        verdict = None
+    else:
+        merged, verdict = merge_job(job, output, way, **options), None
+    if looking.report is not None:
+        verdict = verdict or judge.judge(read_adapter(output), merged.renamed)
+        paths = [item.path for item in job.inputs]
+        log(
+            write_report(
+                looking.report, judge, verdict, paths, _facts(stage, merged, chosen), models
+            )
+        )
+    return merged
+
+
+def _models(job: Job, looking: Looking) -> Models | None:
+    """Open the CLIP of the report, before anything slow begins."""
+    own = job.base.folder / "clip"
+    name = looking.clip or (str(own) if own.is_dir() else None)
+    if looking.report is None or name is None:
+        return None
+    from customize.scoring import open_models
+
+    return open_models(name, device=looking.device)
+
+
+def _facts(stage: Stage, merged: Merged, chosen: Chosen | None) -> dict[str, Any]:
+    """Gather what a report says beside the figures."""
+    facts: dict[str, Any] = {
+        "base": stage.job.base_name,
+        "method": merged.header.training["merged_by"],
+        "options": merged.header.training["options"],
+        "sampling": asdict(stage.sampling),
+    }
+    if chosen is not None:
+        facts["rule"] = rule()
+        facts["tried"] = {
+            one.name: {
+                "retention": {name: kept.retention for name, kept in one.verdict.concepts.items()},
+                "base": one.verdict.base,
+                "chosen": one.name == chosen.best.name,
+            }
+            for one in chosen.tried
+        }
+    return facts
