@@ -93,7 +93,8 @@ def _rank_of(
     if whole == 0:
         return 1
     noise = values_R[0] * longest * torch.finfo(torch.float32).eps
-    wanted = int((values_R > noise).sum()) if energy is None and error is None else 1
+    own = int((values_R > noise).sum())  # beyond it is nothing but rounding, whatever the limits
+    wanted = own if energy is None and error is None else 1
     if energy is not None:
         reached_R = values_R.cumsum(0) >= energy * whole * (1 - 1e-12)
         wanted = max(wanted, int(reached_R.int().argmax()) + 1)
@@ -102,4 +103,4 @@ def _rank_of(
         tails_R = (values_R.square().flip(0).cumsum(0).flip(0) - values_R.square()).clamp(min=0)
         within_R = tails_R.sqrt() <= error * values_R.norm()
         wanted = max(wanted, int(within_R.int().argmax()) + 1)
-    return min(wanted, rank) if rank is not None else wanted
+    return min(wanted, own, own if rank is None else rank)
