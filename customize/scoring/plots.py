@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from customize.scoring.tradeoff import Curve
 
@@ -23,7 +24,7 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
     from matplotlib.figure import Figure
 
     # Texts stay texts in the SVG, and its ids the same from run to run.
-    style = {"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "customize"}
+    style: dict[Any, Any] = {"font.size": 11, "svg.fonttype": "none", "svg.hashsalt": "customize"}
     with rc_context(style):
         figure = Figure(figsize=(8, 5.6), layout="constrained")
         FigureCanvasAgg(figure)
@@ -47,10 +48,7 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
             temporary.replace(path)
 
 
-def _draw_curve(axes: object, curve: Curve, color: str, marker: str) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
+def _draw_curve(axes: Any, curve: Curve, color: str, marker: str) -> None:
     axes.errorbar(
         [point.direction for point in curve.points],
         [point.image for point in curve.points],

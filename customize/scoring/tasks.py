@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ WORLD = "embedded"
 
 _SEED = 30
 """Of the drawn edits, apart from those that fitting, testing and benchmarks draw."""
+
+_REFERENCES = 4
+"""Pictures of a drawn concept: those that `examples/make_pairs.py` gives to train on."""
 
 _CHANGED = 10
 """Of 255: from this difference of source and target on, a drawn pixel belongs to the edit."""
@@ -80,23 +84,25 @@ def drawn_tasks(name: str, count: int) -> list[EditTask]:
 
     Raises ScoreError for an unknown concept.
     """
-    from customize.embedded.concepts import CONCEPT_NAMES, concept_pairs
+    from customize.embedded.concepts import CONCEPT_NAMES, ConceptName, concept_pairs
     from customize.embedded.edits import DrawnEdit, random_edit
 
     concept = name.removeprefix(WORLD).removeprefix("/")
     edits: list[DrawnEdit] = []
     references: tuple[Picture, ...] = ()
     if not concept:
-        edits = [random_edit((_SEED, index), test=True) for index in range(count)]
+        drawn = (random_edit((_SEED, index), test=True) for index in itertools.count())
+        edits = list(itertools.islice((edit for edit in drawn if edit.kind != "keep"), count))
     else:
-        known = next((each for each in CONCEPT_NAMES if each == concept), None)
-        if known is None:
+        names: dict[str, ConceptName] = {known: known for known in CONCEPT_NAMES}
+        if concept not in names:
             raise ScoreError(
                 f"{name}: the drawn world has no concept {concept!r}; expected {WORLD} or "
                 f"{', '.join(f'{WORLD}/{each}' for each in CONCEPT_NAMES)}; choose one of them"
             )
-        edits = concept_pairs(known, count, test=True)
-        references = tuple(Image.fromarray(p.target_HWC) for p in concept_pairs(known, 4))
+        edits = concept_pairs(names[concept], count, test=True)
+        taught = concept_pairs(names[concept], _REFERENCES)
+        references = tuple(Image.fromarray(pair.target_HWC) for pair in taught)
     return [
         EditTask(
             Image.fromarray(edit.source_HWC),

@@ -87,21 +87,24 @@ def choose(points: Sequence[Point], floor: float | None = None) -> Choice:
     The largest direction is what the edit can reach; of the settings within 3 % of it, the one with
     the highest image similarity is taken. With a `floor` only settings whose image similarity
     reaches it count, as InstructPix2Pix filtered its pairs (0.75 by ViT-L/14); where none does, the
-    one that comes nearest is taken. Where no setting goes the right way at all, the first direction
-    above the others decides.
+    one that comes nearest is taken. Where no setting goes the right way at all, the largest
+    direction decides.
     """
     if not points:
         raise ScoreError("no guidances to choose from; expected at least one of each; name some")
     able = [point for point in points if floor is None or point.image >= floor]
     if not able:
         nearest = max(points, key=lambda point: point.image)
-        return Choice(
-            nearest, _sentence(nearest, f"none keeps {floor:g}, it comes nearest"), _all(points)
-        )
+        why = f"no setting keeps {floor:g} of the picture, and this one comes nearest"
+        return Choice(nearest, _sentence(nearest, why), tuple(points))
     best = max(point.direction for point in able)
     if best <= 0:
-        least = max(able, key=lambda point: point.direction)
-        return Choice(least, _sentence(least, "none goes the way the text tells"), _all(points))
+        least_wrong = max(able, key=lambda point: point.direction)
+        return Choice(
+            least_wrong,
+            _sentence(least_wrong, "no setting goes the way the text tells"),
+            tuple(points),
+        )
     near = [point for point in able if point.direction >= (1 - TOLERANCE) * best]
     chosen = max(near, key=lambda point: (point.image, point.direction))
     why = f"it does {chosen.direction / best:.0%} of the most that any setting does ({best:.3f})"
@@ -109,11 +112,7 @@ def choose(points: Sequence[Point], floor: float | None = None) -> Choice:
         why += f", and of the {len(near)} that do at least {1 - TOLERANCE:.0%} it keeps most"
     if floor is not None:
         why += f"; all below {floor:g} were left out"
-    return Choice(chosen, _sentence(chosen, why), _all(points))
-
-
-def _all(points: Sequence[Point]) -> tuple[Point, ...]:
-    return tuple(points)
+    return Choice(chosen, _sentence(chosen, why), tuple(points))
 
 
 def _sentence(point: Point, why: str) -> str:
