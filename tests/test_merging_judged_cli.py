@@ -1,0 +1,76 @@
+"""`customize merge` with methods that look at edits, and with a report, from start to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from merging_world import judged_world
+
+from customize.adapters.file import read_adapter
+from customize.cli import main
+from customize.merging.report import FIGURES, MAP, SHEET
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return judged_world(tmp_path_factory.mktemp("world"))
+
+
+def merge(world: Path, output: Path, *options: object) -> int:
+    files = [str(world / f"{name}.safetensors") for name in ("my_dog", "look")]
+    return main(["merge", *files, "-o", str(output), "--device", "cpu", *map(str, options)])
+
+
+def test_regression_with_a_report(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, report = tmp_path / "m.safetensors", tmp_path / "report"
+    options = ("--method", "regression", "--preserve", 0.5, "--ridge", 0.02, "--report", report)
+    assert merge(world, output, *options) == 0
+    told = read_adapter(output).header.training
+    assert told["options"]["preserve"] == 0.5
+    assert told["options"]["ridge"] == 0.02
+    figures = json.loads((report / FIGURES).read_text())
+    assert figures["method"] == "regression"
+    assert figures["sampling"]["steps"] == 2
+    assert (report / SHEET).exists()
+    assert (report / MAP).exists()
+    printed = capsys.readouterr().out
+    assert "retention" in printed
+    assert "concept  look" in printed
+    assert merge(world, tmp_path / "n.safetensors", *options) == 2, "the report is there already"
+    assert not (tmp_path / "n.safetensors").exists()
+
+
+def test_any_method_can_be_reported_on(world: Path, tmp_path: Path) -> None:
+    output, report = tmp_path / "m.safetensors", tmp_path / "report"
+    assert merge(world, output, "--method", "ties", "--report", report) == 0
+    assert json.loads((report / FIGURES).read_text())["options"]["density"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "linear"), "--device: --method linear looks at no edits"),
+        (("--method", "auto", "--preserve", "1"), "--preserve: --method auto does not use it"),
+        (("--method", "regression", "--preserve", "-1"), "expected 0 or more"),
+        (("--method", "auto", "--pairs", "my_dog"), "expected CONCEPT=FOLDER"),
+        (("--method", "auto", "--pairs", "cat=x"), "no adapter was taught it"),
+        (("--method", "auto", "--clip", "x"), "--clip: no report is asked for"),
+        (("--method", "auto", "--pairs", "look=nowhere"), "its pairs are not here (nowhere)"),
+    ],
+)
+def test_faults_are_told_and_nothing_is_written(
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert merge(world, tmp_path / "m.safetensors", *options) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
