@@ -11,7 +11,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from customize import __version__, cli_commands, cli_editing, cli_inspecting
+from customize import (
+    __version__,
+    cli_commands,
+    cli_editing,
+    cli_inspecting,
+    cli_merging,
+    cli_sharing,
+)
 from customize.errors import CustomizeError, FaultsError
 from customize.text_tables import table
 
@@ -74,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (cli_commands, cli_editing, cli_inspecting):
+    for part in (cli_commands, cli_editing, cli_inspecting, cli_merging, cli_sharing):
         part.add_to(commands)
     return top
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import OutputExistsError
+from customize.exporting.places import refuse_existing
 
 if TYPE_CHECKING:
     import torch
@@ -51,16 +51,15 @@ def write_full_model(
     kept in `dtype`. Raises OutputExistsError, and AdapterFileError where the adapter does not fit.
     """
     from customize.adapters.deltas import words
+    from customize.families.quiet import errors_only
 
     places = folder / f"{name}.safetensors", folder / name
-    if not overwrite and (taken := [place for place in places if place.exists()]):
-        raise OutputExistsError(
-            f"{taken[0]} is there already; expected a free name; choose another or add --overwrite"
-        )
+    refuse_existing(*places, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
-        _write(adapter, base, temporary, dtype)
+        with errors_only():
+            _write(adapter, base, temporary, dtype)
         if places[1].is_dir():
             shutil.rmtree(places[1])
         (temporary / "folder").replace(places[1])
@@ -92,7 +91,6 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
     import torch
 
     from customize.exporting.single_file_keys import to_single_file
-    from customize.families.quiet import quiet_loading
 
     wordless = {n: t for n, t in adapter.tensors.items() if not n.startswith("words.")}
     pipeline = merged_pipeline(replace(adapter, tensors=wordless), base, dtype)
@@ -105,8 +103,7 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
 
         only_words = {n: t for n, t in adapter.tensors.items() if n.startswith("words.")}
         apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
-    with quiet_loading():
-        pipeline.save_pretrained(place / "folder", safe_serialization=True)
+    pipeline.save_pretrained(place / "folder", safe_serialization=True)
     for kept in _KEPT:
         _copy(base.folder / kept, place / "folder" / kept)
 

@@ -8,6 +8,7 @@ processors serve as well.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,3 +52,22 @@ def quiet_loading() -> Iterator[None]:
     finally:
         for library in libraries:
             library.enable_progress_bar()
+
+
+@contextmanager
+def errors_only() -> Iterator[None]:
+    """Hear only errors of the libraries while inside: for files that are then checked anyway."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+    try:
+        with quiet_loading(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)

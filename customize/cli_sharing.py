@@ -1,0 +1,122 @@
+"""`customize card` and `customize push`: describe an adapter for others, and give it to them."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import ExportError
+
+if TYPE_CHECKING:
+    from customize.adapters.header import Header
+    from customize.exporting.card import Shown
+
+_PICTURE = "images/preview.png"
+
+
+def add_to(commands: Any) -> None:
+    """Describe `card` and `push` to the command line's parser."""
+    card_command = commands.add_parser("card", help="write a model card for an adapter")
+    _add_described(card_command)
+    card_command.add_argument(
+        *("-o", "--output"), type=Path, metavar="CARD", help="default: README.md beside FILE"
+    )
+    card_command.add_argument("--overwrite", action="store_true", help="replace an existing card")
+    card_command.set_defaults(run=card)
+
+    push_command = commands.add_parser("push", help="upload an adapter with exports and card")
+    _add_described(push_command)
+    push_command.add_argument(
+        "--repo", required=True, metavar="OWNER/NAME", help="the model on the hub"
+    )
+    push_command.add_argument("--private", action="store_true", help="show it to nobody else yet")
+    push_command.set_defaults(run=push)
+
+
+def card(arguments: argparse.Namespace) -> int:
+    """Write the card, and the picture it shows."""
+    from customize.exporting.places import refuse_existing, write_text
+
+    output: Path = arguments.output or arguments.file.parent / "README.md"
+    picture = output.parent / _PICTURE
+    text, sheet = _card(arguments)
+    shown = [picture] if sheet else []
+    refuse_existing(output, *shown, overwrite=arguments.overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if sheet:
+        picture.parent.mkdir(exist_ok=True)
+        shutil.copy(sheet, picture)
+    write_text(output, text)
+    print(f"card: {output}")
+    _advise(arguments)
+    return 0
+
+
+def push(arguments: argparse.Namespace) -> int:
+    """Upload adapter, exports, card and preview."""
+    from customize.exporting import pushing
+
+    text, sheet = _card(arguments)
+    pictures = {_PICTURE: sheet} if sheet else {}
+    folder = pushing.gather(arguments.file, text, arguments.exports, pictures)
+    try:
+        pushed = pushing.push(folder, arguments.repo, private=arguments.private)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(pushed.files)} files are at {pushed.url}")
+    _advise(arguments)
+    return 0
+
+
+def _card(arguments: argparse.Namespace) -> tuple[str, Path | None]:
+    """Return the card's text and the contact sheet it shows, if there is one."""
+    from customize.adapters.file import read_header
+    from customize.exporting.card import card_text, latest_preview, read_scores
+
+    header = read_header(arguments.file)
+    sheet = latest_preview(arguments.file)
+    text = card_text(
+        header,
+        arguments.file.name,
+        license_id=arguments.license,
+        pictures=_shown(header, sheet),
+        scores=read_scores(arguments.scores) if arguments.scores else None,
+        files=_exported(arguments.exports) if arguments.exports else (),
+    )
+    return text, sheet
+
+
+def _exported(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise ExportError(
+            f"--exports {folder}: there is no such folder; expected one that `customize export` "
+            "wrote; check the path"
+        )
+    files = (path.relative_to(folder.parent) for path in folder.rglob("*") if path.is_file())
+    return [path.as_posix() for path in files]
+
+
+def _shown(header: Header, sheet: Path | None) -> list[Shown]:
+    from customize.exporting.card import Shown
+    from customize.exporting.sidecars import examples
+
+    instruction = next(examples(header), "previews of the run")
+    return [Shown(_PICTURE, instruction)] if sheet else []
+
+
+def _advise(arguments: argparse.Namespace) -> None:
+    if arguments.license == "unknown":
+        print("the card's licence is `unknown`: choose one with --license, such as apache-2.0")
+
+
+def _add_described(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="FILE", help="adapter.safetensors")
+    command.add_argument(
+        "--license", default="unknown", metavar="ID", help="a hub's licence name (apache-2.0)"
+    )
+    command.add_argument("--scores", type=Path, metavar="JSON", help="scores to list on the card")
+    command.add_argument(
+        "--exports", type=Path, metavar="FOLDER", help="what `customize export` wrote for it"
+    )

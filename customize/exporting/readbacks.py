@@ -1,0 +1,205 @@
+"""Read written files back, by our own readers and by the libraries they are for.
+
+Each reader puts the files on a fresh float32 pipeline of the base, so that weights and pixels can
+be compared with the adapter they came from, whatever the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
+
+from customize.exporting import Written
+from customize.exporting.embeddings import file_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from customize.adapters.file import AdapterFile
+    from customize.families.bases import Base
+
+
+@dataclass(frozen=True)
+class ReadBack:
+    """A pipeline that `reader` put the files on; `weight_of` finds a layer's weight in it."""
+
+    reader: str
+    pipeline: Any
+    weight_of: Callable[[str], Tensor]
+
+
+def read_back(written: Written, adapter: AdapterFile, base: Base) -> Iterator[ReadBack]:
+    """Read a target's files by every reader there is for it, one pipeline at a time.
+
+    `adapter` is where they came from: it names the words whose embedding files are loaded.
+    """
+    match written.target:
+        case "kohya" | "diffusers":
+            yield by_customize(written, adapter, base)
+            yield by_diffusers(written, adapter, base)
+        case "comfyui" | "a1111" | "invokeai":
+            yield by_customize(written, adapter, base)
+        case "peft":
+            yield by_customize(written, adapter, base)
+            yield by_peft(written, adapter, base)
+        case "custom-diffusion":
+            yield by_customize(written, adapter, base)
+            yield by_attention_processors(written, adapter, base)
+        case "full-model":
+            yield by_converters(written, adapter, base)
+            yield by_folder(written, base)
+        case _:
+            assert_never(written.target)
+
+
+def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
+    """Import the files as `customize import` does."""
+    from customize.adapters.apply import apply_adapters
+    from customize.adapters.file import AdapterFile
+    from customize.exporting.changes import Changes
+    from customize.exporting.embeddings import from_embedding
+    from customize.exporting.importing import read
+    from customize.exporting.native import to_native
+    from customize.exporting.opening_files import open_file
+    from customize.families.weights import BaseWeights
+
+    parts = [read(path).changes for path in _weights_files(written)]
+    layers = {layer: change for part in parts for layer, change in part.layers.items()}
+    found = _embeddings(written, adapter)
+    words = {word: from_embedding(open_file(path).tensors()) for word, path in found.items()}
+    tensors = to_native(Changes(layers, words), BaseWeights(base))
+    header = replace(adapter.header, alpha=None)  # files carry their scale in the factors
+    pipeline = open_plain(base)
+    apply_adapters(pipeline, [(AdapterFile(header, tensors), 1.0)])
+    return _plain("customize", pipeline)
+
+
+def by_diffusers(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
+    """Load weights with `load_lora_weights`, words with `load_textual_inversion`."""
+    pipeline = open_plain(base)
+    (path,) = _weights_files(written)
+    _load_words(pipeline, written, adapter)
+    pipeline.load_lora_weights(path.parent, weight_name=path.name)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    return _plain("diffusers", pipeline)
+
+
+def by_peft(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
+    """Load each model's folder with `PeftModel.from_pretrained`, and merge it."""
+    from peft import PeftModel
+
+    pipeline = open_plain(base)
+    _load_words(pipeline, written, adapter)
+    for path in _weights_files(written):
+        model = getattr(pipeline, path.parent.name)
+        merged = PeftModel.from_pretrained(model, path.parent).merge_and_unload()  # type: ignore[operator]
+        setattr(pipeline, path.parent.name, merged)
+    return _plain("peft", pipeline)
+
+
+def by_attention_processors(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
+    """Load with `unet.load_attn_procs`, which keeps the weights in processors."""
+    from customize.adapters.apply import module_of
+
+    pipeline = open_plain(base)
+    (path,) = _weights_files(written)
+    _load_words(pipeline, written, adapter)
+    pipeline.unet.load_attn_procs(path.parent, weight_name=path.name, _pipeline=pipeline)
+
+    def weight_of(layer: str) -> Tensor:
+        module, _, name = layer.removeprefix("denoiser.").rpartition(".")
+        processor = pipeline.unet.attn_processors.get(f"{module}.processor")
+        replaced = getattr(processor, f"{name}_custom_diffusion", None)
+        return (replaced or module_of(pipeline, layer)).weight.detach()
+
+    return ReadBack("diffusers", pipeline, weight_of)
+
+
+def by_converters(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
+    """Read the single file with diffusers' own converters of such checkpoints."""
+    from diffusers.loaders import single_file_utils as converters
+    from safetensors.torch import load_file
+
+    pipeline, tensors = open_plain(base), load_file(_single_file(written))
+    unet, vae = pipeline.unet, pipeline.vae
+    unet.load_state_dict(converters.convert_ldm_unet_checkpoint(dict(tensors), unet.config))
+    vae.load_state_dict(converters.convert_ldm_vae_checkpoint(dict(tensors), vae.config))
+    _load_text(pipeline.text_encoder, converters.convert_ldm_clip_checkpoint(dict(tensors)))
+    if (second := getattr(pipeline, "text_encoder_2", None)) is not None:
+        prefix = "conditioner.embedders.1.model."
+        _load_text(second, converters.convert_open_clip_checkpoint(second, tensors, prefix))
+    _load_words(pipeline, written, adapter)
+    return _plain("diffusers, single file", pipeline)
+
+
+def by_folder(written: Written, base: Base) -> ReadBack:
+    """Open the written folder as a base, words and all."""
+    from customize.families.bases import resolve_base
+
+    folder = _single_file(written).with_suffix("")
+    own = resolve_base(str(folder), precision="float32")
+    assert own.family == base.family, own.family
+    return _plain("diffusers, folder", open_plain(own))
+
+
+def open_plain(base: Base) -> Any:
+    """Open diffusers' pipeline of a base in float32, without its progress bar."""
+    import torch
+
+    from customize.families import open_pipeline
+
+    pipeline = open_pipeline(base, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _plain(reader: str, pipeline: Any) -> ReadBack:
+    from customize.adapters.apply import module_of
+
+    return ReadBack(reader, pipeline, lambda layer: module_of(pipeline, layer).weight.detach())
+
+
+def _weights_files(written: Written) -> list[Path]:
+    """List the safetensors that hold weights; words lie in a folder of their own."""
+    files = (path for path in written.files if path.suffix == ".safetensors")
+    return [path for path in files if path.parent.name != "embeddings"]
+
+
+def _single_file(written: Written) -> Path:
+    return written.files[0]
+
+
+def _embeddings(written: Written, adapter: AdapterFile) -> Mapping[str, Path]:
+    """Find the embedding file of each word of the adapter."""
+    from customize.adapters.deltas import words
+
+    files = {path.stem: path for path in written.files if path.parent.name == "embeddings"}
+    return {word: files[file_name(word)] for word in words(adapter)}
+
+
+def _load_words(pipeline: Any, written: Written, adapter: AdapterFile) -> None:
+    """Give diffusers each word's file; SDXL's holds two encoders' rows, loaded one by one."""
+    from safetensors.torch import load_file
+
+    for word, path in _embeddings(written, adapter).items():
+        tensors = load_file(path)
+        if "clip_g" not in tensors:
+            pipeline.load_textual_inversion(path, token=word)
+            continue
+        for name, end in (("clip_l", ""), ("clip_g", "_2")):
+            pipeline.load_textual_inversion(
+                {word: tensors[name]},
+                token=word,
+                text_encoder=getattr(pipeline, f"text_encoder{end}"),
+                tokenizer=getattr(pipeline, f"tokenizer{end}"),
+            )
+
+
+def _load_text(text_encoder: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Load a converted text encoder, which in transformers 5 has no level `text_model`."""
+    if not hasattr(text_encoder, "text_model"):
+        tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    text_encoder.load_state_dict(tensors)
