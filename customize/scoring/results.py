@@ -1,0 +1,129 @@
+"""Scored variants side by side: the printed table and the JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from customize import __version__
+from customize.scoring import Item, MetricName, Models, Picture, Scores
+from customize.scoring.metrics import METRICS
+from customize.text_tables import table
+
+FORMAT = "customize-scores"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One variant's finished edits and their scores."""
+
+    label: str
+    items: tuple[Item, ...]
+    scores: Scores
+
+
+def metrics_shown(scored: Sequence[Scored]) -> list[MetricName]:
+    """List the metrics that any variant has, in their usual order."""
+    present = {name for one in scored for name in one.scores.metrics()}
+    return [metric.name for metric in METRICS if metric.name in present]
+
+
+def summary(scored: Sequence[Scored]) -> tuple[list[list[str]], list[str]]:
+    """Return a row a metric and a column a variant, mean ± standard error, and the titles."""
+    known = {metric.name: metric for metric in METRICS}
+    rows = [
+        [known[name].title, known[name].better, *(_mean(one.scores, name) for one in scored)]
+        for name in metrics_shown(scored)
+    ]
+    return rows, ["metric", "better", *(one.label for one in scored)]
+
+
+def summary_table(scored: Sequence[Scored]) -> str:
+    """Lay the summary out for a terminal."""
+    return table(*summary(scored))
+
+
+def notes_of(scored: Sequence[Scored]) -> list[str]:
+    """List what is left out, once."""
+    return list(dict.fromkeys(note for one in scored for note in one.scores.notes))
+
+
+def write_json(
+    path: Path, scored: Sequence[Scored], models: Models, about: Mapping[str, Any]
+) -> Path:
+    """Write everything as JSON, whole or not at all; pictures by path from the file's folder."""
+    content = {
+        "format": FORMAT,
+        "version": __version__,
+        "models": {
+            "clip": models.clip and {"name": models.clip.name, "sha256": models.clip.fingerprint},
+            "dino": models.dino and {"name": models.dino.name, "sha256": models.dino.fingerprint},
+        },
+        **about,
+        "notes": notes_of(scored),
+        "variants": [_variant(one, path.parent) for one in scored],
+    }
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def edit_rows(items: Sequence[Item], folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table of finished edits; pictures in memory are left out."""
+    fields = {
+        "source": "source",
+        "instruction": "instruction",
+        "output": "output",
+        "target": "target",
+        "source_caption": "source_caption",
+        "target_caption": "target_caption",
+        "mask": "mask",
+        "concept": "concept",
+    }
+    rows: list[dict[str, Any]] = []
+    for item in items:
+        held = {name: getattr(item, field) for name, field in fields.items()}
+        rows.append({name: _written(value, folder) for name, value in held.items() if value})
+    return rows
+
+
+def _variant(one: Scored, folder: Path) -> dict[str, Any]:
+    means = {
+        name: {
+            "mean": one.scores.mean(name),
+            "error": one.scores.error(name),
+            "count": len(one.scores.values(name)),
+        }
+        for name in one.scores.metrics()
+    }
+    rows = edit_rows(one.items, folder)
+    edits = [
+        {"name": item.name, **row, "scores": dict(numbers)}
+        for item, row, numbers in zip(one.items, rows, one.scores.rows, strict=True)
+    ]
+    return {"label": one.label, "means": means, "edits": edits}
+
+
+def _written(value: Picture, folder: Path) -> str | None:
+    if isinstance(value, str):
+        return value
+    return os.path.relpath(value, folder) if isinstance(value, Path) else None
+
+
+def _mean(scores: Scores, name: MetricName) -> str:
+    mean, error = scores.mean(name), scores.error(name)
+    if mean is None:
+        return "-"
+    digits = 1 if name == "psnr" else 3
+    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
