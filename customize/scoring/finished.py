@@ -60,9 +60,8 @@ def _targets(items: list[Item], concept: str) -> Iterator[Any]:
 
 def _item(place: str, row: Mapping[str, Any], folder: Path) -> Item | list[Fault]:
     """Return a row's edit, or each of its faults."""
-    row = {
-        _OTHER_NAMES.get(key, key): value for key, value in row.items() if value not in (None, "")
-    }
+    given = {key: value for key, value in row.items() if value not in (None, "")}
+    row = {_OTHER_NAMES.get(key, key): value for key, value in given.items()}
     faults = [_unknown(place, key) for key in row if key not in _PICTURES + _TEXTS]
     values: dict[str, Any] = {}
     for key in _PICTURES:

@@ -17,7 +17,7 @@ INK, FAINT = "#1a1a1a", "#e4e4e4"
 def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> None:
     """Draw direction (x) against image similarity (y), a line for each curve, to two files.
 
-    Bars are standard errors; the ends of a curve name their image guidance.
+    The ends of a curve name their image guidance, s_I in the paper.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -49,26 +49,24 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
 
 
 def _draw_curve(axes: Any, curve: Curve, color: str, marker: str) -> None:
-    axes.errorbar(
+    axes.plot(
         [point.direction for point in curve.points],
         [point.image for point in curve.points],
-        xerr=[point.direction_error or 0 for point in curve.points],
-        yerr=[point.image_error or 0 for point in curve.points],
         color=color,
         marker=marker,
-        markersize=7,
+        markersize=6,
         linewidth=2,
-        elinewidth=0.6,
         label=curve.label,
     )
-    ends = {curve.points[0].image_guidance: curve.points[0]}
-    ends[curve.points[-1].image_guidance] = curve.points[-1]
-    for guidance, point in ends.items():
+    first, last = curve.points[0], curve.points[-1]
+    for point, below in ((first, True), (last, False))[: len(curve.points)]:
         axes.annotate(
-            f"$s_I$ = {guidance:g}",
+            f"$s_I$ = {point.image_guidance:g}",
             (point.direction, point.image),
-            xytext=(8, 8),
+            xytext=(0, -10 if below else 8),
             textcoords="offset points",
+            horizontalalignment="center",
+            verticalalignment="top" if below else "bottom",
             fontsize=9,
             color=color,
         )

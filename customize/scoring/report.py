@@ -52,9 +52,9 @@ def write_report(path: Path, scored: Sequence[Scored], title: str, about: Sequen
 
 
 def _page(scored: Sequence[Scored], title: str, about: Sequence[str]) -> Iterator[str]:
-    yield f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-    yield f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
-    yield f"<h1>{escape(title)}</h1>"
+    yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    yield f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    yield f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
     yield from (f'<p class="faint">{escape(line)}</p>' for line in about)
     yield from _summary(scored)
     if notes := notes_of(scored):
@@ -107,8 +107,9 @@ def _edit(scored: Sequence[Scored], index: int, *, has_targets: bool) -> str:
         words.append(f'<br><span class="faint">{escape(told)}</span>')
     words.append(f'<br><span class="faint">{escape(item.name)}</span>' if item.name else "")
     cells = [_picture(item.source), f'<div class="words">{"".join(words)}</div>']
-    for one in scored:
-        cells.append(_picture(one.items[index].output) + _numbers(one.scores.rows[index]))
+    cells += [
+        _picture(one.items[index].output) + _numbers(one.scores.rows[index]) for one in scored
+    ]
     if has_targets:
         cells.append(_picture(item.target) if item.target is not None else "")
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
