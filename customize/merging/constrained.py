@@ -28,7 +28,7 @@ _NEGLIGIBLE = 1e-6
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows (n, K) that one input's instructions put into a layer, float64.
+    """The rows (n, K) that one input's instructions put into a layer.
 
     `merged` as the merged model will read them, `alone` as the input alone did: unequal only where
     text encoders were taught.
@@ -44,17 +44,19 @@ class Rows:
 
     @torch.no_grad()
     def compact(self) -> Rows:
-        """Return fewest rows that ask for the same: equal Gram matrices, over the root of n.
+        """Return the fewest rows that ask for the same, float64, those that hold most of it last.
 
         Rotating rows among themselves changes neither constraints nor ridge, and directions below
-        1e-6 of the greatest are the encoder's rounding. The scale lets every input count alike.
+        1e-6 of the greatest are the encoder's rounding. Divided by the root of n, so that every
+        input counts alike.
         """
         both = self.merged if self.same else torch.cat([self.merged, self.alone], 1)
+        both = both.double()
         square = both @ both.T if len(both) <= both.shape[1] else both.T @ both
-        squares_n, rotation = torch.linalg.eigh(square.double())
+        squares_n, rotation = torch.linalg.eigh(square)
         kept = squares_n > _NEGLIGIBLE**2 * squares_n[-1]
         if len(both) <= both.shape[1]:
-            rows = rotation[:, kept].T @ both.double()
+            rows = rotation[:, kept].T @ both
         else:
             rows = squares_n[kept].sqrt()[:, None] * rotation[:, kept].T
         rows = rows / len(both) ** 0.5
@@ -73,19 +75,22 @@ def solve(
     `ridge` and `floor` are relative: slack is `ridge` times the mean of C G^-1 C^T's diagonal. With
     more rows than columns the equal P = C (C^T C + slack G)^-1 is taken, which is smaller.
     """
-    rows_NK = torch.cat(list(asked)).double()
+    rows_NK, generic_RK = torch.cat(list(asked)).double(), generic_RK.double()
     count, width = rows_NK.shape
-    gram = generic_RK.T.double() @ generic_RK.double() / len(generic_RK)
-    gram += floor * gram.diagonal().mean() * torch.eye(width, dtype=torch.float64)
-    root = torch.linalg.cholesky(gram)
-    white_KN = torch.linalg.solve_triangular(root, rows_NK.T, upper=False)
-    slack = ridge * float(white_KN.square().sum()) / count
+    gram_KK = generic_RK.T @ generic_RK / len(generic_RK)
+    gram_KK += floor * gram_KK.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+    root_KK = torch.linalg.cholesky(gram_KK)
     if count <= width:
-        inner = white_KN.T @ white_KN + slack * torch.eye(count, dtype=torch.float64)
-        over_KN = torch.linalg.solve_triangular(root.T, white_KN, upper=True)
-        maps_NK = torch.linalg.solve(inner, over_KN.T)
+        over_KN = torch.cholesky_solve(rows_NK.T, root_KK)
+        inner_NN = rows_NK @ over_KN
+        slack = ridge * inner_NN.diagonal().mean()
+        inner_NN += slack * torch.eye(count, dtype=torch.float64)
+        maps_NK = torch.cholesky_solve(over_KN.T, torch.linalg.cholesky(inner_NN))
     else:
-        maps_NK = torch.linalg.solve(rows_NK.T @ rows_NK + slack * gram, rows_NK.T).T
+        square_KK = rows_NK.T @ rows_NK
+        slack = ridge * torch.cholesky_solve(square_KK, root_KK).trace() / count
+        whole_root = torch.linalg.cholesky(square_KK + slack * gram_KK)
+        maps_NK = torch.cholesky_solve(rows_NK.T, whole_root).T
     return list(maps_NK.split([len(rows) for rows in asked]))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -24,25 +24,35 @@ if TYPE_CHECKING:
     from customize.families.bases import Base
 
 
+_TOUCHED = 4 * 2**20
+
+
 class ReleasedTensors(Mapping[str, Tensor]):
-    """Tensors of a file, which is mapped anew for each that is asked for.
+    """Tensors of a file, which is mapped anew after every few megabytes that were read.
 
     A map kept open would hold every page ever read, so 50 adapters would count as 50 in memory;
-    this way a tensor's pages go when it goes.
+    this way pages go soon after their tensors.
     """
 
     def __init__(self, path: Path) -> None:
         """Read names and shapes alone."""
-        self._path = path
-        with safe_open(path, framework="pt") as file:
-            self.shapes = {n: tuple(file.get_slice(n).get_shape()) for n in sorted(file.keys())}
+        self._path, self._file, self._touched = path, self._open(path), 0
+        names = sorted(self._file.keys())
+        self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
 
     def __getitem__(self, name: str) -> Tensor:
         """Map one tensor."""
         if name not in self.shapes:
             raise KeyError(name)
-        with safe_open(self._path, framework="pt") as file:
-            return file.get_tensor(name)
+        if self._touched > _TOUCHED:
+            self._file, self._touched = self._open(self._path), 0
+        tensor: Tensor = self._file.get_tensor(name)
+        self._touched += tensor.nbytes
+        return tensor
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        return safe_open(path, framework="pt")
 
     def __contains__(self, name: object) -> bool:
         """Tell whether a tensor is there, without reading it."""
