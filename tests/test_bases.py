@@ -18,7 +18,6 @@ from customize.families import weight_files
 from customize.families.bases import Base, resolve_base
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
-CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 
 
 @pytest.fixture(scope="module")
@@ -119,35 +118,6 @@ def test_missing_embedded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("customize.families.bases.EMBEDDED", tmp_path)
     with pytest.raises(BaseModelError, match="fit-base"):
         resolve_base("embedded")
-
-
-@pytest.mark.parametrize(
-    ("tensors", "expected"),
-    [
-        ({CONV_IN: torch.zeros(8, 4, 3, 3)}, "text-to-image checkpoint"),
-        ({CONV_IN: torch.zeros(8, 9, 3, 3)}, "inpainting checkpoint"),
-        ({"lora.down": torch.zeros(1)}, "no Stable Diffusion checkpoint"),
-        (
-            {
-                CONV_IN: torch.zeros(8, 8, 3, 3),
-                "conditioner.embedders.1.model.text_projection": torch.zeros(1),
-            },
-            "SDXL",
-        ),
-        ({CONV_IN: torch.zeros(8, 8, 3, 3)}, "connect once"),
-    ],
-)
-def test_wrong_single_files(
-    tensors: dict[str, torch.Tensor],
-    expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CUSTOMIZE_CACHE", str(tmp_path / "cache"))
-    save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(BaseModelError, match=expected):
-        resolve_base(str(tmp_path / "model.safetensors"))
-    assert not (tmp_path / "cache").exists()
 
 
 def test_single_file_pickles_are_refused(tmp_path: Path) -> None:

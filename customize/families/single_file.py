@@ -1,86 +1,144 @@
-"""Turn a single-file checkpoint (original Stable Diffusion names) into a diffusers folder, once."""
+"""Turn a single-file checkpoint (original Stable Diffusion names) into a diffusers folder, once.
+
+Works offline: configs come from the tensors' shapes, names from diffusers' own converters, weights
+keep their precision bit for bit. A folder beside the file, named like it without its suffix, may
+hold any part of a diffusers folder (configs, tokenizer), which then counts instead.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from customize.errors import BaseModelError
-from customize.families.weight_files import check_safetensors, fingerprint
+from customize.families import single_file_configs as configs
+from customize.families.single_file_kinds import check_kind
+from customize.families.weight_files import (
+    check_safetensors,
+    fingerprint,
+    metadata_of,
+    room_for,
+    written,
+)
 
-_CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
-_SDXL = "conditioner.embedders.1.model.text_projection"
+_WRITTEN = 1
+"""Raise it when converting writes something else: old conversions are then left unread."""
 
 
 def convert(path: Path) -> Path:
     """Return the folder converted from `path`, kept in the cache under the file's fingerprint.
 
-    The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Configs and tokenizer, which such a
-    file lacks, come from `timbrooks/instruct-pix2pix` on the hub or its local cache. Raises
-    BaseModelError.
+    The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Raises BaseModelError.
     """
-    _check(path)
+    owner = f"base '{path}'"
+    check_kind(path, owner)
+    shapes, own = check_safetensors(path, owner), path.with_suffix("")
     cache = Path(os.environ.get("CUSTOMIZE_CACHE", "~/.cache/customize")).expanduser() / "bases"
-    folder = cache / fingerprint([path], path.parent)[:32]
+    folder = cache / _key(path, own)
     if (folder / "model_index.json").is_file():
         return folder
-    from customize.families.quiet import hush, quiet_loading
-
-    hush()
-    from diffusers import StableDiffusionInstructPix2PixPipeline
-
+    room_for(path.stat().st_size, cache, owner)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Under a temporary name first: a killed conversion leaves nothing that looks whole.
+    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=".converting-"))
     try:
-        with quiet_loading():
-            pipeline = StableDiffusionInstructPix2PixPipeline.from_single_file(
-                str(path), safety_checker=None
-            )
-    except Exception as error:  # the converter raises whatever its many parts raise
-        raise BaseModelError(
-            f"base '{path}': converting it failed ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); expected a "
-            "Stable Diffusion 1 InstructPix2Pix checkpoint, and the configs of "
-            "'timbrooks/instruct-pix2pix' from the hub or "
-            "its cache; connect once, or name a diffusers folder as the base"
-        ) from error
-    _keep(pipeline, folder)
+        with written(owner, cache):
+            _write(path, shapes, own, temporary, owner)
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _check(path: Path) -> None:
-    owner = f"base '{path}'"
-    if path.suffix != ".safetensors":
-        raise BaseModelError(
-            f"{owner}: a {path.suffix or 'nameless'} file is read as no model, since a pickle can "
-            "run code; expected "
-            ".safetensors; take the model's safetensors version"
-        )
-    shapes = check_safetensors(path, owner)
-    found = None
-    if _CONV_IN not in shapes:
-        found = "no Stable Diffusion checkpoint (perhaps a LoRA, or a component alone)"
-    elif _SDXL in shapes:
-        found = "an SDXL checkpoint"
-    elif (channels := shapes[_CONV_IN][1]) != 8:
-        kind = {4: "a text-to-image", 9: "an inpainting"}.get(channels, "a")
-        found = f"{kind} checkpoint ({channels} input channels)"
-    if found:
-        raise BaseModelError(
-            f"{owner}: this is {found}; expected an InstructPix2Pix checkpoint of the Stable "
-            "Diffusion 1 kind (8 input "
-            "channels); name such a base"
-        )
+def _key(path: Path, own: Path) -> str:
+    """Name a conversion by all that shapes it: the file and what lies in the folder beside it."""
+    digest = hashlib.sha256(f"{_WRITTEN} {fingerprint([path], path.parent)}".encode())
+    small = [p for p in sorted(own.rglob("*")) if p.suffix in {".json", ".txt"}]
+    for beside in small:
+        digest.update(f"{beside.relative_to(own).as_posix()}\n".encode() + beside.read_bytes())
+    return digest.hexdigest()[:32]
 
 
-def _keep(pipeline: object, folder: Path) -> None:
-    """Save under a temporary name first: a killed conversion leaves nothing that looks whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+def _write(path: Path, shapes: configs.Shapes, own: Path, folder: Path, owner: str) -> None:
+    """Write every part of the diffusers folder, one component in memory at a time."""
+    from customize.families.clip_vocabulary import write_tokenizer
+    from customize.families.single_file_parts import write_component
+
+    xl = configs.is_xl(shapes)
+    derived = {
+        "unet": configs.unet_config,
+        "vae": configs.vae_config,
+        "text_encoder": configs.first_text_config,
+        **({"text_encoder_2": configs.second_text_config} if xl else {}),
+    }
+    for part, derive in derived.items():
+        try:
+            config = {**derive(shapes), **_beside(own / part / "config.json", owner)}
+        except (KeyError, IndexError, ValueError) as error:
+            raise BaseModelError(
+                f"{owner}: its {part} is incomplete ({error} is missing or odd); expected a whole "
+                "checkpoint with UNet, VAE and text encoder; download it again"
+            ) from None
+        sizes = write_component(path, part, config, folder / part, owner)
+        if part.startswith("text_encoder"):
+            name = part.replace("text_encoder", "tokenizer")
+            pad = "!" if part == "text_encoder_2" else "<|endoftext|>"
+            write_tokenizer(folder / name, own / name, pad_token=pad, owner=owner, **sizes)
+    schedule = configs.scheduler_config(shapes, metadata_of(path))
+    schedule |= _beside(own / "scheduler" / "scheduler_config.json", owner)
+    (folder / "scheduler").mkdir()
+    _put(folder / "scheduler" / "scheduler_config.json", schedule)
+    if (own / "customize.json").is_file():
+        shutil.copy(own / "customize.json", folder / "customize.json")
+    index = _index(xl, schedule) | _flags(_beside(own / "model_index.json", owner))
+    _put(folder / "model_index.json", index)
+
+
+def _index(xl: bool, schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """Say as diffusers' `model_index.json` does which class reads each part."""
+    parts = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", schedule["_class_name"]],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+    }
+    if not xl:
+        missing = {"safety_checker": [None, None], "feature_extractor": [None, None]}
+        kind = "StableDiffusionInstructPix2PixPipeline"
+        return {"_class_name": kind, **parts, **missing, "requires_safety_checker": False}
+    parts["tokenizer_2"] = ["transformers", "CLIPTokenizer"]
+    parts["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+    kind = "StableDiffusionXLInstructPix2PixPipeline"
+    return {"_class_name": kind, **parts, "force_zeros_for_empty_prompt": True}
+
+
+def _flags(index: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: index[key] for key in ("force_zeros_for_empty_prompt", "is_cosxl_edit") if key in index
+    }
+
+
+def _beside(path: Path, owner: str) -> dict[str, Any]:
+    """Read a config of the folder beside the file; nothing where there is none."""
+    if not path.is_file():
+        return {}
     try:
-        pipeline.save_pretrained(temporary)  # type: ignore[attr-defined]
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BaseModelError(
+            f"{owner}: {path} beside it cannot be read ({error}); expected JSON; "
+            "correct or remove it"
+        ) from None
+
+
+def _put(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2), "utf-8")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -47,6 +50,46 @@ def check_safetensors(path: Path, owner: str) -> dict[str, tuple[int, ...]]:
             f"{owner}: {path} cannot be read as safetensors ({error}); expected a whole file; "
             "download it again"
         ) from None
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """Return what a safetensors file says of itself."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def room_for(size: int, folder: Path, owner: str) -> None:
+    """Raise BaseModelError, in the name of `owner`, where `folder` lacks room for `size` bytes."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if (free := shutil.disk_usage(there).free) < size:
+        raise _full(owner, folder, f"{free / 1e9:.1f} GB free where {size / 1e9:.1f} GB are needed")
+
+
+@contextmanager
+def written(owner: str, folder: Path) -> Iterator[None]:
+    """Turn a disk that runs full while something is written to `folder` into a BaseModelError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if is_full(error):
+            raise _full(owner, folder, "run full") from None
+        raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an error, or what caused it, is a full disk; safetensors says so in words."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in codes:
+        return True
+    return any(word in str(error) for word in ("No space left", "code: 28", "quota exceeded"))
+
+
+def _full(owner: str, folder: Path, found: str) -> BaseModelError:
+    return BaseModelError(
+        f"{owner}: the disk of {folder} has {found}; expected room for the model; free some, or "
+        "choose another disk by the environment variable CUSTOMIZE_CACHE (converted files) or "
+        "HF_HOME (downloads)"
+    )
 
 
 def fingerprint(files: Sequence[Path], root: Path) -> str:
