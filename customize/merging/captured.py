@@ -14,6 +14,11 @@ from torch import Tensor, nn
 ROWS = 64
 """Most positions of one picture that count at once: neighbours tell nearly the same."""
 
+EXACT = 1024
+"""Up to this width moments are float64: the start token that all texts share is so large that
+rounding to float32 would hide the directions in which they differ.
+"""
+
 
 @dataclass
 class Moments:
@@ -54,7 +59,8 @@ def capturing(modules: Mapping[str, nn.Module], seed: int = 0) -> Iterator[Mappi
     with ExitStack() as stack:
         for name, module in modules.items():
             width = width_of(module)
-            found[name] = Moments(torch.zeros(width, width))
+            dtype = torch.float64 if width <= EXACT else torch.float32
+            found[name] = Moments(torch.zeros(width, width, dtype=dtype))
             hook = module.register_forward_pre_hook(_adder(found[name], generator))
             stack.callback(hook.remove)
         yield found
@@ -91,7 +97,8 @@ def in_groups(
     """
     group, used = list[str](), 0
     for name, module in modules.items():
-        size = 4 * sets * width_of(module) ** 2
+        width = width_of(module)
+        size = (8 if width <= EXACT else 4) * sets * width**2
         if group and used + size > most_bytes:
             yield group
             group, used = [], 0
@@ -104,13 +111,18 @@ def in_groups(
 def _adder(moments: Moments, generator: torch.Generator) -> Callable[..., None]:
     """Make the hook that adds a module's inputs to its moments."""
 
+    def drawn(rows_LK: Tensor) -> Tensor:
+        if len(rows_LK) <= ROWS:
+            return rows_LK
+        chosen = torch.randperm(len(rows_LK), generator=generator)[:ROWS]
+        return rows_LK[chosen.to(rows_LK.device)]
+
     @torch.no_grad()
     def add(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        for rows_LK in rows_of(module, arguments[0].detach().float()):
-            if len(rows_LK) > ROWS:
-                chosen = torch.randperm(len(rows_LK), generator=generator)[:ROWS]
-                rows_LK = rows_LK[chosen.to(rows_LK.device)]
-            moments.sum_KK = moments.sum_KK.to(rows_LK.device).addmm_(rows_LK.T, rows_LK)
-            moments.rows += len(rows_LK)
+        each = rows_of(module, arguments[0].detach().float())
+        rows_NK = torch.cat([drawn(rows_LK) for rows_LK in each])  # one product is much faster
+        rows_NK = rows_NK.to(moments.sum_KK.dtype)
+        moments.sum_KK = moments.sum_KK.to(rows_NK.device).addmm_(rows_NK.T, rows_NK)
+        moments.rows += len(rows_NK)
 
     return add

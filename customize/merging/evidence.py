@@ -13,7 +13,7 @@ from customize.adapters.file import AdapterFile
 from customize.families.sampling import Sampling
 from customize.merging.captured import can_capture, capturing, in_groups
 from customize.merging.sampled import edit_all
-from customize.merging.trials import Asked
+from customize.merging.trials import Asked, varied
 from customize.shapes import Example
 
 STEPS = 6
@@ -47,14 +47,12 @@ class Evidence:
     ) -> None:
         """Take over an unchanged pipeline; ask for `layers` in this order, or groups come twice.
 
-        Each adapter edits its own `asked` pairs; the base makes the edits `own`, which are generic.
+        Each adapter makes the edits it is `asked` for, and the base the edits `own`, which are
+        generic.
         """
         self._pipeline, self._adapters = pipeline, tuple(adapters)
         self._sampling = replace(sampling, steps=min(sampling.steps, STEPS))
-        self._examples = [
-            [example for one in asked if one.owner == owner for example in one.examples]
-            for owner in range(len(adapters))
-        ]
+        self._examples = [varied(asked, owner) for owner in range(len(adapters))]
         assert all(self._examples), "an adapter without edits of its own"
         self._own, self._at_once = tuple(own), at_once
         modules = {layer: module_of(pipeline, layer) for layer in layers}

@@ -41,10 +41,22 @@ def regress(
     curvature_KK = torch.stack([moment.double() for moment in moments]).sum(0)
     if generic_KK is not None:
         curvature_KK = curvature_KK + preserve * generic_KK.double()
-    held = ridge * curvature_KK.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+    held = ridge * float(curvature_KK.diagonal().mean()) or 1.0
+    lower_KK, held = _factor(curvature_KK, held)
     wanted_OK = held * torch.stack(flat).sum(0)
     for delta_OK, moment in zip(flat, moments, strict=True):
         wanted_OK += delta_OK @ moment.double()
-    curvature_KK = curvature_KK + held * torch.eye(len(curvature_KK), dtype=torch.float64)
-    lower_KK = torch.linalg.cholesky(curvature_KK)
     return torch.cholesky_solve(wanted_OK.T, lower_KK).T.float().reshape(deltas[0].shape)
+
+
+def _factor(curvature_KK: Tensor, held: float) -> tuple[Tensor, float]:
+    """Return the Cholesky factor of the curvature plus `held` on its diagonal, and `held`.
+
+    Where rounding in the moments outweighs so small a ridge, it grows until it does not.
+    """
+    unit_KK = torch.eye(len(curvature_KK), dtype=torch.float64)
+    while True:
+        lower_KK, failed = torch.linalg.cholesky_ex(curvature_KK + held * unit_KK)
+        if not failed:
+            return lower_KK, held
+        held *= 10

@@ -19,7 +19,7 @@ from customize.shapes import Example
 if TYPE_CHECKING:
     import torch
 
-OWN_EDITS = 16
+OWN_EDITS, GENERIC = 16, 48
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,6 @@ def open_stage(
         sampling=sampling_of(job.base.folder),
         trained=tuple(trained),
         judged=tuple(judged),
-        generic=tuple(own_edits(trained, known, OWN_EDITS, seed=0)),
+        generic=tuple(own_edits(trained, known, GENERIC, seed=0)),
         own=tuple(own_edits(judged, known, OWN_EDITS, seed=1)),
     )

@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from customize.adapters.header import Header, Taught
 from customize.errors import Fault, PairsError
 from customize.families.bases import Base
@@ -89,6 +91,23 @@ def own_edits(
         Example(source_HWC=source_HWC, target_HWC=source_HWC, instruction=instruction)
         for source_HWC, instruction in zip(sources, chosen, strict=True)
     ]
+
+
+def varied(asked: Sequence[Asked], owner: int, most: int = 16) -> list[Example]:
+    """Ask for one adapter's concepts of more sources than its own few: mirrored ones and others'.
+
+    What layers read then tells of the instruction more than of the sources. The targets of all but
+    an adapter's own pairs are not known, and are their sources.
+    """
+    own = [example for one in asked if one.owner == owner for example in one.examples]
+    foreign = [example for one in asked if one.owner != owner for example in one.examples]
+    others = [example.source_HWC[:, ::-1] for example in own] + [e.source_HWC for e in foreign]
+    texts = list(dict.fromkeys(example.instruction for example in own))
+    more = [
+        Example(np.ascontiguousarray(source), source, texts[index % len(texts)])
+        for index, source in enumerate(others)
+    ]
+    return [*own, *more][: max(most, len(own))]
 
 
 def reworded(asked: Asked, renamed: Mapping[str, str]) -> Asked:
