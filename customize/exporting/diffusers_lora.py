@@ -38,22 +38,32 @@ def to_diffusers(changes: Changes) -> dict[str, Tensor]:
 
 
 def metadata_of(changes: Changes) -> dict[str, str]:
-    """Describe the UNet's layers as diffusers' own saving does; it infers the text encoders'."""
-    ranks = {path: rank for model, path, rank in _ranks(changes) if model == "denoiser"}
-    if not ranks:
-        return {"format": "pt"}
-    config = lora_config(ranks, decomposes=holds_dora(changes))
-    return {
-        "format": "pt",
-        METADATA: json.dumps({f"unet.{key}": value for key, value in config.items()}),
+    """Describe every model's layers as diffusers' own saving does: it wants all or none."""
+    config = {
+        f"{PREFIXES[model]}{key}": value
+        for model in PREFIXES
+        if any(layer.startswith(f"{model}.") for layer in changes.layers)
+        for key, value in lora_config(changes, model).items()
     }
+    return {"format": "pt", METADATA: json.dumps(config)}
 
 
-def lora_config(ranks: Mapping[str, int], *, decomposes: bool) -> dict[str, Any]:
-    """Configure peft for layers of these ranks, each at scale 1."""
+def lora_config(changes: Changes, model: str) -> dict[str, Any]:
+    """Configure peft for the layers of one model, each at scale 1.
+
+    Paths stand without `text_model.`: peft matches the end of a module's name, so that they fit
+    text encoders with that level and without.
+    """
+    ranks, decomposes = {}, False
+    for layer, change in changes.layers.items():
+        owner, path = split_layer(layer)
+        if owner == model:
+            decomposes |= isinstance(change, Decomposed)
+            pair = change.change if isinstance(change, Decomposed) else change
+            assert isinstance(pair, LowRank), layer
+            ranks[path] = len(pair.down)
     (common, _), *_ = Counter(ranks.values()).most_common(1)
-    # peft matches a pattern at the end of a module's name, so its start is fixed as well.
-    others = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != common}
+    others = {re.escape(path): rank for path, rank in ranks.items() if rank != common}
     return {
         "r": common,
         "lora_alpha": common,
@@ -110,11 +120,6 @@ def factors(layer: str, change: Change) -> Iterator[tuple[str, Tensor]]:
             raise AssertionError(f"{layer}: this layout holds no {change}")
 
 
-def holds_dora(changes: Changes) -> bool:
-    """Tell whether the changes are DoRA's."""
-    return any(isinstance(change, Decomposed) for change in changes.layers.values())
-
-
 def scales(config: Mapping[str, Any]) -> Callable[[str, int], float | None]:
     """Return a function of layer and rank that finds the scale in diffusers' metadata.
 
@@ -136,9 +141,3 @@ def scales(config: Mapping[str, Any]) -> Callable[[str, int], float | None]:
 
     return scale
 
-
-def _ranks(changes: Changes) -> Iterator[tuple[str, str, int]]:
-    for layer, change in changes.layers.items():
-        low_rank = change.change if isinstance(change, Decomposed) else change
-        assert isinstance(low_rank, LowRank), layer
-        yield *split_layer(layer), low_rank.down.shape[0]

@@ -89,12 +89,30 @@ def fit(
 def relative_error(change: Change, exact: Change, base: Tensor | None = None) -> float:
     """Return the Frobenius norm of the difference over that of `exact`, 0 where both are zero.
 
-    `base` gives the shape, and the weight that DoRA and replaced weights need.
+    `base` gives the weight that DoRA and replaced weights need.
     """
-    like = base if base is not None else _shape_of(exact)
-    truth = delta_of(exact, like)
-    missing = (delta_of(change, like) - truth).norm()
-    return float(missing / truth.norm()) if truth.any() else float(missing)
+    if isinstance(change, LowRank) and isinstance(exact, LowRank):
+        missing, whole = _pair_norms(change, exact)
+    else:
+        like = base if base is not None else _shape_of(exact)
+        truth = delta_of(exact, like)
+        missing, whole = float((delta_of(change, like) - truth).norm()), float(truth.norm())
+    return missing / whole if whole else missing
+
+
+def _pair_norms(change: LowRank, exact: LowRank) -> tuple[float, float]:
+    """Return the norms of the difference of two products and of the second, forming neither.
+
+    With U D of stacked factors, ||U D||^2 is the sum of (U^T U) * (D D^T), elementwise.
+    """
+    ups = [pair.up.double().flatten(1) for pair in (exact, change)]
+    downs = [pair.down.double().flatten(1) for pair in (exact, change)]
+    up_OR, down_RI = torch.cat([ups[0], -ups[1]], dim=1), torch.cat(downs)
+    inner_RR = (up_OR.T @ up_OR) * (down_RI @ down_RI.T)
+    rank = len(exact.down)
+    squares = inner_RR.sum(), inner_RR[:rank, :rank].sum()
+    missing, whole = (float(square.clamp(min=0).sqrt()) for square in squares)
+    return missing, whole
 
 
 def _fit_layer(

@@ -6,6 +6,7 @@ own scripts ignore it and diffusers refuses it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -41,19 +42,30 @@ _READ: Mapping[str, str] = {
     "lora_te2_": "text_encoder_2",
     "lora_te_": "text_encoder",
 }
+# The one place where diffusers knows kohya's name, which is ldm's, and not its own.
+_SPELLED: Mapping[str, str] = {
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
 LDM = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
 
 
 def to_kohya(changes: Changes, *, xl: bool) -> dict[str, Tensor]:
-    """Write low-rank and full changes; alpha is the rank, since scales are baked in."""
+    """Write low-rank and full changes.
+
+    Scales are baked in, so alpha is the rank, which is also what its absence means everywhere. It
+    is left out where ranks differ in a model: diffusers (0.42) then applies one layer's to others.
+    """
     tensors = {}
+    uniform = _models_of_one_rank(changes)
     for layer, change in changes.layers.items():
         name = name_of(layer, xl=xl)
         match change:
             case LowRank(down, up):
                 tensors[f"{name}.lora_down.weight"] = down
                 tensors[f"{name}.lora_up.weight"] = up
-                tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0]), dtype=down.dtype)
+                if split_layer(layer)[0] in uniform:
+                    tensors[f"{name}.alpha"] = torch.tensor(float(len(down)), dtype=down.dtype)
             case Full(delta):
                 tensors[f"{name}.diff"] = delta
             case _:
@@ -80,7 +92,7 @@ def name_of(layer: str, *, xl: bool) -> str:
     model, path = split_layer(layer)
     if is_encoder(model):
         path = with_text_model(path)
-    return PREFIXES[xl][model] + flatten(path)
+    return PREFIXES[xl][model] + flatten(_SPELLED.get(path, path))
 
 
 def layer_of(name: str) -> str | None:
@@ -109,3 +121,11 @@ def denoiser_layer(path: str) -> str | None:
     if path.startswith(known) or path in ("conv_in", "conv_out", "conv_norm_out"):
         return f"denoiser.{path}"
     return None
+
+
+def _models_of_one_rank(changes: Changes) -> set[str]:
+    ranks = defaultdict[str, set[int]](set)
+    for layer, change in changes.layers.items():
+        if isinstance(change, LowRank):
+            ranks[split_layer(layer)[0]].add(len(change.down))
+    return {model for model, found in ranks.items() if len(found) == 1}

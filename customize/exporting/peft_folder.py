@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from customize.errors import AdapterFileError
-from customize.exporting.changes import Changes, Decomposed, LowRank
+from customize.exporting.changes import Changes
 from customize.exporting.diffusers_lora import PREFIXES, factors, lora_config, scales
 from customize.exporting.kohya import denoiser_layer
 from customize.exporting.paths import split_layer, with_text_model, without_text_model
@@ -28,18 +28,13 @@ _SPELLED: Mapping[str, Callable[[str], str]] = {
 
 def to_peft(changes: Changes, model: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Write the layers of one model, `denoiser` or a text encoder, and peft's config for them."""
-    tensors, ranks, decomposes = {}, {}, False
+    tensors = {}
     for layer, change in changes.layers.items():
         owner, path = split_layer(layer)
-        if owner != model:
-            continue
-        path = _SPELLED[model](path)
-        tensors |= {f"{_ROOT}{path}.{name}": t for name, t in factors(layer, change)}
-        decomposes |= isinstance(change, Decomposed)
-        pair = change.change if isinstance(change, Decomposed) else change
-        assert isinstance(pair, LowRank), layer
-        ranks[path] = pair.down.shape[0]
-    return tensors, lora_config(ranks, decomposes=decomposes)
+        if owner == model:
+            spelled = _SPELLED[model](path)
+            tensors |= {f"{_ROOT}{spelled}.{name}": t for name, t in factors(layer, change)}
+    return tensors, lora_config(changes, model)
 
 
 def from_peft(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Changes:
