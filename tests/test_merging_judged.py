@@ -27,7 +27,7 @@ from customize.merging.leaks import OWN, leak
 from customize.merging.report import FIGURES, MAP, SHEET, check_folder, write_report
 from customize.merging.sampled import edit_all
 from customize.merging.stage import Stage, open_stage
-from customize.merging.trials import find_asked, own_edits
+from customize.merging.trials import find_asked, own_edits, varied
 from customize.shapes import Example
 
 
@@ -97,6 +97,16 @@ def test_two_adapters_of_one_concept_are_two_in_every_table(world: Path) -> None
     asked = find_asked([header, header], {}, base, held_out=False)
     assert [one.name for one in asked] == ["look", "look_2"]
     assert len(own_edits(asked, [f"edit {n}" for n in range(30)], 10)) == 10
+
+
+def test_evidence_is_taken_on_more_sources_than_an_adapters_own(stage: Stage) -> None:
+    asked, look = varied(stage.trained, 1), stage.trained[1].examples
+    assert {example.instruction for example in asked} == {"make it night"}
+    assert asked[:2] == list(look)
+    assert np.array_equal(asked[2].source_HWC, look[0].source_HWC[:, ::-1])
+    foreign = {example.source_HWC.tobytes() for example in stage.trained[0].examples}
+    assert {example.source_HWC.tobytes() for example in asked[4:]} == foreign
+    assert len(varied(stage.trained, 1, most=3)) == 3
 
 
 def test_edits_do_not_depend_on_how_many_are_made_at_once(stage: Stage) -> None:
