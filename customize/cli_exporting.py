@@ -64,20 +64,22 @@ def export(arguments: argparse.Namespace) -> int:
     """Write one target or all, read each file back, and print what it is good for."""
     from customize import exporting
     from customize.adapters.file import read_adapter
+    from customize.exporting.card import latest_preview
     from customize.families.bases import resolve_base
 
     adapter = read_adapter(arguments.file)
     base = resolve_base(arguments.base or adapter.header.base_name)
     given = ("name", "rank", "energy", "error", "size_mb", "dtype")
-    options = Options(**{name: getattr(arguments, name) for name in given})
+    settings: dict[str, Any] = {name: getattr(arguments, name) for name in given}
+    options = Options(**settings, preview=latest_preview(arguments.file))
     folder = arguments.output or arguments.file.parent / "exports"
     overwrite = arguments.overwrite
     if arguments.to != "all":
         one = exporting.export(adapter, base, arguments.to, folder, options, overwrite=overwrite)
-        _print_written([one], adapter, base, verify=arguments.verify)
+        _tell([one], adapter, base, verify=arguments.verify)
         return 0
     made = exporting.export_all(adapter, base, folder, options, overwrite=overwrite)
-    _print_written(made.written, adapter, base, verify=arguments.verify)
+    _tell(made.written, adapter, base, verify=arguments.verify)
     for reason in made.refused.values():
         print(f"not written: {reason}")
     print(f"{made.guide}: which file goes where")
@@ -112,20 +114,18 @@ def _word(text: str) -> tuple[str, Path | None]:
     return word, Path(path) if equals else None
 
 
-def _print_written(
-    written: Sequence[Written], adapter: AdapterFile, base: Base, *, verify: bool
-) -> None:
-    from customize.exporting.verifying import verify as check
+def _tell(written: Sequence[Written], adapter: AdapterFile, base: Base, *, verify: bool) -> None:
+    """Print what was written, what it is for, and the proof that it reads back."""
+    from customize.exporting import verifying
 
-    rows = []
     for one in written:
-        size = f"{sum(path.stat().st_size for path in one.files) / 1e6:.2f} MB"
-        rows.append([one.target, size, f"{one.largest_error:.1e}"])
-    print(table(rows, ["target", "size", "largest error"]))
-    for one in written:
-        for path in one.files[:1]:
-            print(f"{path}")
+        size = sum(path.stat().st_size for path in one.files) / 1e6
+        print(f"{one.target}: {one.files[0]} ({len(one.files)} files, {size:.2f} MB)")
         for note in one.notes:
             print(f"  {note}")
     if verify:
-        check(written, adapter, base)
+        verdicts = verifying.verify(written, adapter, base)
+        print(table(verifying.rows(verdicts), verifying.TITLES))
+        return
+    rows = [[one.target, f"{len(one.errors)}", f"{one.largest_error:.1e}"] for one in written]
+    print(table(rows, ["target", "layers", "largest relative error"]))

@@ -1,4 +1,4 @@
-"""`customize inspect`: what an adapter is, or how a picture was edited."""
+"""`customize inspect`: what an adapter of any program is, or how a picture was edited."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 def add_to(commands: Any) -> None:
     """Describe `inspect` to the command line's parser."""
     command = commands.add_parser("inspect", help="tell what an adapter or an edited PNG is")
-    command.add_argument("file", type=Path, metavar="FILE", help="adapter.safetensors or PNG")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="adapter of any program (.safetensors), or PNG"
+    )
     command.set_defaults(run=inspect)
 
 
 def inspect(arguments: argparse.Namespace) -> int:
-    """Print an adapter's header, or the settings in a PNG, as a table."""
+    """Print an adapter's header or layout, or the settings in a PNG, as a table."""
     path: Path = arguments.file
     if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
         from customize.edited import read_settings
@@ -36,9 +38,37 @@ def inspect(arguments: argparse.Namespace) -> int:
         print(table([[name.replace("_", " "), _shown(value)] for name, value in settings.items()]))
         return 0
     from customize.adapters.file import read_header
+    from customize.exporting.opening_files import open_file
+    from customize.exporting.recognizing import recognize
 
+    if path.is_file() and recognize(open_file(path)) != "customize":
+        print(table(list(_foreign_rows(path))))
+        return 0
     print(table(list(_header_rows(path, read_header(path)))))
     return 0
+
+
+def _foreign_rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Tell a file of another program: its layout, or what it is that is no adapter."""
+    from customize.exporting.importing import describe, read
+    from customize.exporting.opening_files import open_file
+    from customize.exporting.recognizing import foreign, recognize
+
+    opened = open_file(path)
+    yield "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+    match recognize(opened):
+        case None:
+            yield "is", foreign(opened)
+            yield "can be", "nothing here: no adapter for Stable Diffusion 1 or XL"
+            return
+        case "embedding":
+            yield "layout", "embedding, a word without weights"
+            yield from ((name, f"{list(shape)}") for name, shape in opened.shapes.items())
+        case _:
+            yield from describe(read(path, outlines=True))
+    yield "can be", f"imported: customize import {path} -o adapter.safetensors"
+    told = (key for key in sorted(opened.metadata) if key.startswith(("ss_", "modelspec.")))
+    yield from ((key, opened.metadata[key]) for key in told if len(opened.metadata[key]) <= 200)
 
 
 def _header_rows(path: Path, header: Header) -> Iterator[tuple[str, str]]:

@@ -40,7 +40,8 @@ class Options:
     rank that satisfies every limit given: at most `rank`, at least the share `energy` of the summed
     singular values, at most the relative `error` of a layer, at most `size_mb` (10^6 bytes) for the
     weights' file. Without a limit nothing is lost. `dtype` is raised to float32 for a tensor that
-    it would change by more than 1e-3.
+    it would change by more than its own precision. `preview` is a picture to show beside the
+    weights.
     """
 
     name: str | None = None
@@ -49,6 +50,7 @@ class Options:
     error: float | None = None
     size_mb: float | None = None
     dtype: Precision = "float16"
+    preview: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,10 @@ def export_all(
 
     Raises OutputExistsError before anything is written where one of the folders is there.
     """
-    from customize.exporting import guide
+    from customize.exporting import guide, places
 
-    if not overwrite:
-        guide.refuse_taken(folder, TARGETS)
+    taken = [folder / name for name in (guide.NAME, *TARGETS)]
+    places.refuse_existing(*taken, overwrite=overwrite)
     written, refused = [], {}
     for target in TARGETS:
         try:

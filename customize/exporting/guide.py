@@ -5,33 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from customize.errors import OutputExistsError
 from customize.exporting import Target, Written
+from customize.exporting.places import write_text
 
 NAME = "README.md"
-
-
-def refuse_taken(folder: Path, targets: Sequence[Target]) -> None:
-    """Raise OutputExistsError where a file or folder of the exports is there already."""
-    taken = [folder / name for name in (NAME, *targets) if (folder / name).exists()]
-    if taken:
-        raise OutputExistsError(
-            f"{taken[0]} is there already; expected a free name; choose another folder or add "
-            "--overwrite"
-        )
 
 
 def write(folder: Path, written: Sequence[Written], refused: Mapping[Target, str]) -> Path:
     """Write the README in place of an older one and return its path."""
     path = folder / NAME
-    temporary = path.with_name(f".{NAME}.tmp")
-    temporary.write_text("\n".join(_lines(folder, written, refused)) + "\n", encoding="utf-8")
-    return temporary.replace(path)
+    write_text(path, "\n".join(_lines(written, refused)) + "\n")
+    return path
 
 
-def _lines(
-    folder: Path, written: Sequence[Written], refused: Mapping[Target, str]
-) -> Iterator[str]:
+def _lines(written: Sequence[Written], refused: Mapping[Target, str]) -> Iterator[str]:
     yield "# Which file goes where\n"
     yield "All of these edit pictures, so they need an InstructPix2Pix model to work on.\n"
     yield "| folder | size | largest relative error of a layer |"

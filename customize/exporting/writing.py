@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from torch import Tensor
 
-from customize.errors import ExportError, OutputExistsError
+from customize.errors import ExportError
 from customize.exporting import Options, Target, Written
 from customize.exporting.changes import Changes
 from customize.exporting.embeddings import file_name
 from customize.exporting.fitting import Fitted, Holds, fit
+from customize.exporting.places import refuse_existing
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
@@ -32,6 +33,8 @@ HOLDS: Mapping[Target, Holds] = {
     "invokeai": Holds(full=True),
     "peft": Holds(dora=True),
 }
+# Programs that show NAME.json and NAME.png beside NAME.safetensors.
+SHOWN: frozenset[Target] = frozenset({"kohya", "comfyui", "a1111", "invokeai"})
 _MODELS = ("denoiser", "text_encoder", "text_encoder_2")
 
 
@@ -74,8 +77,29 @@ def write(
     if target == "full-model":
         return _write_full_model(adapter, base, folder, options, words, overwrite)
     fitted, plan = _plan(adapter, base, target, changes, weights, options)
+    notes = tuple(_notes(target, plan, changes))
+    if target in SHOWN:
+        beside = [folder / f"{options.name}.{kind}" for kind in ("json", "png")]
+        refuse_existing(*beside, overwrite=overwrite)
     files = save_all(folder, plan | words, overwrite=overwrite)
-    return Written(target, files, tuple(_notes(target, plan, changes)), fitted.errors)
+    if target in SHOWN:
+        files += _show(adapter, files[0], target, options, overwrite=overwrite)
+    return Written(target, files, notes, fitted.errors)
+
+
+def _show(
+    adapter: AdapterFile, weights: Path, target: Target, options: Options, *, overwrite: bool
+) -> tuple[Path, ...]:
+    """Write the description and the picture that programs show beside the weights."""
+    from PIL import Image
+
+    from customize.exporting.sidecars import write_sidecars
+
+    header = adapter.header
+    if options.preview is None:
+        return write_sidecars(header, weights, target, overwrite=overwrite)
+    with Image.open(options.preview) as preview:
+        return write_sidecars(header, weights, target, preview=preview, overwrite=overwrite)
 
 
 def is_xl(adapter: AdapterFile) -> bool:
@@ -110,11 +134,7 @@ def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
     from safetensors.torch import save_file
 
     places = [folder / name for name in plan]
-    if not overwrite and (taken := [place for place in places if place.exists()]):
-        raise OutputExistsError(
-            f"{taken[0]} is there already; expected a free name; choose another folder or add "
-            "--overwrite"
-        )
+    refuse_existing(*places, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
