@@ -15,8 +15,11 @@ from customize import (
     __version__,
     cli_commands,
     cli_editing,
+    cli_exporting,
+    cli_guidance,
     cli_inspecting,
     cli_merging,
+    cli_scoring,
     cli_sharing,
 )
 from customize.errors import CustomizeError, FaultsError
@@ -81,7 +84,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (cli_commands, cli_editing, cli_inspecting, cli_merging, cli_sharing):
+    for part in (
+        cli_commands,
+        cli_editing,
+        cli_inspecting,
+        cli_merging,
+        cli_exporting,
+        cli_sharing,
+        cli_scoring,
+        cli_guidance,
+    ):
         part.add_to(commands)
     return top
 

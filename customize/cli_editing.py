@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from customize.errors import AdapterFileError
+from customize.errors import EditError
+
+if TYPE_CHECKING:
+    from customize.editing import Editor
 
 _SAMPLING = ("seed", "steps", "scheduler", "text_guidance", "image_guidance", "resolution")
 
@@ -44,6 +48,12 @@ def add_to(commands: Any) -> None:
     add("--seed", type=int, help="starting noise (0)")
     add("--text-guidance", type=float, metavar="S", help="follow the instruction: 1 to 50")
     add("--image-guidance", type=float, metavar="S", help="keep to the picture: 1 to 50")
+    add(
+        "--guidance",
+        choices=["auto"],
+        help="auto tries several of both and takes what edits most and keeps most",
+    )
+    add("--clip", metavar="MODEL", help="what auto judges by: embedded, folder or hub id")
     add("--resolution", type=int, metavar="PIXELS", help="side of the area worked at (the base's)")
     command.set_defaults(run=edit)
 
@@ -51,13 +61,15 @@ def add_to(commands: Any) -> None:
 def edit(arguments: argparse.Namespace) -> int:
     """Edit a picture by one instruction, or by several in a chain, and save every stage."""
     from customize.edited import check_output, keeps_settings
+    from customize.editing_inputs import with_strength
     from customize.pairs.decode import load_picture
 
+    _check_guidance(arguments)
     outputs = _outputs(arguments)
     for output in outputs:
         check_output(output, overwrite=arguments.overwrite)
     image = load_picture(arguments.image)
-    adapters = [_with_strength(text) for text in arguments.adapters]
+    adapters = [with_strength(text) for text in arguments.adapters]
     base = arguments.base or _base_of(adapters)
     from customize.editing import Editor
 
@@ -72,6 +84,8 @@ def edit(arguments: argparse.Namespace) -> int:
         editor.load(path, strength)
     given = {name: getattr(arguments, name) for name in _SAMPLING}
     options: Any = {name: value for name, value in given.items() if value is not None}
+    if arguments.guidance == "auto":
+        options |= _tuned(arguments, editor, adapters, options)
     start = time.perf_counter()
     stages = editor.chain(image, arguments.instructions, **options)
     seconds = time.perf_counter() - start
@@ -82,6 +96,57 @@ def edit(arguments: argparse.Namespace) -> int:
         print(f"{output}: {stage.settings.instruction}")
     print(f"{seconds:.1f} s; {stages[-1].settings.as_parameters().splitlines()[-1]}")
     return 0
+
+
+def _check_guidance(arguments: argparse.Namespace) -> None:
+    """Refuse requests around `--guidance auto` that would have no effect."""
+    auto = arguments.guidance == "auto"
+    if arguments.clip is not None and not auto:
+        raise EditError("--clip judges what --guidance auto tries; add that, or leave it out")
+    if not auto:
+        return
+    if len(arguments.instructions) > 1:
+        raise EditError(
+            f"--guidance auto with {len(arguments.instructions)} instructions: guidance is chosen "
+            "for one edit; expected one instruction; edit step by step, or name both guidances"
+        )
+    if arguments.text_guidance is not None and arguments.image_guidance is not None:
+        raise EditError(
+            "--guidance auto has nothing to choose: both guidances are given; expected at most "
+            "one; leave one out, or leave out --guidance"
+        )
+
+
+def _tuned(
+    arguments: argparse.Namespace,
+    editor: Editor,
+    adapters: Sequence[tuple[Path, float]],
+    options: Any,
+) -> dict[str, float]:
+    """Choose the guidances that were not given for this one edit, and say why."""
+    from customize.scoring import open_models
+    from customize.scoring.inputs import clip_for_bases, one_task
+    from customize.scoring.tasks import reworded
+    from customize.scoring.tuning import tune
+    from customize.scoring.variants import compared
+
+    (variant,) = compared([editor.base.name], [adapters], alone=False)
+    task = one_task(arguments.image, arguments.instructions[0])
+    text, image = arguments.text_guidance, arguments.image_guidance
+    choice = tune(
+        editor,
+        [reworded(task, variant.plain, variant.taught)],
+        open_models(arguments.clip or clip_for_bases([variant.base]), device=arguments.device),
+        text_guidances=() if text is None else (text,),
+        image_guidances=() if image is None else (image,),
+        options=options,
+        progress=True,
+    )
+    print(f"{choice.table()}\n{choice.reason}")
+    return {
+        "text_guidance": choice.chosen.text_guidance,
+        "image_guidance": choice.chosen.image_guidance,
+    }
 
 
 def _outputs(arguments: argparse.Namespace) -> list[Path]:
@@ -103,22 +168,6 @@ def _outputs(arguments: argparse.Namespace) -> list[Path]:
 
 def _stages(last: Path, count: int) -> list[Path]:
     return [*(last.with_stem(f"{last.stem}_{stage}") for stage in range(1, count)), last]
-
-
-def _with_strength(text: str) -> tuple[Path, float]:
-    """Split `FILE:0.8`; a colon that is part of a file's name stays there."""
-    path, colon, strength = text.rpartition(":")
-    if not colon or Path(text).exists():
-        return Path(text), 1.0
-    try:
-        return Path(path), float(strength)
-    except ValueError:
-        if Path(path).exists():
-            raise AdapterFileError(
-                f"--adapter {text}: {strength!r} is no strength; expected a number such as 0.8; "
-                f"write {path}:0.8"
-            ) from None
-        return Path(text), 1.0
 
 
 def _base_of(adapters: list[tuple[Path, float]]) -> str:

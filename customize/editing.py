@@ -26,7 +26,7 @@ from customize.editing_inputs import (
 )
 from customize.editing_schedulers import scheduler_for
 from customize.errors import EditError
-from customize.families.sampling import sampling_of
+from customize.families.sampling import sampling_of, size_told
 
 if TYPE_CHECKING:
     import torch
@@ -128,20 +128,65 @@ class Editor:
 
         Raises EditError for options out of range, PairsError for a file that is no usable picture.
         """
-        check_request(instructions, options)
         source = upright_rgb(image)
-        scheduler = scheduler_for(options.get("scheduler"), self._own_scheduler)
-        settings = self._settings(source.size, type(scheduler).__name__, options)
-        taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
-        warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
-        self.pipeline.scheduler = scheduler
+        (settings,) = self._prepare([source.size], instructions, options)
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
             settings = replace(settings, instruction=instruction, earlier=earlier)
-            current = self._sample(current, settings)
+            (current,) = self._sample([current], [settings])
             stages.append(Edited(resized(current, source.size), settings))
         return stages
+
+    def batch(
+        self,
+        images: Sequence[Image.Image | Path | str],
+        instructions: Sequence[str],
+        *,
+        at_once: int = 8,
+        **options: Unpack[Options],
+    ) -> list[Edited]:
+        """Edit every picture by its own instruction, up to `at_once` of one size together.
+
+        Picture i starts from the noise of seed + i: `edit` makes it again, up to rounding, by the
+        seed in its settings. Raises as `chain` does.
+        """
+        assert len(images) == len(instructions)
+        sources = [upright_rgb(image) for image in images]
+        settings = [
+            replace(filled, instruction=instruction, seed=filled.seed + index)
+            for index, (filled, instruction) in enumerate(
+                zip(
+                    self._prepare([source.size for source in sources], instructions, options),
+                    instructions,
+                    strict=True,
+                )
+            )
+        ]
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for index, filled in enumerate(settings):
+            sizes.setdefault((filled.width, filled.height), []).append(index)
+        answers: dict[int, Edited] = {}
+        for size, same in sizes.items():
+            for start in range(0, len(same), at_once):
+                group = same[start : start + at_once]
+                made = self._sample(
+                    [resized(sources[i], size) for i in group], [settings[i] for i in group]
+                )
+                for i, answer in zip(group, made, strict=True):
+                    answers[i] = Edited(resized(answer, sources[i].size), settings[i])
+        return [answers[index] for index in range(len(sources))]
+
+    def _prepare(
+        self, sizes: Sequence[tuple[int, int]], instructions: Sequence[str], options: Options
+    ) -> list[Settings]:
+        """Check what is asked, set the sampler, and fill in the settings for each size (W, H)."""
+        check_request(instructions, options)
+        scheduler = scheduler_for(options.get("scheduler"), self._own_scheduler)
+        taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
+        warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
+        self.pipeline.scheduler = scheduler
+        return [self._settings(size, type(scheduler).__name__, options) for size in sizes]
 
     def _settings(self, size: tuple[int, int], scheduler: str, options: Options) -> Settings:
         """Fill in the base's own way for a picture of `size` (W, H)."""
@@ -167,31 +212,36 @@ class Editor:
             version=__version__,
         )
 
-    def _sample(self, source: Image.Image, settings: Settings) -> Image.Image:
-        """Call the pipeline on a picture of the working size."""
+    def _sample(
+        self, sources: Sequence[Image.Image], settings: Sequence[Settings]
+    ) -> list[Image.Image]:
+        """Call the pipeline on pictures of the working size; only texts and seeds may differ."""
         import torch
 
+        first = settings[0]
         try:
             answer_BHWC: np.ndarray = self.pipeline(
-                spelled(settings.instruction),
-                image=source,
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.text_guidance,
-                image_guidance_scale=settings.image_guidance,
-                generator=torch.Generator().manual_seed(settings.seed),
+                [spelled(each.instruction) for each in settings],
+                image=list(sources),
+                **size_told(self.pipeline, first.width, first.height),
+                num_inference_steps=first.steps,
+                guidance_scale=first.text_guidance,
+                image_guidance_scale=first.image_guidance,
+                generator=[torch.Generator().manual_seed(each.seed) for each in settings],
                 output_type="np",
             ).images
         except torch.OutOfMemoryError:
             raise EditError(
-                f"out of memory at {settings.width}x{settings.height} pixels; expected to fit; "
+                f"out of memory at {first.width}x{first.height} pixels; expected to fit; "
                 "lower the resolution, or open the base in bfloat16"
             ) from None
-        if not np.isfinite(answer_BHWC).all():
-            raise EditError(
-                f"{settings.instruction!r}: the base answered with pixels that are no numbers; "
-                "expected finite ones; open the base in float32, or lower guidance or strength"
-            )
-        return self.pipeline.image_processor.numpy_to_pil(answer_BHWC)[0]
+        for each, answer_HWC in zip(settings, answer_BHWC, strict=True):
+            if not np.isfinite(answer_HWC).all():
+                raise EditError(
+                    f"{each.instruction!r}: the base answered with pixels that are no numbers; "
+                    "expected finite ones; open the base in float32, or lower guidance or strength"
+                )
+        return self.pipeline.image_processor.numpy_to_pil(answer_BHWC)
 
 
 def _without_folders(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TypedDict, cast
 
 from PIL import Image, ImageOps
 
-from customize.errors import EditError
+from customize.errors import AdapterFileError, EditError
 from customize.pairs.decode import load_picture
 
 LONGEST = 4
@@ -57,7 +57,7 @@ def check_request(instructions: Sequence[str], options: Options) -> None:
         # diffusers' pipeline guides by both or, at a text guidance of 1, by none
         warnings.warn(
             "image_guidance has no effect while text_guidance is 1; raise text_guidance",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -68,7 +68,7 @@ def warn_of_unknown_words(
     named = {word.lower() for text in instructions for word in _WORD.findall(text)}
     cure = f"those in use teach {', '.join(taught)}" if taught else "load the one that does"
     for word in sorted(word for word in named if word not in vocabulary):
-        warnings.warn(f"no adapter in use teaches the word {word}; {cure}", stacklevel=4)
+        warnings.warn(f"no adapter in use teaches the word {word}; {cure}", stacklevel=5)
 
 
 def spelled(instruction: str) -> str:
@@ -113,3 +113,19 @@ def working_size(
         return max(least, min(most, round(length * scale / multiple) * multiple))
 
     return side(width), side(height)
+
+
+def with_strength(text: str) -> tuple[Path, float]:
+    """Split `FILE:0.8`; a colon that is part of a file's name stays there."""
+    path, colon, strength = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        return Path(path), float(strength)
+    except ValueError:
+        if Path(path).exists():
+            raise AdapterFileError(
+                f"--adapter {text}: {strength!r} is no strength; expected a number such as 0.8; "
+                f"write {path}:0.8"
+            ) from None
+        return Path(text), 1.0

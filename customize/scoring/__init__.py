@@ -43,9 +43,10 @@ MetricName = Literal[
 class Item:
     """One finished edit, and whatever is known of how it should have come out.
 
-    `references` are pictures of what was taught (a concept's targets), for `clip_concept` and
-    `dino_concept`. `mask` is white where the edit may change the picture. `concept` and `name` only
-    group and name the edit in reports.
+    `mask` is white where the edit may change the picture. `references` are pictures of what was
+    taught (a concept's targets), for `clip_concept` and `dino_concept`. `plainly` is the
+    instruction in words that a CLIP knows, where it has taught ones such as <my-dog>; captions are
+    expected in such words. `concept` and `name` only group and name the edit in reports.
     """
 
     source: Picture
@@ -56,8 +57,14 @@ class Item:
     target_caption: str | None = None
     mask: Picture | None = None
     references: tuple[Picture, ...] = ()
+    plainly: str | None = None
     concept: str = ""
     name: str = ""
+
+    @property
+    def wording(self) -> str:
+        """Return the instruction as a CLIP is to read it."""
+        return self.plainly or self.instruction
 
 
 @dataclass(frozen=True)

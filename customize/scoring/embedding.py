@@ -30,7 +30,7 @@ _CLIP_PICTURES: Mapping[MetricName, tuple[str, ...]] = {
 _DINO_PICTURES: Mapping[MetricName, tuple[str, ...]] = {"dino_concept": ("output", "references")}
 _CLIP_TEXTS: Mapping[MetricName, tuple[str, ...]] = {
     "clip_direction": ("source_caption", "target_caption"),
-    "clip_instruction": ("instruction",),
+    "clip_instruction": ("wording",),
     "clip_text": ("target_caption",),
 }
 

@@ -14,7 +14,7 @@ from customize.pairs.table_rows import TABLE_SUFFIXES, read_rows
 from customize.scoring import Item
 
 TABLE = "edits.jsonl"
-"""The table of a folder of finished edits; `customize score` writes it beside its own edits."""
+"""The table of a folder of finished edits."""
 
 _PICTURES = ("source", "output", "target", "mask")
 _TEXTS = ("instruction", "source_caption", "target_caption", "concept")

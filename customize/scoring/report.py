@@ -100,7 +100,7 @@ def _best(scored: Sequence[Scored]) -> Mapping[MetricName, int]:
 
 
 def _edit(scored: Sequence[Scored], index: int, *, has_targets: bool) -> str:
-    item = scored[0].items[index]
+    item = scored[-1].items[index]  # the base alone comes first, and is asked in plainer words
     words = [f"<b>{escape(item.instruction)}</b>"]
     if item.source_caption or item.target_caption:
         told = f"{item.source_caption or '?'} → {item.target_caption or '?'}"

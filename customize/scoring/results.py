@@ -16,6 +16,11 @@ from customize.text_tables import table
 
 FORMAT = "customize-scores"
 
+_FIELDS = (
+    *("name", "concept", "instruction", "source_caption", "target_caption"),
+    *("source", "output", "target", "mask"),
+)
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -79,25 +84,6 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def edit_rows(items: Sequence[Item], folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table of finished edits; pictures in memory are left out."""
-    fields = {
-        "source": "source",
-        "instruction": "instruction",
-        "output": "output",
-        "target": "target",
-        "source_caption": "source_caption",
-        "target_caption": "target_caption",
-        "mask": "mask",
-        "concept": "concept",
-    }
-    rows: list[dict[str, Any]] = []
-    for item in items:
-        held = {name: getattr(item, field) for name, field in fields.items()}
-        rows.append({name: _written(value, folder) for name, value in held.items() if value})
-    return rows
-
-
 def _variant(one: Scored, folder: Path) -> dict[str, Any]:
     means = {
         name: {
@@ -107,18 +93,23 @@ def _variant(one: Scored, folder: Path) -> dict[str, Any]:
         }
         for name in one.scores.metrics()
     }
-    rows = edit_rows(one.items, folder)
     edits = [
-        {"name": item.name, **row, "scores": dict(numbers)}
-        for item, row, numbers in zip(one.items, rows, one.scores.rows, strict=True)
+        {**_facts(item, folder), "scores": dict(numbers)}
+        for item, numbers in zip(one.items, one.scores.rows, strict=True)
     ]
     return {"label": one.label, "means": means, "edits": edits}
 
 
-def _written(value: Picture, folder: Path) -> str | None:
-    if isinstance(value, str):
-        return value
-    return os.path.relpath(value, folder) if isinstance(value, Path) else None
+def _facts(item: Item, folder: Path) -> dict[str, str]:
+    """Return what the item holds but for pictures in memory, paths as seen from `folder`."""
+    facts: dict[str, str] = {}
+    for name in _FIELDS:
+        value: Picture | None = getattr(item, name)
+        if isinstance(value, Path):
+            facts[name] = os.path.relpath(value, folder)
+        elif isinstance(value, str) and value:
+            facts[name] = value
+    return facts
 
 
 def _mean(scores: Scores, name: MetricName) -> str:

@@ -44,7 +44,7 @@ def clip_instruction(item: Item, vectors: Vectors) -> Answer:
     """
     if vectors.clip_texts is None:
         return NO_CLIP
-    return _cosine(_change(item, vectors), vectors.clip_texts[item.instruction])
+    return _cosine(_change(item, vectors), vectors.clip_texts[item.wording])
 
 
 def clip_text(item: Item, vectors: Vectors) -> Answer:

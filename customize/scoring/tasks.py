@@ -42,6 +42,7 @@ class EditTask:
     target_caption: str | None = None
     mask: Picture | None = None
     references: tuple[Picture, ...] = ()
+    plainly: str | None = None
     concept: str = ""
     name: str = ""
 
@@ -112,22 +113,24 @@ def drawn_tasks(name: str, count: int) -> list[EditTask]:
             edit.target_caption,
             _mask(edit.source_HWC, edit.target_HWC),
             references,
-            concept,
-            f"{name} {index}",
+            concept=concept,
+            name=f"{name} {index}",
         )
         for index, edit in enumerate(edits)
     ]
 
 
 def reworded(task: EditTask, plain: Mapping[str, str], known: Sequence[str] = ()) -> EditTask:
-    """Say taught words in the words they start from: in the instruction those not `known`, in both
-    captions all of them, since no CLIP knows any.
+    """Say taught words in those they start from: for the CLIP all, for the base those not `known`.
+
+    `known` are the words that the adapters in use teach.
     """
     told = _replacer({word: text for word, text in plain.items() if word not in known})
     written = _replacer(plain)
     return replace(
         task,
         instruction=told(task.instruction),
+        plainly=written(task.instruction),
         source_caption=task.source_caption and written(task.source_caption),
         target_caption=task.target_caption and written(task.target_caption),
     )

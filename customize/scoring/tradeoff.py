@@ -27,6 +27,7 @@ from customize.scoring.embedding import CODE_VERSION, Contents
 from customize.scoring.sweep import Point, measure
 from customize.scoring.tasks import EditTask, reworded
 from customize.scoring.variants import Variant
+from customize.text_tables import table
 
 IMAGE_GUIDANCES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)
 """Those of the paper's own evaluation."""
@@ -91,6 +92,22 @@ def trace(
     return curves
 
 
+def curves_table(curves: Sequence[Curve]) -> str:
+    """Lay all points out for a terminal."""
+    rows = [
+        [
+            curve.label,
+            f"{point.text_guidance:.3g}",
+            f"{point.image_guidance:.3g}",
+            f"{point.direction:.3f}",
+            f"{point.image:.3f}",
+        ]
+        for curve in curves
+        for point in curve.points
+    ]
+    return table(rows, ["", "text guidance", "image guidance", "direction", "image kept"])
+
+
 def read_points(path: Path) -> dict[str, Point]:
     """Read the points a file holds by key, none where there is no file; raises ScoreError."""
     try:
@@ -132,13 +149,17 @@ def _facts(
         "variant": variant.identity(),
         "clip": models.clip.fingerprint if models.clip else None,
         "tasks": [
-            [contents.key(task.source), task.instruction, task.source_caption, task.target_caption]
+            [contents.key(task.source), task.instruction, task.plainly, *_captions(task)]
             for task in tasks
         ],
         "text_guidance": text_guidance,
         "options": dict(options),
         "code": CODE_VERSION,
     }
+
+
+def _captions(task: EditTask) -> tuple[str | None, str | None]:
+    return task.source_caption, task.target_caption
 
 
 def _key(facts: Mapping[str, Any]) -> str:

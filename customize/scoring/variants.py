@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from customize.adapters.file import read_header
 from customize.editing import Editor
+from customize.editing_inputs import with_strength
 from customize.errors import ScoreError
 from customize.families.bases import resolve_base
 
@@ -84,6 +85,13 @@ def compared(
             "least one of them; name an adapter (--adapter), or leave --adapters-only out"
         )
     return _distinct(found)
+
+
+def group_of(text: str) -> list[tuple[Path, float]]:
+    """Read adapters joined by `+`, each with its strength; a plus in a file's name stays there."""
+    if Path(text).exists():
+        return [(Path(text), 1.0)]
+    return [with_strength(part) for part in text.split(PLUS)]
 
 
 def _label(path: Path, strength: float) -> str:

@@ -1,0 +1,155 @@
+"""`customize score` and `customize score tradeoff`: how good edits are, as numbers and pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import ScoreError
+from customize.scoring.arguments import (
+    WHAT,
+    add_edits,
+    add_swept,
+    check_free,
+    dispatch,
+    options_of,
+    variants_of,
+)
+
+if TYPE_CHECKING:
+    from customize.scoring import Item
+
+
+def add_to(commands: Any) -> None:
+    """Describe `score`, its `tradeoff` and `tune-guidance` to the command line's parser."""
+    command = commands.add_parser(
+        "score",
+        help="score edits: with and without adapters, or finished ones",
+        epilog="`customize score tradeoff --help` tells of the plot over image guidance",
+    )
+    add_edits(command, f"{WHAT}; or finished edits: a folder with edits.jsonl, or such a table")
+    command.add_argument("--dino", metavar="MODEL", help="folder or hub id: facebook/dinov2-base")
+    command.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="only these (all that the edits allow)"
+    )
+    command.add_argument("--text-guidance", type=float, metavar="S", help="the base's own")
+    command.add_argument("--image-guidance", type=float, metavar="S", help="the base's own")
+    command.add_argument(
+        *("-o", "--output"), type=Path, metavar="FOLDER", help="where to write (runs/scores_WHAT)"
+    )
+    command.set_defaults(run=score)
+
+    tradeoff_command = argparse.ArgumentParser(
+        prog=f"{command.prog} tradeoff",
+        description="Sweep image guidance: what is edited against what is kept, PNG and SVG.",
+    )
+    add_edits(tradeoff_command, WHAT)
+    add_swept(tradeoff_command, "1.0 1.2 .. 2.2")
+    tradeoff_command.add_argument(
+        *("-o", "--output"),
+        type=Path,
+        metavar="PNG",
+        help="plot (tradeoff.png), .svg and .json",
+    )
+    tradeoff_command.set_defaults(run=tradeoff)
+    dispatch(command, "tradeoff", tradeoff_command)
+
+
+def score(arguments: argparse.Namespace) -> int:
+    """Make the edits where they are not finished, score them, and write table, JSON and HTML."""
+    from customize.scoring import open_models, score_edits
+    from customize.scoring.inputs import clip_for_bases, clip_for_items, read_asked
+    from customize.scoring.making import make_edits
+    from customize.scoring.metrics import named
+    from customize.scoring.report import write_report
+    from customize.scoring.results import Scored, notes_of, summary_table, write_json
+
+    metrics = None if arguments.metrics is None else named(arguments.metrics)
+    folder = arguments.output or Path("runs") / f"scores_{Path(arguments.what).stem}"
+    result, page = folder / "scores.json", folder / "report.html"
+    check_free(result, arguments)
+    asked = read_asked(arguments.what, arguments.count)
+    if asked.finished:
+        _refuse_making(arguments)
+        variants, clip = [], arguments.clip or clip_for_items(asked.finished)
+    else:
+        variants = variants_of(arguments, asked)
+        clip = arguments.clip or clip_for_bases([variant.base for variant in variants])
+    models = open_models(
+        clip, arguments.dino, device=arguments.device, cache=folder / "cache.sqlite"
+    )
+    made: Mapping[str, Sequence[Item]] = {Path(arguments.what).stem: asked.finished}
+    if variants:
+        given = options_of(arguments, "steps", "seed", "text_guidance", "image_guidance")
+        made = make_edits(
+            variants,
+            asked.tasks,
+            given,
+            folder / "edits",
+            at_once=arguments.at_once,
+            device=arguments.device,
+            progress=True,
+        )
+    scored = [
+        Scored(label, tuple(items), score_edits(items, models, metrics, progress=True))
+        for label, items in made.items()
+    ]
+    used = [f"CLIP {clip}"] + ([f"DINO {arguments.dino}"] if arguments.dino else [])
+    write_json(result, scored, models, {"what": arguments.what})
+    about = [f"{len(scored[0].items)} edits of {arguments.what}, measured by {', '.join(used)}"]
+    write_report(page, scored, "Scores of edits", about)
+    print(summary_table(scored))
+    print("\n".join([*notes_of(scored), about[0], str(result), str(page)]))
+    return 0
+
+
+def tradeoff(arguments: argparse.Namespace) -> int:
+    """Sweep image guidance and plot; points already in the JSON are not made again."""
+    from customize.scoring import open_models
+    from customize.scoring.inputs import clip_for_bases, tasks_asked
+    from customize.scoring.plots import draw_tradeoff
+    from customize.scoring.tradeoff import IMAGE_GUIDANCES, curves_table, read_points, trace
+
+    png: Path = arguments.output or Path("tradeoff.png")
+    if png.suffix.lower() != ".png":
+        raise ScoreError(f"output {png}: expected a .png; the .svg and .json are put beside it")
+    svg, points = png.with_suffix(".svg"), png.with_suffix(".json")
+    read_points(points)
+    for path in (png, svg):
+        check_free(path, arguments)
+    asked = tasks_asked(arguments.what, arguments.count)
+    variants = variants_of(arguments, asked)
+    clip = arguments.clip or clip_for_bases([variant.base for variant in variants])
+    texts: list[float] = arguments.text_guidances or []
+    if len(texts) > 1:
+        raise ScoreError("text guidance: a trade-off has one; expected one number; sweep the image")
+    curves = trace(
+        variants,
+        asked.tasks,
+        open_models(clip, device=arguments.device),
+        points,
+        text_guidance=texts[0] if texts else None,
+        image_guidances=arguments.image_guidances or IMAGE_GUIDANCES,
+        options=options_of(arguments, "steps", "seed"),
+        at_once=arguments.at_once,
+        device=arguments.device,
+        progress=True,
+    )
+    title = f"{len(asked.tasks)} edits of {arguments.what}, CLIP {clip}"
+    draw_tradeoff(curves, title, png, svg)
+    print(curves_table(curves))
+    print(f"{png}\n{svg}\n{points}")
+    return 0
+
+
+def _refuse_making(arguments: argparse.Namespace) -> None:
+    """Finished edits are not made: options of making would have no effect."""
+    making = ("bases", "adapters", "adapters_only", "steps", "text_guidance", "image_guidance")
+    if given := [name for name in making if getattr(arguments, name)]:
+        named = ", ".join(name.replace("_", "-") for name in given)
+        raise ScoreError(
+            f"{arguments.what}: these edits are finished, so {named} would have no effect; "
+            "expected none of it; leave them out, or name pairs or a recipe to make edits of"
+        )

@@ -1,0 +1,100 @@
+"""Arguments that the scoring commands have in common, and what is made of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import OutputExistsError
+
+if TYPE_CHECKING:
+    from customize.scoring.inputs import Asked
+    from customize.scoring.variants import Variant
+
+WHAT = "a recipe, pairs in any layout, or `embedded`, `embedded/my_dog`: edits of the drawn world"
+
+
+def add_edits(command: argparse.ArgumentParser, what: str) -> None:
+    """Add what is edited, with what, and how."""
+    add = command.add_argument
+    add("what", metavar="WHAT", help=what)
+    add("--overwrite", action="store_true", help="replace results; edits made are used again")
+    add(
+        *("-a", "--adapter"),
+        dest="adapters",
+        action="extend",
+        nargs="+",
+        default=list[str](),
+        metavar="FILE[:STRENGTH]",
+        help="each is scored by itself; joined by + they are used together",
+    )
+    add("--adapters-only", action="store_true", help="leave out the base alone")
+    add("--base", dest="bases", nargs="+", default=list[str](), help="the first adapter's own")
+    add("--count", type=int, metavar="N", help="only the first N edits (all; 32 drawn ones)")
+    add("--steps", type=int, help="sampling steps (the base's own)")
+    add("--seed", type=int, help="starting noise of the first edit (0)")
+    add("--clip", metavar="MODEL", help="embedded, folder or hub id (what suits the base)")
+    add("--at-once", type=int, default=8, metavar="N", help="edits made together (8)")
+    add("--device", help="cuda, mps or cpu (the best there is)")
+
+
+def add_swept(command: argparse.ArgumentParser, images: str) -> None:
+    """Add the guidances that a sweep goes through; `images` says those of the image."""
+    add = command.add_argument
+    add(
+        "--text-guidance",
+        dest="text_guidances",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help="the base's own; 7.5 for Stable Diffusion's",
+    )
+    add(
+        "--image-guidance",
+        dest="image_guidances",
+        type=float,
+        nargs="+",
+        metavar="S",
+        help=images,
+    )
+
+
+def dispatch(command: Any, word: str, other: argparse.ArgumentParser) -> None:
+    """Let `other` read what follows `word`: argparse has no subcommand beside a free argument."""
+    own = command.parse_known_args
+
+    def parse_known_args(arguments: Sequence[str], namespace: Any = None) -> Any:
+        if arguments and arguments[0] == word:
+            return other.parse_known_args(arguments[1:], namespace)
+        return own(arguments, namespace)
+
+    command.parse_known_args = parse_known_args
+
+
+def variants_of(arguments: argparse.Namespace, asked: Asked) -> list[Variant]:
+    """List the bases and adapters named, each group of adapters by itself."""
+    from customize.scoring.variants import compared, group_of
+
+    return compared(
+        arguments.bases,
+        [group_of(text) for text in arguments.adapters],
+        alone=not arguments.adapters_only,
+        recipe=asked.recipe,
+    )
+
+
+def options_of(arguments: argparse.Namespace, *names: str) -> Any:
+    """Return the editor's options that were given."""
+    given = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_free(path: Path, arguments: argparse.Namespace) -> None:
+    """Refuse to replace a result; raises OutputExistsError."""
+    if path.exists() and not arguments.overwrite:
+        raise OutputExistsError(
+            f"{path}: it is there already; expected a free name; choose another output or add "
+            "--overwrite (what was made and measured before is used again)"
+        )

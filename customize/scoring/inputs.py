@@ -1,0 +1,83 @@
+"""What the user names to be scored, and the models that suit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from customize.errors import ScoreError
+from customize.recipe import Recipe, load_recipe
+from customize.scoring import Item
+from customize.scoring.embedding import opened
+from customize.scoring.finished import finished_table, read_finished
+from customize.scoring.tasks import (
+    WORLD,
+    EditTask,
+    drawn_tasks,
+    tasks_of_pairs,
+    tasks_of_recipe,
+)
+
+DRAWN = 32
+"""Edits drawn of the embedded base's world where the user names no count."""
+
+VIT = "openai/clip-vit-large-patch14"
+"""The CLIP that the InstructPix2Pix paper measures with."""
+
+_EMBEDDED_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was found under a name: edits to make, with the recipe they came from, or finished."""
+
+    tasks: tuple[EditTask, ...] = ()
+    finished: tuple[Item, ...] = ()
+    recipe: Recipe | None = None
+
+
+def read_asked(name: str, count: int | None = None) -> Asked:
+    """Read a recipe, pairs, a table or folder of finished edits, or `embedded` for drawn edits.
+
+    `count` takes only the first of them. Raises RecipeError, PairsError, FaultsError, ScoreError.
+    """
+    if count is not None and count < 1:
+        raise ScoreError(f"count {count}: expected at least 1; leave it out for all")
+    if name == WORLD or name.startswith(f"{WORLD}/"):
+        return Asked(tuple(drawn_tasks(name, count or DRAWN)))
+    path = Path(name)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        recipe = load_recipe(path)
+        return Asked(tuple(tasks_of_recipe(recipe, count)), recipe=recipe)
+    if table := finished_table(path):
+        return Asked(finished=tuple(read_finished(table)[:count]))
+    return Asked(tuple(tasks_of_pairs(path, count)))
+
+
+def tasks_asked(name: str, count: int | None = None) -> Asked:
+    """Read edits to make; raises ScoreError where the name is of finished ones."""
+    asked = read_asked(name, count)
+    if asked.finished:
+        raise ScoreError(
+            f"{name}: these edits are finished, and other guidances need edits to make; expected a "
+            f"recipe, pairs or {WORLD!r}; name those"
+        )
+    return asked
+
+
+def one_task(picture: Path, instruction: str, captions: Sequence[str] = ()) -> EditTask:
+    """Return the edit of one picture, with captions of source and target where they are known."""
+    before, after = captions or (None, None)
+    return EditTask(picture, instruction, None, before, after, name=picture.name)
+
+
+def clip_for_bases(bases: Sequence[str]) -> str:
+    """Name the CLIP that suits what bases draw: the embedded world has its own."""
+    return WORLD if all(base == WORLD for base in bases) else VIT
+
+
+def clip_for_items(items: Sequence[Item]) -> str:
+    """Name the CLIP that suits finished edits: the embedded one for pictures of its size."""
+    small = all(max(opened(item.output).size) <= _EMBEDDED_SIDE for item in items[:1])
+    return WORLD if small else VIT
