@@ -205,7 +205,7 @@ def test_regression_writes_what_the_solver_gives_and_misses_less_than_addition(
         for moment, delta in zip(evidence.of(layer.name).own, deltas, strict=True):
             for way, change in (("regression", found), ("addition", sum(deltas))):
                 off = (change - delta).flatten(1)
-                squares[way] += float(((off @ moment) * off).sum())
+                squares[way] += float(((off @ moment.float()) * off).sum())
     assert 0 < squares["regression"] < 0.5 * squares["addition"]
     with pytest.raises(OutputExistsError):
         merge_by_regression(stage, merged.path)
