@@ -50,7 +50,7 @@ def add_to(commands: Any) -> None:
         "--ridge",
         type=float,
         metavar="SHARE",
-        help="constrained: below it texts are one (1e-6); regression: pull towards addition (0.01)",
+        help="constrained: how far texts give way (chosen); regression: pull to addition (0.01)",
     )
     add("--preserve", type=float, metavar="X", help="regression: weight of the base's own edits")
     add("--density", type=float, metavar="SHARE", help="what stays: 0.2 of ties, 0.5 of dare")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from customize.merging.constrained import Rows, constrained, solve, wanted
+from customize.merging.constrained import Rows, constrained, wanted
 from customize.merging.linear import concat, linear
+from customize.merging.solving import solve
 from customize.merging.sparse import dare, drop, ties, trim
 
 Merge = Callable[[Sequence[Tensor], Sequence[float]], Tensor]
@@ -121,7 +122,11 @@ def test_dropping_keeps_the_mean_and_its_share_and_follows_the_seed() -> None:
 
 
 def _solved(
-    deltas: Sequence[Tensor], rows: Sequence[Tensor], generic: Tensor, ridge: float, floor: float
+    deltas: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    generic: Tensor,
+    ridge: float | None,
+    floor: float,
 ) -> Tensor:
     maps = solve(rows, generic, ridge=ridge, floor=floor)
     pairs = zip(deltas, rows, strict=True)
@@ -146,7 +151,7 @@ def test_the_constrained_merge_is_the_minimizer(seed: int) -> None:
     width = 12
     rows, generic = _rows(seed, [2, 3], width), _rows(seed + 1, [30], width)[0]
     deltas = _deltas(seed, 2, (4, width))
-    merged = _solved(deltas, rows, generic, 1e-12, 1e-3)
+    merged = _solved(deltas, rows, generic, 1e-10, 1e-3)
     gram = generic.T @ generic / len(generic)
     gram += 1e-3 * gram.diagonal().mean() * torch.eye(width)
     asked = torch.cat(rows)
@@ -176,6 +181,28 @@ def test_with_a_ridge_it_is_the_least_squares_solution(counts: list[int], ridge:
     right = torch.cat([torch.zeros(width, 4, dtype=torch.float64), targets.T / slack.sqrt()])
     expected = torch.linalg.lstsq(left, right).solution.T
     torch.testing.assert_close(merged.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_prompts_that_have_nothing_in_common_are_kept_without_a_ridge_to_name() -> None:
+    (rows,) = _rows(0, [24], 24)
+    apart = [*torch.linalg.qr(rows).Q[:6].split(2)]
+    deltas = _deltas(1, 3, (6, 24))
+    merged = _solved(deltas, apart, torch.eye(24), None, 1e-3)
+    for delta, row in zip(deltas, apart, strict=True):
+        kept, asked = merged @ row.T.float(), delta @ row.T.float()
+        assert float((kept - asked).norm() / asked.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("apart", [1e-7, 1e-4, 0.01, 0.1])
+def test_the_ridge_chosen_keeps_the_merge_as_small_as_its_inputs(apart: float) -> None:
+    row, other = torch.linalg.qr(_rows(0, [24], 24)[0]).Q[:2, None]
+    near = row + apart * other
+    deltas, generic = _deltas(1, 2, (6, 24)), torch.eye(24)
+    inputs = sum(float((delta @ row.T.float()).norm()) for delta in deltas)
+    assert float(_solved(deltas, [row, near], generic, None, 1e-3).norm()) < 1.6 * inputs
+    if apart >= 1e-4:
+        blind = _solved(deltas, [row, near], generic, 1e-12, 1e-3)
+        assert float(blind.norm()) > 5 * inputs
 
 
 def test_nearly_equal_prompts_do_not_break_it() -> None:

@@ -5,6 +5,7 @@
     linear.py        linear sums, and concat: sums that stay low-rank
     sparse.py        ties and dare: keep a part of every change
     constrained.py   the closed form that keeps what each input's instructions do
+    solving.py       its part that all layers share, and the ridge
     texts.py         those instructions as the denoiser reads them
     combining.py     one method on one layer, and the cut to low rank
     files.py         `merge`: adapter files in, one adapter file out
@@ -59,11 +60,12 @@ class Dare:
 class Constrained:
     """Keep what each input does to its own instructions (arXiv 2212.04488, section 3.3).
 
-    Only for layers that read text alone; all others are merged by `otherwise`. `ridge` is the share
-    of the constraints' mean size below which they count as one (see `constrained.solve`).
+    Only for layers that read text alone; all others are merged by `otherwise`. `ridge` is how far
+    constraints give way to one another; None chooses it by how alike the texts are (see
+    `solving.solve`).
     """
 
-    ridge: float = 1e-6
+    ridge: float | None = None
     otherwise: Linear | Concat | Ties | Dare = field(default_factory=Linear)
 
 

@@ -1,27 +1,17 @@
 """Keep what each input does to its own instructions, and change the rest as little as can be.
 
 Custom Diffusion's merge (Kumari et al. 2023, arXiv 2212.04488, section 3.3 and appendix), written
-in changes D (N, K) instead of weights. With C the rows that the inputs' own instructions put into
-a layer, T what the changes make of them, and R the rows of generic instructions:
-
-    minimize  || D R^T ||^2 / rows + floor ||D||^2   subject to   D C^T = T
-    D = T P,   P = (C G^-1 C^T + slack)^-1 C G^-1,   G = R^T R / rows + floor
-
-P depends on the text alone: it is found once for all layers that read it, whatever their widths,
-and each layer costs two thin products. `slack` is the ridge: without it two prompts that are nearly
-the same, taught different things, would ask for a huge change along their difference.
+in changes D (N, K) instead of weights: D = T P, where T is what the inputs' changes make of their
+own instructions' rows and P, from `solving.solve`, depends on the text alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-FLOOR = 1e-3
-"""Share of the generic rows' mean square that holds all directions, seen in them or not."""
 
 _NEGLIGIBLE = 1e-6
 
@@ -67,34 +57,6 @@ class Rows:
 
 
 @torch.no_grad()
-def solve(
-    asked: Sequence[Tensor], generic_RK: Tensor, *, ridge: float, floor: float = FLOOR
-) -> list[Tensor]:
-    """Return each input's share P_i (n_i, K) of P, float64, for rows (n_i, K) that it asks to keep.
-
-    `ridge` and `floor` are relative: slack is `ridge` times the mean of C G^-1 C^T's diagonal. With
-    more rows than columns the equal P = C (C^T C + slack G)^-1 is taken, which is smaller.
-    """
-    rows_NK, generic_RK = torch.cat(list(asked)).double(), generic_RK.double()
-    count, width = rows_NK.shape
-    gram_KK = generic_RK.T @ generic_RK / len(generic_RK)
-    gram_KK += floor * gram_KK.diagonal().mean() * torch.eye(width, dtype=torch.float64)
-    root_KK = torch.linalg.cholesky(gram_KK)
-    if count <= width:
-        over_KN = torch.cholesky_solve(rows_NK.T, root_KK)
-        inner_NN = rows_NK @ over_KN
-        slack = ridge * inner_NN.diagonal().mean()
-        inner_NN += slack * torch.eye(count, dtype=torch.float64)
-        maps_NK = torch.cholesky_solve(over_KN.T, torch.linalg.cholesky(inner_NN))
-    else:
-        square_KK = rows_NK.T @ rows_NK
-        slack = ridge * torch.cholesky_solve(square_KK, root_KK).trace() / count
-        whole_root = torch.linalg.cholesky(square_KK + slack * gram_KK)
-        maps_NK = torch.cholesky_solve(rows_NK.T, whole_root).T
-    return list(maps_NK.split([len(rows) for rows in asked]))
-
-
-@torch.no_grad()
 def wanted(delta: Tensor, weight: float, rows: Rows, base: Tensor | None = None) -> Tensor:
     """Return what one input asks of the merged change, (N, n) float32: its own answers to its rows.
 
@@ -113,7 +75,7 @@ def wanted(delta: Tensor, weight: float, rows: Rows, base: Tensor | None = None)
 def constrained(wanted_Nn: Iterable[Tensor], maps_nK: Iterable[Tensor]) -> Tensor:
     """Return the merged change (N, K) of one layer, float32: T P, summed over the inputs.
 
-    `wanted_Nn` comes from `wanted`, `maps_nK` from `solve`, one for each input.
+    `wanted_Nn` comes from `wanted`, `maps_nK` from `solving.solve`, one for each input.
     """
     total: Tensor | None = None
     for asked, map_nK in zip(wanted_Nn, maps_nK, strict=True):

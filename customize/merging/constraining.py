@@ -9,9 +9,10 @@ from torch import Tensor
 from customize.families.weights import reads_text_alone
 from customize.merging import Constrained, Limits
 from customize.merging.combining import Change, Layer, combine, cut
-from customize.merging.constrained import constrained, solve, wanted
+from customize.merging.constrained import constrained, wanted
 from customize.merging.inputs import placeholder
 from customize.merging.job import Job
+from customize.merging.solving import solve
 from customize.merging.texts import Texts, read_texts
 
 _MEASURED = 32
