@@ -40,6 +40,30 @@ class Batch:
     weight_B: Tensor
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One process's share of every batch: each `processes`th sample, from number `rank` on.
+
+    All that is random is drawn for the whole batch by every process, which then takes its share:
+    a run gives the same losses however many processes its batches are split among.
+    """
+
+    rank: int = 0
+    processes: int = 1
+
+    def of(self, whole: Tensor) -> Tensor:
+        """Take this process's share of the first axis."""
+        return whole[self.rank :: self.processes]
+
+    def count(self, first: int) -> int:
+        """Count those of this process among the `first` samples of a whole batch.
+
+        >>> [Shard(rank, 3).count(5) for rank in range(3)]
+        [2, 2, 1]
+        """
+        return len(range(self.rank, first, self.processes))
+
+
 def batches(
     samples: Sequence[Sample],
     count: int,
@@ -47,16 +71,14 @@ def batches(
     seed: int,
     device: torch.device | str = "cpu",
     first: int = 0,
-    stride: int = 1,
+    shard: Shard = Shard(),
 ) -> Iterator[Batch]:
-    """Yield batches of `count` samples without end: number `first`, and every `stride`th after it.
-
-    Processes share one sequence: each starts at its rank and strides by their number.
-    """
+    """Yield without end, from number `first` on, `shard`'s `count` samples of each whole batch."""
     shapes = [tuple(sample.edited.target_mean_Chw.shape) for sample in samples]
-    indices = draw([sample.frequency for sample in samples], shapes, count, seed)
-    for chosen in islice(indices, first, None, stride):
-        yield stack([samples[index] for index in chosen], device)
+    frequencies = [sample.frequency for sample in samples]
+    indices = draw(frequencies, shapes, count * shard.processes, seed)
+    for chosen in islice(indices, first, None):
+        yield stack([samples[index] for index in chosen[shard.rank :: shard.processes]], device)
 
 
 def draw(
@@ -104,7 +126,7 @@ def stack(samples: Sequence[Sample], device: torch.device | str = "cpu") -> Batc
     )
 
 
-def step_generator(seed: int, rank: int, step: int) -> torch.Generator:
+def step_generator(seed: int, step: int) -> torch.Generator:
     """Make the source of all that is random in one step; on the CPU, so that devices draw alike."""
-    digest = hashlib.sha256(f"step {seed} {rank} {step}".encode()).digest()
+    digest = hashlib.sha256(f"step {seed} 0 {step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

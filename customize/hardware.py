@@ -14,8 +14,6 @@ from customize.families.quiet import hush
 from customize.recipe import Recipe
 
 Mixed = Literal["no", "bf16", "fp16"]
-LONGEST_PLAIN = 1024
-"""Attention positions up to which plain attention's full score matrix is small."""
 
 
 def open_accelerator(recipe: Recipe) -> Any:
@@ -63,15 +61,12 @@ def mixed_precision(wanted: Literal["auto", "no", "bf16", "fp16"]) -> Mixed:
     return "bf16" if _cpu_has_bfloat16() else "no"
 
 
-def suit_attention(denoiser: Any, device: torch.device, mixed: Mixed, positions: int) -> None:
-    """Use plain attention on a CPU in bfloat16, where the fused kernel's backward pass is slow.
+def suit_attention(denoiser: Any, device: torch.device) -> None:
+    """Use attention that is made for training on a CPU; elsewhere torch's own (SDPA) is best."""
+    if device.type == "cpu":
+        from customize.cpu_attention import CpuAttention
 
-    It took a third of a step of the embedded base.
-    """
-    if device.type == "cpu" and mixed == "bf16" and positions <= LONGEST_PLAIN:
-        from diffusers.models.attention_processor import AttnProcessor
-
-        denoiser.set_attn_processor(AttnProcessor())
+        denoiser.set_attn_processor(CpuAttention())
 
 
 @contextmanager

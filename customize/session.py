@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from customize.adapters import Attached
-from customize.batches import Batch, Sample, batches
+from customize.batches import Batch, Sample, Shard, batches
 from customize.checkpoint import (
     Checkpoint,
     changed,
@@ -60,9 +60,8 @@ class Session:
             train.batch,
             seed=train.seed,
             device=accelerator.device,
-            first=self.done * self.pace.accumulation * accelerator.num_processes
-            + accelerator.process_index,
-            stride=accelerator.num_processes,
+            first=self.done * self.pace.accumulation,
+            shard=Shard(accelerator.process_index, accelerator.num_processes),
         )
         last = time.monotonic()
         for step in train_steps(
@@ -114,7 +113,7 @@ class Session:
                 optimizer=optimizer_state(self.optimizer),
                 history_SF=torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
                 average=self.average.tensors if self.average else {},
-                shaping=shaping_facts(self.plan),
+                shaping=self._shaping(),
                 numbers={
                     "seconds": self.seconds,
                     "best": self.best,
@@ -129,7 +128,7 @@ class Session:
         Raises TrainingError when it is damaged, or when what shapes training has changed since.
         """
         saved = read_checkpoint(folder.checkpoint)
-        if differences := changed(saved.shaping, shaping_facts(self.plan)):
+        if differences := changed(saved.shaping, self._shaping()):
             raise TrainingError(
                 f"{folder.checkpoint}: step {saved.step} of this run was trained otherwise "
                 f"({'; '.join(differences)}); expected the same recipe and pairs; "
@@ -144,3 +143,8 @@ class Session:
         self.done, self.seconds = saved.step, saved.numbers["seconds"]
         self.best = saved.numbers["best"]
         self.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
+
+    def _shaping(self) -> dict[str, Any]:
+        """List what shapes training; the number of processes does so by the whole batch alone."""
+        facts = shaping_facts(self.plan)
+        return {**facts, "train.batch": facts["train.batch"] * self.accelerator.num_processes}

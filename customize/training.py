@@ -211,7 +211,9 @@ def _figures(accelerator: Any, seen: list[Losses], norm: Tensor) -> list[float]:
         sums = accelerator.reduce(sums, reduction="sum")
     total, concept, preserved, learned, kept, norm = sums
     shared = accelerator.num_processes
-    return torch.stack([total / shared, concept / learned, preserved / kept, norm / shared]).tolist()
+    return torch.stack(
+        [total / shared, concept / learned, preserved / kept, norm / shared]
+    ).tolist()
 
 
 def _check_finite(figures: list[float], step: int, *, has_scaler: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customize.batches import Sample, batches, draw, step_generator
+from customize.batches import Sample, Shard, batches, draw, step_generator
 from customize.shapes import Encoded
 
 SQUARE, WIDE = (4, 8, 8), (4, 6, 10)
@@ -47,15 +47,26 @@ def test_a_batch_holds_one_size_and_rare_sizes_get_their_turn() -> None:
 def test_a_later_start_and_other_processes_take_their_part_of_one_sequence() -> None:
     samples = [sample(SQUARE, value) for value in range(5)]
 
-    def weights(first: int, stride: int, count: int) -> list[list[float]]:
-        found = batches(samples, 2, seed=3, first=first, stride=stride)
-        return [batch.weight_B.tolist() for batch in islice(found, count)]
+    def weights(first: int, shard: Shard, number: int) -> list[list[float]]:
+        count = 4 // shard.processes
+        found = batches(samples, count, seed=3, first=first, shard=shard)
+        return [batch.weight_B.tolist() for batch in islice(found, number)]
 
-    whole = weights(0, 1, 12)
-    assert weights(5, 1, 7) == whole[5:]
-    assert weights(0, 2, 6) == whole[0::2]
-    assert weights(1, 2, 6) == whole[1::2]
+    whole = weights(0, Shard(), 12)
+    assert weights(5, Shard(), 7) == whole[5:]
+    assert weights(0, Shard(0, 2), 12) == [batch[0::2] for batch in whole]
+    assert weights(3, Shard(1, 2), 9) == [batch[1::2] for batch in whole[3:]]
     assert whole[0] != whole[1]
+
+
+@given(whole=st.integers(0, 40), processes=st.integers(1, 8), first=st.integers(0, 40))
+def test_shards_share_everything_out(whole: int, processes: int, first: int) -> None:
+    numbers = torch.arange(whole)
+    shards = [Shard(rank, processes) for rank in range(processes)]
+    taken = [shard.of(numbers).tolist() for shard in shards]
+    assert sorted(number for part in taken for number in part) == numbers.tolist()
+    counted = [sum(number < first for number in part) for part in taken]
+    assert counted == [shard.count(min(first, whole)) for shard in shards]
 
 
 def test_stacking_keeps_each_sample_together() -> None:
@@ -65,13 +76,12 @@ def test_stacking_keeps_each_sample_together() -> None:
     assert batch.conditions["source"][:, 0, 0, 0].tolist() == batch.weight_B.tolist()
 
 
-def test_every_step_and_process_draws_differently_and_again_the_same() -> None:
+def test_every_step_draws_differently_and_again_the_same() -> None:
     drawn = {
-        torch.rand((), generator=step_generator(seed, rank, step)).item()
+        torch.rand((), generator=step_generator(seed, step)).item()
         for seed in range(3)
-        for rank in range(3)
-        for step in range(3)
+        for step in range(9)
     }
     assert len(drawn) == 27
-    again = [torch.rand(4, generator=step_generator(1, 0, 11)) for _ in range(2)]
+    again = [torch.rand(4, generator=step_generator(1, 11)) for _ in range(2)]
     assert torch.equal(*again)

@@ -1,0 +1,131 @@
+"""Bases with random weights and the true geometry of the published ones, for measuring speed.
+
+`quarter` is Stable Diffusion 1.5's UNet at 64-128-256-256 (37.5 M weights) with a VAE at
+32-64-128-128, `sd15` the whole of it, `sdxl` Stable Diffusion XL's; all with 8 input channels.
+The text encoders have CLIP's true sizes; the tokenizer is the embedded base's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from customize.embedded import WEIGHTS_FOLDER
+from customize.families.quiet import hush, quiet_loading
+
+Geometry = Literal["quarter", "sd15", "sdxl"]
+SIDES = {"quarter": 256, "sd15": 512, "sdxl": 1024}
+WIDTHS = {"quarter": (64, 128, 256, 256), "sd15": (320, 640, 1280, 1280)}
+VAE_WIDTHS = {
+    "quarter": (32, 64, 128, 128),
+    "sd15": (128, 256, 512, 512),
+    "sdxl": (128, 256, 512, 512),
+}
+SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+XL_UNET = {
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (320, 640, 1280),
+    "attention_head_dim": (5, 10, 20),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+def write_base(folder: Path, geometry: Geometry, dtype: torch.dtype = torch.float32) -> Path:
+    """Write a complete base to `folder`, unless it is there; returns it."""
+    if (folder / "model_index.json").exists():
+        return folder
+    hush()
+    torch.manual_seed(0)
+    with quiet_loading():
+        _pipeline(geometry).to(dtype=dtype).save_pretrained(folder)
+    return folder
+
+
+def unet_config(geometry: Geometry) -> dict[str, Any]:
+    """Return the UNet's config."""
+    shared = {"sample_size": SIDES[geometry] // 8, "in_channels": 8, "out_channels": 4}
+    if geometry == "sdxl":
+        return {**shared, **XL_UNET}
+    widths = WIDTHS[geometry]
+    return {
+        **shared,
+        "block_out_channels": widths,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
+    }
+
+
+def _pipeline(geometry: Geometry) -> Any:
+    import diffusers
+    import transformers
+
+    kinds: Any = diffusers
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(WEIGHTS_FOLDER / "tokenizer")
+    tokenizer.model_max_length = 77
+    parts = {
+        "vae": kinds.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=VAE_WIDTHS[geometry],
+            layers_per_block=2,
+            sample_size=SIDES[geometry],
+            scaling_factor=0.13025 if geometry == "sdxl" else 0.18215,
+        ).eval(),
+        "unet": kinds.UNet2DConditionModel(**unet_config(geometry)).eval(),
+        "scheduler": kinds.DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False),
+        "tokenizer": tokenizer,
+        "text_encoder": transformers.CLIPTextModel(_clip(tokenizer, 768, 12, 12)).eval(),
+    }
+    if geometry == "sdxl":
+        second = _clip(tokenizer, 1280, 32, 20)
+        parts["text_encoder_2"] = transformers.CLIPTextModelWithProjection(second).eval()
+        parts["tokenizer_2"] = tokenizer
+        return kinds.StableDiffusionXLInstructPix2PixPipeline(**parts)
+    checker = {"safety_checker": None, "feature_extractor": None}
+    return kinds.StableDiffusionInstructPix2PixPipeline(
+        **parts, **checker, requires_safety_checker=False
+    )
+
+
+def _clip(tokenizer: Any, width: int, layers: int, heads: int) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def write_pairs(folder: Path, side: int, count: int = 4) -> Path:
+    """Write `count` pairs of smooth random pictures with one instruction."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    random, rows = np.random.default_rng(0), list[str]()
+    for number in range(count):
+        row = {"source": f"{number}_s.png", "instruction": "make it red"}
+        row["edited"] = f"{number}_t.png"
+        for name in (row["source"], row["edited"]):
+            small = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            small.resize((side, side), Image.Resampling.BICUBIC).save(folder / name)
+        rows.append(json.dumps(row))
+    (folder / "pairs.jsonl").write_text("\n".join(rows))
+    return folder

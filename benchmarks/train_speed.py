@@ -1,0 +1,231 @@
+"""How fast and small training is, against training as existing scripts do it.
+
+    python benchmarks/train_speed.py                  on a CPU, the quarter-width twin, 256 px
+    python benchmarks/train_speed.py --device cuda    on a GPU, Stable Diffusion 1.5's size, 512 px
+
+Same model, pairs, rank, batch and resolution; every run in a fresh process. Prints a table and
+writes `benchmarks/results/train_speed.json` (`train_speed_cuda.json` on a GPU). "default" is each
+side at its own default settings: the script's is float32 without preservation, ours `auto`
+precision with a preserved share of 0.3. The others set both to one precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from customize.hardware import mixed_precision
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).parent / "results"
+METHODS = ("cross_attention_kv", "low_rank")
+RANK = 4
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = _options()
+    if options.child:
+        print(json.dumps(_child(options)))
+        return
+    runs = [
+        _run(options, who, method, precision)
+        for method in METHODS
+        for precision in ("no", "bf16")
+        for who in ("plain", "ours")
+    ]
+    summary = {method: _ratios(runs, method) for method in METHODS}
+    found = {"machine": _machine(), "settings": vars(options), "runs": runs, "summary": summary}
+    RESULTS.mkdir(exist_ok=True)
+    suffix = "" if options.device == "cpu" else f"_{options.device}"
+    (RESULTS / f"train_speed{suffix}.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(summary, indent=1))
+
+
+def _run(options: argparse.Namespace, who: str, method: str, precision: str) -> dict[str, Any]:
+    """Measure one combination in a process of its own."""
+    given = {k: v for k, v in vars(options).items() if k != "child"}
+    given |= {"who": who, "method": method, "precision": precision}
+    arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
+    command = [sys.executable, str(Path(__file__)), "--child", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise SystemExit(f"{who} {method} {precision} failed:\n{ended.stderr[-3000:]}")
+    found = json.loads(ended.stdout.splitlines()[-1])
+    print(
+        f"{who:5} {method:18} {precision:4} {found['samples_a_second']:7.2f} samples/s "
+        f"{found['peak_bytes'] / 2**20:7.0f} MiB  utilization {found['utilization']:.0%}",
+        flush=True,
+    )
+    return found
+
+
+def _ratios(runs: list[dict[str, Any]], method: str) -> dict[str, float]:
+    """Compare speed and memory at the defaults and at equal precision."""
+    of = {(run["who"], run["precision"]): run for run in runs if run["method"] == method}
+    compared = {
+        "default": (mixed_precision("auto"), "no"),
+        "float32": ("no", "no"),
+        "bfloat16": ("bf16", "bf16"),
+    }
+    return {
+        f"{what}_{name}": round(of["ours", ours][key] / of["plain", plain][key], 2)
+        for what, key in (("speed", "samples_a_second"), ("memory", "peak_bytes"))
+        for name, (ours, plain) in compared.items()
+    }
+
+
+def _child(options: argparse.Namespace) -> dict[str, Any]:
+    from geometry import SIDES, unet_config, write_base, write_pairs
+    from memory_probe import imported, peak
+
+    start = imported()
+    work = Path(options.work)
+    base = write_base(work / options.geometry, options.geometry)
+    pairs = write_pairs(work / "pairs", SIDES[options.geometry])
+    steps = (_ours if options.who == "ours" else _plain)(options, base, pairs)
+    began = time.perf_counter()
+    next(steps)
+    ready = time.perf_counter()
+    seconds = [_timed(steps) for _ in range(options.steps)]
+    speed = options.batch / median(seconds)
+    flops = _model_flops(unet_config(options.geometry), SIDES[options.geometry] // 8)
+    kind = torch.float32 if options.precision == "no" else torch.bfloat16
+    return {
+        "who": options.who,
+        "method": options.method,
+        "precision": options.precision,
+        "samples_a_second": speed,
+        "step_seconds": seconds,
+        "first_step_seconds": ready - began,
+        "peak_bytes": peak(start),
+        "model_flops_a_sample": flops,
+        "utilization": speed * flops / _matrix_rate(options.device, kind),
+    }
+
+
+def _timed(steps: Iterator[Any]) -> float:
+    began = time.perf_counter()
+    next(steps)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]:
+    from customize.hardware import open_accelerator
+    from customize.opening import open_session
+    from customize.planning import plan_run
+    from customize.recipe import Recipe
+    from customize.run_folder import RunFolder
+
+    output = tempfile.mkdtemp(dir=options.work)
+    adapter: dict[str, Any] = {"method": options.method}
+    if options.method == "low_rank":
+        adapter["rank"] = RANK
+    recipe = Recipe.model_validate(
+        {
+            "base": {"name": str(base)},
+            "concepts": [{"name": "speed", "pairs": str(pairs)}],
+            "adapter": adapter,
+            "train": {
+                "batch": options.batch,
+                "learning_rate": 1e-4,
+                "precision": options.precision,
+            },
+            "output": output,
+        }
+    )
+    plan = plan_run(recipe, lambda _: None)
+    session = open_session(plan, open_accelerator(recipe), RunFolder(recipe.output), progress=False)
+    return session.steps()
+
+
+def _plain(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[float]:
+    from plain_loop import plain_steps
+
+    from customize.families import open_pipeline
+    from customize.families.bases import resolve_base
+    from customize.pairs.layouts import find_pairs
+
+    return plain_steps(
+        open_pipeline(resolve_base(str(base)), device="cpu", dtype=torch.float32),
+        list(find_pairs(pairs).pairs),
+        options.method,
+        rank=RANK,
+        batch=options.batch,
+        side=int(json.loads((base / "vae" / "config.json").read_text())["sample_size"]),
+        precision=options.precision,
+    )
+
+
+def _model_flops(config: dict[str, Any], side: int) -> float:
+    """Count a sample's products: forward, and as many again for the gradients of activations.
+
+    Frozen weights need none of their own; what learns is too small to count.
+    """
+    from diffusers import UNet2DConditionModel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel(**config)
+        inputs = torch.empty(1, 8, side, side), torch.zeros(1), torch.empty(1, 77, 768)
+    with FlopCounterMode(display=False) as counter:
+        unet(*inputs)
+    return 2.0 * counter.get_total_flops()
+
+
+def _matrix_rate(device: str, kind: torch.dtype) -> float:
+    """Measure how many floating-point operations a second a large matrix product gets."""
+    size = 8192 if device == "cuda" else 1536
+    left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    products = (left @ right for _ in range(7))
+    return 2 * size**3 / min(_timed(products) for _ in range(7))
+
+
+def _machine() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    facts = {"processor": _processor(), "threads": torch.get_num_threads(), "gpu": gpu}
+    facts["when"] = time.strftime("%Y-%m-%d %H:%M")
+    return {**facts, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}}
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--geometry", choices=["quarter", "sd15"])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, help="timed steps after a first one")
+    parser.add_argument("--work", default="/tmp/customize_train_speed", help="where bases are kept")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    for name in ("who", "method", "precision"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.geometry = options.geometry or ("quarter" if options.device == "cpu" else "sd15")
+    options.steps = options.steps or (7 if options.device == "cpu" else 40)
+    return options
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
