@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from builders import toy_base
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from customize import families
+from customize.cli import main
 from customize.errors import BaseModelError
 from customize.families import weight_files
 from customize.families.bases import Base, resolve_base
@@ -63,18 +65,6 @@ def test_half_precision_variant_is_taken_where_alone(folder: Path) -> None:
     families.open_family(base)
 
 
-def test_a_hub_base_comes_from_the_hub_library(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str | None]] = []
-
-    def snapshot(name: str, *, revision: str | None, **_: object) -> str:
-        asked.append((name, revision))
-        return str(good)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    assert resolve_base("someone/editor", "v1").folder == good
-    assert asked == [("someone/editor", "v1")]
-
-
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "text to image": (lambda f: _edit(f / "unet/config.json", in_channels=4), "text-to-image"),
     "inpainting": (lambda f: _edit(f / "unet/config.json", in_channels=9), "inpainting"),
@@ -84,6 +74,11 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: _edit(f / "model_index.json", text_encoder_2=["a", "b"]),
         "told None beside text_encoder and text_encoder_2",
     ),
+    "edm": (
+        lambda f: _edit(f / "scheduler/scheduler_config.json", _class_name="EDMEulerScheduler"),
+        "noise levels of its own",
+    ),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json is missing"),
     "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
     "no vae": (lambda f: shutil.rmtree(f / "vae"), "no weights"),
     "half a config": (lambda f: (f / "unet/config.json").write_text('{"in_'), "JSON"),
@@ -100,6 +95,22 @@ def test_wrong_folders(folder: Path, kind: str) -> None:
     with pytest.raises(BaseModelError, match=expected) as caught:
         resolve_base(str(folder))
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["text to image", "inpainting", "transformer", "cut weights"])
+def test_the_command_line_says_it_in_one_line(
+    folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, expected = WRONG[kind]
+    spoil(folder)
+    picture, answer = folder.parent / "in.png", folder.parent / "out.png"
+    Image.new("RGB", (32, 32)).save(picture)
+    command = ["edit", str(picture), "make it red", "-o", str(answer), "--base", str(folder)]
+    assert main(command) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert not answer.exists()
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,7 @@ def resolve_base(
     trained.
     """
     folder = _locate(name, revision)
-    index = _read_json(folder / "model_index.json", name)
-    unet = _read_unet_config(folder, index, name)
-    family = _identify(index, unet, name)
+    family, unet = _family_of(folder, name)
     files, variants = [], set[str | None]()
     for component in _COMPONENTS[family]:
         found, variant = component_files(folder / component, f"base {name!r}")
@@ -111,7 +109,7 @@ def _locate(name: str, revision: str | None) -> Path:
     if _HUB_ID.fullmatch(name) and path.suffix != ".safetensors":
         from customize.families.hub import download
 
-        return download(name, revision)
+        return download(name, revision, check=lambda folder: _family_of(folder, name))
     raise BaseModelError(
         f"base {name!r}: there is no such file or folder and it is no hub id; expected 'embedded', "
         "a diffusers folder, "
@@ -120,12 +118,18 @@ def _locate(name: str, revision: str | None) -> Path:
     )
 
 
-def _read_unet_config(folder: Path, index: dict[str, Any], name: str) -> dict[str, Any]:
+def _family_of(folder: Path, name: str) -> tuple[FamilyName, dict[str, Any]]:
+    """Identify a base by its configs alone; also returns its UNet's."""
+    index = _read_json(folder / "model_index.json", name)
     if "transformer" in index:
         raise _wrong_kind(name, f"a transformer model ({index.get('_class_name')})")
     if "unet" not in index:
         raise _wrong_kind(name, f"a model without a UNet ({index.get('_class_name')})")
-    return _read_json(folder / "unet" / "config.json", name)
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json", name).get("_class_name")
+    if str(scheduler).startswith(("EDM", "FlowMatch")):
+        raise _wrong_kind(name, f"a model with noise levels of its own kind ({scheduler})")
+    unet = _read_json(folder / "unet" / "config.json", name)
+    return _identify(index, unet, name), unet
 
 
 def _identify(index: dict[str, Any], unet: dict[str, Any], name: str) -> FamilyName:

@@ -11,6 +11,7 @@ import torch
 from customize.errors import BaseModelError
 from customize.families.bases import Base
 from customize.families.quiet import hush, quiet_loading
+from customize.families.weight_files import component_files
 from customize.objective import Objective
 
 
@@ -18,7 +19,9 @@ def load_part(
     kind: Any, base: Base, part: str, device: torch.device | str, dtype: torch.dtype
 ) -> Any:
     """Load a model of class `kind` from the folder `part`: on `device`, frozen, in eval mode."""
-    options = {"subfolder": part, "dtype": dtype, "variant": base.variant}
+    # Base.variant is that of some part; others may be there in full precision alone.
+    _, variant = component_files(base.folder / part, f"base {base.name!r}")
+    options = {"subfolder": part, "dtype": dtype, "variant": variant}
     with quiet_loading():
         module = _from(base, part, kind.from_pretrained, use_safetensors=True, **options)
     return module.to(device).requires_grad_(False).eval()
