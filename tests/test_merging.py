@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import shake, toy_header, toy_resolved
+from builders import shake, toy_header, toy_resolved, toy_xl_base
 from safetensors import safe_open
 from torch import Tensor
 
@@ -23,7 +23,7 @@ from customize.adapters.file import read_adapter, save_adapter, stream_adapter
 from customize.adapters.header import Taught
 from customize.cli import main
 from customize.errors import MergeError, OutputExistsError
-from customize.families.bases import Base
+from customize.families.bases import Base, resolve_base
 from customize.families.weights import BaseWeights, reads_text_alone
 from customize.families.words import Word
 from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
@@ -357,3 +357,23 @@ def test_weights_must_be_numbers_one_for_each(files: dict[str, Path]) -> None:
     for weights in ([1.0], [1.0, float("nan")]):
         with pytest.raises(MergeError, match="a finite number for each"):
             open_inputs([files["kv"], files["lora"]], weights)
+
+
+def test_two_text_encoders_are_read_with_the_words_of_both(tmp_path: Path) -> None:
+    """On an SDXL base every input's words and text encoders count; one alone is kept."""
+    base = resolve_base(str(toy_xl_base(tmp_path / "base")))
+    method = LowRank(rank=2, targets=("cross_attention",), text_encoder_rank=1)
+    header = {"family": base.family}
+    paths = [
+        _taught(tmp_path / f"{n}.safetensors", base, m, f"<{n}>", seed, **header)
+        for seed, (n, m) in enumerate({"kv": CrossAttentionKV(), "lora": method}.items())
+    ]
+    merged = merge(paths, tmp_path / "m.safetensors", Constrained(ridge=1e-9))
+    names = set(read_adapter(merged.path).tensors)
+    for encoder in ("text_encoder", "text_encoder_2"):
+        assert {f"words.{encoder}.<kv>", f"words.{encoder}.<lora>"} <= names
+        assert any(name.startswith(f"{encoder}.encoder.layers.0.") for name in names)
+    assert all(layer.startswith("denoiser.") for layer in merged.otherwise)
+    assert merged.missed[0] < merged.missed[1]  # the greater change wins where texts are alike
+    alone = merge(paths[1:], tmp_path / "1.safetensors", Constrained(ridge=1e-9))
+    assert max(alone.missed) < 1e-3
