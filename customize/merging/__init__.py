@@ -8,7 +8,11 @@
     solving.py       its part that all layers share, and the ridge
     texts.py         those instructions as the denoiser reads them
     combining.py     one method on one layer, and the cut to low rank
+    job.py           what one merge works on; the base is opened only when it counts
     files.py         `merge`: adapter files in, one adapter file out
+    regression.py    least squares on captured inputs, for layers that read pictures too
+    judged.py        merges that look at edits: regression, auto
+    report.py        what was kept of every concept
 
 A method is one of the frozen values below. `docs/merging.md` tells when to use which.
 """
