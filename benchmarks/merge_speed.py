@@ -106,7 +106,7 @@ def _measure(folder: Path, method: str, count: int) -> dict[str, Any]:
     from customize.merging import Constrained, Linear, Ties
     from customize.merging.constrained import Rows
     from customize.merging.files import merge
-    from customize.merging.inputs import ReleasedTensors
+    from customize.merging.released import ReleasedTensors
     from customize.merging.texts import Texts
 
     files = sorted(folder.glob("[0-9]*.safetensors"))[:count]

@@ -1,6 +1,7 @@
 """Merge adapters into one by what each does to every weight: the methods and where they live.
 
     inputs.py        open and check the adapters to merge, one layer in memory at a time
+    released.py      tensors whose memory goes soon after they do
     concepts.py      the words and instructions of all inputs, clashes renamed
     linear.py        linear sums, and concat: sums that stay low-rank
     sparse.py        ties and dare: keep a part of every change
@@ -10,6 +11,7 @@
     combining.py     one method on one layer, and the cut to low rank
     job.py           what one merge works on; the base is opened only when it counts
     files.py         `merge`: adapter files in, one adapter file out
+    heading.py       its header
     regression.py    least squares on captured inputs, for layers that read pictures too
     judged.py        merges that look at edits: regression, auto
     report.py        what was kept of every concept

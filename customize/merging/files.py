@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from customize.adapters.file import stream_adapter
-from customize.adapters.header import Header, library_versions
+from customize.adapters.header import Header
 from customize.errors import OutputExistsError
 from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
 from customize.merging.combining import Change, Layer, combine
 from customize.merging.constraining import Constraining
+from customize.merging.heading import header_of, name_of, options_of
 from customize.merging.job import Job, open_job
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def merge_job(
         _combiner(job, method, limits, texts),
         output,
         method=name_of(method),
-        options={**_options(method), **_options(limits)},
+        options={**options_of(method), **options_of(limits)},
         dtype=dtype,
         overwrite=overwrite,
     )
@@ -122,7 +123,7 @@ def write_merged(
             yield from change.tensors(layer.name)
 
     def header() -> Header:
-        return _header(job, method, options, losses)
+        return header_of(job, method, options, losses)
 
     with ThreadPoolExecutor(1) as beside:
         beside.map(lambda item: item.sha256, job.inputs)  # hashes are ready when the header is due
@@ -138,27 +139,6 @@ def write_merged(
     )
 
 
-def name_of(method: Method) -> str:
-    """Return what the command line calls a method.
-
-    >>> name_of(Linear())
-    'linear'
-    """
-    return type(method).__name__.lower()
-
-
-def _options(chosen: Method | Limits) -> dict[str, Any]:
-    """List what was chosen; a method within a method by its name and options."""
-    found: dict[str, Any] = {}
-    for option in fields(chosen):
-        value = getattr(chosen, option.name)
-        if is_dataclass(value):
-            found |= {option.name: name_of(value), **_options(value)}  # type: ignore[arg-type]
-        elif value is not None:
-            found[option.name] = value
-    return found
-
-
 def _combiner(job: Job, method: Method, limits: Limits, texts: Texts | None) -> Combine:
     match method:
         case Constrained():
@@ -167,31 +147,3 @@ def _combiner(job: Job, method: Method, limits: Limits, texts: Texts | None) -> 
             return lambda layer: combine(method, layer, limits)
         case _:
             assert_never(method)
-
-
-def _header(
-    job: Job, method: str, options: Mapping[str, Any], losses: Mapping[str, float]
-) -> Header:
-    """Describe the merged adapter: the base of the first input, the concepts of all."""
-    first = job.inputs[0].header
-    told: dict[str, Any] = {
-        "merged_by": method,
-        "options": dict(options),
-        "inputs": [
-            {"file": item.path.name, "weight": item.weight, "sha256": item.sha256}
-            for item in job.inputs
-        ],
-    }
-    if losses:
-        told["loss_of_truncation"] = max(losses.values())
-    return Header(
-        family=first.family,
-        base_name=first.base_name,
-        base_fingerprint=first.base_fingerprint,
-        method="merged",
-        targets=tuple(dict.fromkeys(t for item in job.inputs for t in item.header.targets)),
-        concepts=job.vocabulary.concepts,
-        versions=library_versions(),
-        pairs={f"{i.path.stem}/{k}": v for i in job.inputs for k, v in i.header.pairs.items()},
-        training=told,
-    )

@@ -5,66 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from customize.adapters.deltas import layers
 from customize.adapters.file import AdapterFile, other_base, read_adapter
 from customize.adapters.header import Header
 from customize.errors import AdapterFileError, MergeError
+from customize.merging.released import ReleasedTensors
 
 if TYPE_CHECKING:
     from customize.families.bases import Base
-
-
-_TOUCHED = 4 * 2**20
-
-
-class ReleasedTensors(Mapping[str, Tensor]):
-    """Tensors of a file, which is mapped anew after every few megabytes that were read.
-
-    A map kept open would hold every page ever read, so 50 adapters would count as 50 in memory;
-    this way pages go soon after their tensors.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Read names and shapes alone."""
-        self._path, self._file, self._touched = path, self._open(path), 0
-        names = sorted(self._file.keys())
-        self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Map one tensor."""
-        if name not in self.shapes:
-            raise KeyError(name)
-        if self._touched > _TOUCHED:
-            self._file, self._touched = self._open(self._path), 0
-        tensor: Tensor = self._file.get_tensor(name)
-        self._touched += tensor.nbytes
-        return tensor
-
-    @staticmethod
-    def _open(path: Path) -> Any:
-        return safe_open(path, framework="pt")
-
-    def __contains__(self, name: object) -> bool:
-        """Tell whether a tensor is there, without reading it."""
-        return name in self.shapes
-
-    def __iter__(self) -> Iterator[str]:
-        """Run over the names, sorted."""
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        """Count the tensors."""
-        return len(self.shapes)
 
 
 @dataclass(frozen=True, eq=False)

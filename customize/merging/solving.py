@@ -24,7 +24,7 @@ AMPLIFIED = 1.5
 """Most that a merge may enlarge any part of an input's change, where the ridge is chosen here."""
 
 _RIDGES = tuple(10 ** (step / 2) for step in range(-12, 1))
-_ROUNDS, _PROBES = 12, 4
+_ROUNDS, _PROBES = 8, 2
 
 
 @torch.no_grad()

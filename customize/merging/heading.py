@@ -1,0 +1,61 @@
+"""The header of a merged file: what it was made of, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from customize.adapters.header import Header, library_versions
+from customize.merging import Limits, Method
+from customize.merging.job import Job
+
+
+def header_of(
+    job: Job, method: str, options: Mapping[str, Any], losses: Mapping[str, float]
+) -> Header:
+    """Describe the merged adapter: the base of the first input, the concepts of all."""
+    first = job.inputs[0].header
+    told: dict[str, Any] = {
+        "merged_by": method,
+        "options": dict(options),
+        "inputs": [
+            {"file": item.path.name, "weight": item.weight, "sha256": item.sha256}
+            for item in job.inputs
+        ],
+    }
+    if losses:
+        told["loss_of_truncation"] = max(losses.values())
+    return Header(
+        family=first.family,
+        base_name=first.base_name,
+        base_fingerprint=first.base_fingerprint,
+        method="merged",
+        targets=tuple(dict.fromkeys(t for item in job.inputs for t in item.header.targets)),
+        concepts=job.vocabulary.concepts,
+        versions=library_versions(),
+        pairs={f"{i.path.stem}/{k}": v for i in job.inputs for k, v in i.header.pairs.items()},
+        training=told,
+    )
+
+
+def name_of(method: Method) -> str:
+    """Return what the command line calls a method.
+
+    >>> from customize.merging import Linear
+    >>> name_of(Linear())
+    'linear'
+    """
+    return type(method).__name__.lower()
+
+
+def options_of(chosen: Method | Limits) -> dict[str, Any]:
+    """List what was chosen; a method within a method by its name and options."""
+    found: dict[str, Any] = {}
+    for option in fields(chosen):
+        value = getattr(chosen, option.name)
+        if is_dataclass(value):
+            found |= {option.name: name_of(value), **options_of(value)}  # type: ignore[arg-type]
+        elif value is not None:
+            found[option.name] = value
+    return found
