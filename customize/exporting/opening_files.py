@@ -91,8 +91,7 @@ def _refuse_other_formats(path: Path) -> None:
     if not start:
         raise _refuse(path, "empty (0 bytes)")
     for signature, kind, cure in _STARTS:
-        # A safetensors file starts with its header's length, whose 8 bytes end in zeros.
-        if start.startswith(signature) and start[6:8] != b"\0\0":
+        if start.startswith(signature) and not _starts_as_safetensors(start):
             raise _refuse(path, kind, cure)
     if path.suffix in _TORCH_SUFFIXES:
         raise _refuse(path, "a pickle by its name, which can run any code", "convert")
@@ -102,6 +101,11 @@ def _refuse_other_formats(path: Path) -> None:
         raise _refuse(path, "a web page, perhaps an error or a login", "page")
     if start.isascii() and b"\0" not in start:
         raise _refuse(path, "a text file", "other")
+
+
+def _starts_as_safetensors(start: bytes) -> bool:
+    """Tell a header's length, 8 bytes that end in zeros, and the JSON after it."""
+    return start[6:9] == b"\0\0{"
 
 
 def _whole_size(path: Path) -> int | None:

@@ -216,7 +216,7 @@ def _pair(parts: Mapping[Role, Tensor], whole: Role, a: Role, b: Role) -> tuple[
 
 def _tucker(core: Tensor, out_RO: Tensor, in_RI: Tensor) -> Tensor:
     """Rebuild a convolution (O, I, kh, kw) from its Tucker core (r, r, kh, kw)."""
-    return torch.einsum("rs...,ro,si->oi...", core.float(), out_RO, in_RI)
+    return torch.einsum("rs...,ro,si->oi...", core.float(), out_RO, in_RI).contiguous()
 
 
 def _smaller(down: Tensor, up: Tensor) -> LowRank | Full:

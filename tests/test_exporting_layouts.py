@@ -1,0 +1,330 @@
+"""Every layout gives back what was written into it, and refuses what it cannot hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from builders import shake, toy_family, toy_header, toy_resolved
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from customize.adapters import CrossAttentionKV, LowRank, Method, attach
+from customize.adapters.deltas import layers, weight_delta
+from customize.adapters.file import AdapterFile
+from customize.adapters.header import Taught
+from customize.errors import ExportError, OutputExistsError
+from customize.exporting import TARGETS, Options, Precision, Target, Written, export, export_all
+from customize.exporting.changes import Changes, Weights, delta_of
+from customize.exporting.custom_diffusion import from_custom_diffusion, to_custom_diffusion
+from customize.exporting.diffusers_lora import from_diffusers, metadata_of, to_diffusers
+from customize.exporting.embeddings import from_embedding, to_bundle
+from customize.exporting.fitting import Holds, fit
+from customize.exporting.importing import import_adapter
+from customize.exporting.kohya import from_kohya, to_kohya
+from customize.exporting.native import from_native, to_native
+from customize.exporting.peft_folder import CONFIG, MODEL, from_peft, to_peft
+from customize.exporting.writing import HOLDS
+from customize.families.bases import Base
+from customize.families.weights import BaseWeights
+from customize.families.words import Word
+
+WORD = Word("<my-dog>", "dog", 2)
+GROUPS = ("attention", "convolutions", "feed_forward")
+METHODS: Mapping[str, Method] = {
+    "kv": CrossAttentionKV(),
+    "lora": LowRank(rank=2, alpha=3.0, targets=GROUPS, text_encoder_rank=1),
+    "dora": LowRank(rank=2, alpha=5.0, decompose=True, targets=GROUPS, text_encoder_rank=2),
+}
+FILES = [target for target in TARGETS if target != "full-model"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return toy_resolved(tmp_path_factory.mktemp("base"))
+
+
+class Loaded(dict[str, Tensor]):
+    """A base's weights in memory."""
+
+    def shape(self, layer: str) -> tuple[int, ...]:
+        return tuple(self[layer].shape)
+
+
+@pytest.fixture(scope="module")
+def weights(base: Base) -> Loaded:
+    found = BaseWeights(base)
+    return Loaded({layer: found[layer] for layer in found.layers()})
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterFile]:
+    """Pretend to train one adapter of each method, each with a word of two vectors."""
+    made = {}
+    for name, method in METHODS.items():
+        attached = attach(toy_family(tmp_path_factory.mktemp("family")), method, [WORD])
+        shake(attached)
+        facts = asdict(method) if isinstance(method, LowRank) else {"method": "cross_attention_kv"}
+        concept = Taught("my_dog", WORD.text, vectors=2, instructions=("add <my-dog>",))
+        made[name] = AdapterFile(toy_header(**facts, concepts=(concept,)), attached.state())
+    return made
+
+
+def through(target: Target, changes: Changes, weights: Loaded) -> Changes:
+    """Write changes into a layout's tensors and read them back."""
+    match target:
+        case "kohya" | "comfyui" | "invokeai":
+            return from_kohya(to_kohya(changes, xl=False))
+        case "a1111":
+            tensors = to_kohya(changes, xl=False) | to_bundle(changes.words, xl=False)
+            return from_kohya(tensors)
+        case "diffusers":
+            return from_diffusers(to_diffusers(changes), metadata_of(changes))
+        case "peft":
+            found = {}
+            for model in sorted({layer.partition(".")[0] for layer in changes.layers}):
+                tensors, config = to_peft(changes, model)
+                facts = {CONFIG: json.dumps(config), MODEL: model}
+                found |= from_peft(tensors, facts).layers
+            return Changes(found)
+        case _:
+            return from_custom_diffusion(to_custom_diffusion(changes, list(weights), weights))
+
+
+def errors(changes: Changes, adapter: AdapterFile, weights: Weights) -> Iterator[float]:
+    """Yield the relative error of every layer's change; asserts that the layers are the same."""
+    assert sorted(changes.layers) == list(layers(adapter))
+    for layer, change in changes.layers.items():
+        exact = weight_delta(adapter, layer, weights[layer])
+        assert exact.any(), layer
+        yield float((delta_of(change, weights[layer]) - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("target", [target for target in FILES if target != "custom-diffusion"])
+def test_changes_come_back_from_every_layout(
+    weights: Loaded, adapters: dict[str, AdapterFile], method: str, target: Target
+) -> None:
+    adapter = adapters[method]
+    bounds: Mapping[Precision, float] = {"float32": 1e-6, "float16": 1e-3}
+    for dtype, bound in bounds.items():
+        exact = from_native(adapter, weights)
+        fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype))
+        found = through(target, fitted.changes, weights)
+        worst = max(errors(found, adapter, weights))
+        assert worst <= bound
+        assert max(fitted.errors.values()) == pytest.approx(worst, abs=2e-6)
+        if target == "a1111":
+            assert torch.equal(
+                found.words[WORD.text]["text_encoder"], exact.words[WORD.text]["text_encoder"]
+            )
+
+
+def test_custom_diffusion_holds_keys_and_values_alone(
+    weights: Loaded, adapters: dict[str, AdapterFile]
+) -> None:
+    changes = from_native(adapters["kv"], weights)
+    assert (
+        max(errors(through("custom-diffusion", changes, weights), adapters["kv"], weights)) < 1e-6
+    )
+    with pytest.raises(ExportError, match="expected keys and values of cross-attention alone"):
+        to_custom_diffusion(from_native(adapters["lora"], weights), list(weights), weights)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_our_own_files_come_back(
+    weights: Loaded, adapters: dict[str, AdapterFile], method: str
+) -> None:
+    adapter = adapters[method]
+    again = AdapterFile(toy_header(), to_native(from_native(adapter, weights), weights))
+    assert max(errors(from_native(again, weights), adapter, weights)) < 1e-6
+    assert again.tensors.keys() == adapter.tensors.keys()
+
+
+LAYERS: Mapping[str, tuple[int, ...]] = {
+    "conv_in": (8, 8, 3, 3),
+    "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0": (16, 16),
+}
+
+
+@st.composite
+def low_rank_adapters(draw: st.DrawFn) -> AdapterFile:
+    """Draw LoRA of any rank, scale and size of numbers on a convolution and a linear layer."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    rank, alpha = draw(st.integers(1, 5)), draw(st.floats(0.01, 100))
+    tensors = {}
+    for path, shape in LAYERS.items():
+        size = 10 ** draw(st.floats(-6, 2))
+        down = torch.randn(rank, *shape[1:], generator=generator)
+        up = size * torch.randn(shape[0], rank, *[1] * len(shape[2:]), generator=generator)
+        tensors |= {f"denoiser.{path}.lora_A": down, f"denoiser.{path}.lora_B": up}
+    return AdapterFile(toy_header(rank=rank, alpha=alpha), tensors)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    adapter=low_rank_adapters(),
+    target=st.sampled_from([target for target in FILES if target != "custom-diffusion"]),
+    dtype=st.sampled_from(get_args(Precision)),
+)
+def test_any_low_rank_adapter_comes_back(
+    adapter: AdapterFile, target: Target, dtype: Precision
+) -> None:
+    weights = Loaded({f"denoiser.{path}": torch.zeros(shape) for path, shape in LAYERS.items()})
+    exact = from_native(adapter, weights)
+    fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype))
+    found = through(target, fitted.changes, weights)
+    bound = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
+    assert list(found.layers) == list(exact.layers)
+    for layer, change in found.layers.items():
+        truth = weight_delta(adapter, layer, weights[layer])
+        error = (delta_of(change, weights[layer]) - truth).norm() / truth.norm()
+        assert error <= bound
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_limits_of_rank_energy_error_and_size_are_kept(
+    base: Base, adapters: dict[str, AdapterFile], method: str, tmp_path: Path
+) -> None:
+    adapter = adapters[method]
+
+    def written(name: str, **limits: Any) -> tuple[Written, int]:
+        options = Options(name=name, dtype="float32", **limits)
+        one = export(adapter, base, "kohya", tmp_path / name, options)
+        tensors = load_file(one.files[0])
+        ranks = [len(t) for key, t in tensors.items() if key.endswith("lora_down.weight")]
+        return one, max(ranks)
+
+    whole, _ = written("whole")
+    assert whole.largest_error < 1e-6
+    one, rank = written("rank", rank=1)
+    assert rank == 1
+    assert 1e-3 < one.largest_error < 1
+    close, _ = written("error", error=0.3)
+    assert 1e-3 < close.largest_error <= 0.3
+    share = 0.95 if method == "lora" else 0.6  # LoRA of rank 2 has little to cut
+    size = share * whole.files[0].stat().st_size / 1e6
+    small, _ = written("size", size_mb=size)
+    # Names in this toy take as much room as numbers do.
+    assert 0.5 * size < small.files[0].stat().st_size / 1e6 <= size
+    errors = [written(f"energy{energy}", energy=energy)[0] for energy in (0.5, 0.8, 0.95)]
+    assert sorted((o.largest_error for o in errors), reverse=True) == [
+        o.largest_error for o in errors
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"size_mb": 1e-5}, "rank 1 in every layer takes"),
+        ({"size_mb": 1.0, "energy": 0.5}, "chooses the energy itself"),
+        ({"energy": 1.5}, "--energy 1.5: expected a number above 0 and at most 1"),
+        ({"rank": 0}, "--rank 0: expected a number above 0"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(
+    base: Base,
+    adapters: dict[str, AdapterFile],
+    limits: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(adapters["kv"], base, "kohya", tmp_path / "new", Options(**limits))
+    assert not (tmp_path / "new").exists()
+
+
+def test_half_precision_keeps_tiny_changes(
+    weights: Loaded, adapters: dict[str, AdapterFile]
+) -> None:
+    """Changes of 1e-9 are below half precision's numbers; factors are balanced, deltas kept."""
+    kv = adapters["kv"]
+    tiny = AdapterFile(kv.header, {name: 1e-9 * t for name, t in kv.tensors.items()})
+    for holds in (Holds(), Holds(full=True)):
+        fitted = fit(from_native(tiny, weights), holds, weights, Options())
+        assert max(fitted.errors.values()) < 1e-3
+
+
+def test_files_say_what_they_are(
+    base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
+) -> None:
+    one = export(adapters["lora"], base, "kohya", tmp_path, Options(name="dog"))
+    assert [path.relative_to(tmp_path).as_posix() for path in one.files] == [
+        "dog.safetensors",
+        "embeddings/my-dog.safetensors",
+        "dog.json",
+    ]
+    with safe_open(one.files[0], "pt") as file:
+        facts = file.metadata()
+    assert facts["ss_base_model_version"] == "sd_v1"
+    assert facts["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert facts["modelspec.trigger_phrase"] == "<my-dog>"
+    assert facts["modelspec.hash_sha256"] == f"0x{facts['sshs_model_hash']}"
+    assert json.loads(facts["ss_tag_frequency"]) == {"my_dog": {"add <my-dog>": 1}}
+    rows = from_embedding(load_file(one.files[1]))["text_encoder"]
+    assert torch.equal(rows, adapters["lora"].tensors["words.text_encoder.<my-dog>"])
+    assert "`<my-dog>` in InvokeAI" in one.notes[-1]
+
+
+def test_nothing_is_replaced_unasked(
+    base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
+) -> None:
+    export(adapters["kv"], base, "kohya", tmp_path, Options(name="dog"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(OutputExistsError, match="is there already"):
+        export(adapters["kv"], base, "kohya", tmp_path, Options(name="dog"))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    export(adapters["kv"], base, "kohya", tmp_path, Options(name="dog"), overwrite=True)
+
+
+def test_all_writes_a_folder_for_each_and_says_what_was_refused(
+    base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
+) -> None:
+    made = export_all(adapters["lora"], base, tmp_path / "all", Options(dtype="float32"))
+    assert [one.target for one in made.written] == [t for t in TARGETS if t != "custom-diffusion"]
+    assert list(made.refused) == ["custom-diffusion"]
+    text = made.guide.read_text()
+    for target in TARGETS:
+        assert target in text
+    assert "Not written" in text
+    with pytest.raises(OutputExistsError):
+        export_all(adapters["lora"], base, tmp_path / "all")
+
+
+def test_words_without_weights_are_refused(base: Base, tmp_path: Path) -> None:
+    adapter = AdapterFile(toy_header(), {"words.text_encoder.<a>": torch.ones(1, 16)})
+    with pytest.raises(ExportError, match="holds words and no weights"):
+        export(adapter, base, "kohya", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("target", "method"),
+    [("custom-diffusion", "kv"), ("a1111", "lora"), ("diffusers", "dora"), ("peft", "dora")],
+)
+def test_exports_are_imported_again(
+    base: Base,
+    weights: Loaded,
+    adapters: dict[str, AdapterFile],
+    method: str,
+    target: Target,
+    tmp_path: Path,
+) -> None:
+    adapter = adapters[method]
+    one = export(adapter, base, target, tmp_path, Options(dtype="float32"))
+    word = next(path for path in one.files if path.parent.name == "embeddings")
+    words = [] if target == "a1111" else [(WORD.text, word)]
+    source = tmp_path if target == "peft" else one.files[0]
+    again, _ = import_adapter(source, base.name, words=words)
+    assert max(errors(from_native(again, weights), adapter, weights)) < 1e-6
+    assert again.header.base_fingerprint == base.fingerprint
+    name = f"words.text_encoder.{WORD.text}"
+    assert torch.equal(again.tensors[name], adapter.tensors[name])
