@@ -94,12 +94,12 @@ def choose(points: Sequence[Point], floor: float | None = None) -> Choice:
         raise ScoreError("no guidances to choose from; expected at least one of each; name some")
     able = [point for point in points if floor is None or point.image >= floor]
     if not able:
-        nearest = max(points, key=lambda point: point.image)
+        nearest = max(points, key=lambda point: (point.image, point.direction))
         why = f"no setting keeps {floor:g} of the picture, and this one comes nearest"
         return Choice(nearest, _sentence(nearest, why), tuple(points))
     best = max(point.direction for point in able)
     if best <= 0:
-        least_wrong = max(able, key=lambda point: point.direction)
+        least_wrong = max(able, key=lambda point: (point.direction, point.image))
         return Choice(
             least_wrong,
             _sentence(least_wrong, "no setting goes the way the text tells"),
@@ -107,9 +107,12 @@ def choose(points: Sequence[Point], floor: float | None = None) -> Choice:
         )
     near = [point for point in able if point.direction >= (1 - TOLERANCE) * best]
     chosen = max(near, key=lambda point: (point.image, point.direction))
-    why = f"it does {chosen.direction / best:.0%} of the most that any setting does ({best:.3f})"
+    share = chosen.direction / best
+    why = "no setting goes further the way the text tells"
+    if chosen.direction < best:
+        why = f"it goes {share:.1%} of the furthest way that any setting goes"
     if len(near) > 1:
-        why += f", and of the {len(near)} that do at least {1 - TOLERANCE:.0%} it keeps most"
+        why += f", and of the {len(near)} that go at least {1 - TOLERANCE:.0%} it keeps most"
     if floor is not None:
         why += f"; all below {floor:g} were left out"
     return Choice(chosen, _sentence(chosen, why), tuple(points))
