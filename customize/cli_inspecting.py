@@ -50,8 +50,8 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 def _foreign_rows(path: Path) -> Iterator[tuple[str, str]]:
     """Tell a file of another program: its layout, or what it is that is no adapter."""
-    from customize.exporting.importing import describe, read
     from customize.exporting.opening_files import open_file
+    from customize.exporting.reading_files import describe, read
     from customize.exporting.recognizing import foreign, recognize
 
     opened = open_file(path)

@@ -32,7 +32,7 @@ from customize.exporting.importing import import_adapter
 from customize.exporting.kohya import from_kohya, to_kohya
 from customize.exporting.native import from_native, to_native
 from customize.exporting.peft_folder import CONFIG, MODEL, from_peft, to_peft
-from customize.exporting.writing import HOLDS
+from customize.exporting.plans import HOLDS
 from customize.families.bases import Base
 from customize.families.weights import BaseWeights
 from customize.families.words import Word

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from customize import cli
 from customize.adapters.deltas import weight_delta
 from customize.adapters.file import read_adapter
 from customize.errors import AdapterFileError
+from customize.exporting.changes import delta_of
 from customize.exporting.comfyui import from_comfyui
 from customize.exporting.diffusers_lora import METADATA, from_diffusers
 from customize.exporting.importing import import_adapter
-from customize.exporting.roles import Role, change_of
+from customize.exporting.products import change_of
+from customize.exporting.roles import Role
 from customize.families.bases import Base
 from customize.families.weights import BaseWeights
 
@@ -118,18 +121,16 @@ def test_products_of_lycoris_are_what_peft_makes_of_them(
         for name, parameter in model.named_parameters()
         if "default" in name
     }
-    names: Mapping[str, Role] = {
+    names: Any = {
         **{f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
         **{f"hada_w{role[0]}_{role[1]}": f"hada_{role}" for role in ("1a", "1b", "2a", "2b")},
         **{f"hada_{role}": f"hada_{role}" for role in ("t1", "t2")},
-    }  # type: ignore[dict-item]
-    parts = {names[name]: tensor for name, tensor in tensors.items()}
+    }
+    parts: dict[Role, Tensor] = {names[name]: tensor for name, tensor in tensors.items()}
     parts["alpha"] = torch.tensor(5.0)
     assert ({"w1", "w2"} <= parts.keys()) == ("large" in kind)
     if "large" in kind:  # LyCORIS leaves the scale out where both factors are whole, peft does not
         wrapped.scaling["default"] = 1.0
-    from customize.exporting.changes import delta_of
-
     expected = wrapped.get_delta_weight("default").detach()
     found = delta_of(change_of(parts), torch.zeros(shape))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -260,8 +261,6 @@ FOREIGN: Mapping[str, tuple[str, bytes, str]] = {
 def test_other_files_are_named_and_nothing_is_written(
     base: Base, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     name, content, message = FOREIGN[case]
     path = tmp_path / (name or "none.safetensors")
     if name:

@@ -100,3 +100,19 @@ def delta_of(change: Change, base: Tensor) -> Tensor:
             return merged * (magnitude.float().view(kept) * squared.rsqrt()) - weight
         case _:
             assert_never(change)
+
+
+def outline(change: Change) -> Tensor:
+    """Return zeros of a change's shape that take no memory, for all that needs the shape alone."""
+    import torch
+
+    match change:
+        case LowRank(down, up):
+            shape: tuple[int, ...] = (up.shape[0], *down.shape[1:])
+        case Full(tensor) | Replaced(tensor):
+            shape = tuple(tensor.shape)
+        case Decomposed(inner):
+            return outline(inner)
+        case _:
+            assert_never(change)
+    return torch.zeros(1).expand(shape)

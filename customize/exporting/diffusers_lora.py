@@ -140,4 +140,3 @@ def scales(config: Mapping[str, Any]) -> Callable[[str, int], float | None]:
         return alpha / (rank**0.5 if config.get(f"{prefix}use_rslora") else rank)
 
     return scale
-

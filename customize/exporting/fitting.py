@@ -20,13 +20,12 @@ from customize.exporting.changes import (
     Replaced,
     Weights,
     delta_of,
+    outline,
 )
+from customize.exporting.limits import Limits, energy_for
 
 if TYPE_CHECKING:
     from customize.exporting import Options
-
-# What a layer's three entries in a safetensors header take, names included.
-_HEADER_BYTES = 480
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,6 @@ class Fitted:
     errors: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """Where the rank of a change is cut; all None loses nothing."""
-
-    rank: int | None = None
-    energy: float | None = None
-    error: float | None = None
-
-    @property
-    def given(self) -> bool:
-        return (self.rank, self.energy, self.error) != (None, None, None)
-
-
 @torch.no_grad()
 def fit(
     changes: Changes,
@@ -72,9 +58,9 @@ def fit(
     `size_mb` is too small for rank 1.
     """
     dtype = getattr(torch, options.dtype)
-    limits = _Limits(options.rank, options.energy, options.error)
+    limits = Limits(options.rank, options.energy, options.error)
     if options.size_mb is not None:
-        limits = replace(limits, energy=_energy_for(changes, weights, options.size_mb, dtype))
+        limits = replace(limits, energy=energy_for(changes, weights, options.size_mb, dtype))
     layers: dict[str, Change] = {}
     errors = {}
     for layer in progress(changes.layers):
@@ -94,7 +80,7 @@ def relative_error(change: Change, exact: Change, base: Tensor | None = None) ->
     if isinstance(change, LowRank) and isinstance(exact, LowRank):
         missing, whole = _pair_norms(change, exact)
     else:
-        like = base if base is not None else _shape_of(exact)
+        like = base if base is not None else outline(exact)
         truth = delta_of(exact, like)
         missing, whole = float((delta_of(change, like) - truth).norm()), float(truth.norm())
     return missing / whole if whole else missing
@@ -116,7 +102,7 @@ def _pair_norms(change: LowRank, exact: LowRank) -> tuple[float, float]:
 
 
 def _fit_layer(
-    layer: str, change: Change, base: Tensor | None, holds: Holds, limits: _Limits
+    layer: str, change: Change, base: Tensor | None, holds: Holds, limits: Limits
 ) -> Change:
     """Choose the smallest form that the layout holds and the limits allow."""
     match change:
@@ -144,7 +130,7 @@ def _fit_layer(
     return LowRank(found.down, found.up)
 
 
-def _cut(change: LowRank, limits: _Limits) -> LowRank:
+def _cut(change: LowRank, limits: Limits) -> LowRank:
     """Cut the rank of a product without ever forming it: the singular values are its core's.
 
     With up = Q R and down^T = P S, the product is Q (R S^T) P^T and Q, P keep all norms.
@@ -156,53 +142,6 @@ def _cut(change: LowRank, limits: _Limits) -> LowRank:
     down = (core.down.double() @ p_IR.T).float()
     tail = [1] * (change.up.ndim - 2)
     return LowRank(down.view(core.rank, *change.down.shape[1:]), up.view(len(up), core.rank, *tail))
-
-
-def _energy_for(changes: Changes, weights: Weights, size_mb: float, dtype: torch.dtype) -> float:
-    """Find the largest share of summed singular values whose factors fit in `size_mb`."""
-    spectra, costs = [], []
-    for layer, change in changes.layers.items():
-        delta = _flat(change, weights, layer)
-        spectra.append(torch.linalg.svdvals(delta.double()))
-        costs.append(sum(delta.shape) * dtype.itemsize)
-    room = size_mb * 1e6 - _HEADER_BYTES * len(costs)
-    shares = [values.cumsum(0) / values.sum().clamp(min=1e-300) for values in spectra]
-
-    def size(energy: float) -> int:
-        ranks = [int((share < energy * (1 - 1e-12)).sum()) + 1 for share in shares]
-        return sum(rank * cost for rank, cost in zip(ranks, costs, strict=True))
-
-    if size(0) > room:
-        least = (size(0) + _HEADER_BYTES * len(costs)) / 1e6
-        raise ExportError(
-            f"--size-mb {size_mb:g}: rank 1 in every layer takes {least:.2f} MB already; "
-            f"expected at least that; give {least * 1.5:.1f} or more"
-        )
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if size(middle) <= room else (low, middle)
-    return 1.0 if size(1.0) <= room else low
-
-
-def _flat(change: Change, weights: Weights, layer: str) -> Tensor:
-    """Return a change as a matrix (O, the rest)."""
-    needs_base = isinstance(change, Decomposed | Replaced)
-    return delta_of(change, weights[layer] if needs_base else _shape_of(change)).flatten(1)
-
-
-def _shape_of(change: Change) -> Tensor:
-    """Return a tensor of a change's shape that takes no memory."""
-    match change:
-        case LowRank(down, up):
-            shape: tuple[int, ...] = (up.shape[0], *down.shape[1:])
-        case Full(tensor) | Replaced(tensor):
-            shape = tuple(tensor.shape)
-        case Decomposed(inner):
-            return _shape_of(inner)
-        case _:
-            assert_never(change)
-    return torch.zeros(1).expand(shape)
 
 
 def _rounded(change: Change, dtype: torch.dtype) -> Change:

@@ -1,4 +1,4 @@
-"""The README of a folder that holds every export: which file goes where."""
+"""Tell people which file goes where: notes of each target, and a README over all of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from customize.exporting import Target, Written
+from customize.exporting.changes import Changes
+from customize.exporting.embeddings import file_name
 from customize.exporting.places import write_text
+from customize.exporting.plans import Content, Plan
 
 NAME = "README.md"
+
+USES: Mapping[Target, str] = {
+    "kohya": "ComfyUI models/loras, A1111 and Forge models/Lora, InvokeAI's model manager, "
+    "kohya's scripts, pipe.load_lora_weights",
+    "diffusers": "pipe.load_lora_weights(folder)",
+    "comfyui": "ComfyUI models/loras, with LoraLoader",
+    "a1111": "A1111 and Forge models/Lora; words are in the file, so the embedding files are not "
+    "needed",
+    "invokeai": "InvokeAI's model manager",
+    "peft": "PeftModel.from_pretrained(pipe.unet, folder), the text encoder's likewise",
+    "custom-diffusion": "pipe.unet.load_attn_procs(folder, weight_name=..., _pipeline=pipe); "
+    "diffusers 0.42 sets nothing without _pipeline",
+    "full-model": "a whole model",
+}
 
 
 def write(folder: Path, written: Sequence[Written], refused: Mapping[Target, str]) -> Path:
@@ -32,3 +49,16 @@ def _lines(written: Sequence[Written], refused: Mapping[Target, str]) -> Iterato
     if refused:
         yield "\n## Not written\n"
         yield from (f"- {reason}" for reason in refused.values())
+
+
+def notes_of(target: Target, plan: Plan, changes: Changes) -> Iterator[str]:
+    """Tell what people must do with the files, and what the target does not read."""
+    names = [name for name, content in plan.items() if isinstance(content, Content)]
+    yield f"{', '.join(names)}: {USES[target]}"
+    for word in changes.words:
+        name = file_name(word)
+        yield (
+            f"embeddings/{name}.safetensors: for {word} write `embedding:{name}` in ComfyUI, "
+            f"`{name}` in A1111 and Forge, `<{name}>` in InvokeAI; diffusers: "
+            f'load_textual_inversion(file, token="{word}")'
+        )

@@ -60,9 +60,9 @@ def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack
     from customize.adapters.file import AdapterFile
     from customize.exporting.changes import Changes
     from customize.exporting.embeddings import from_embedding
-    from customize.exporting.importing import read
     from customize.exporting.native import to_native
     from customize.exporting.opening_files import open_file
+    from customize.exporting.reading_files import read
     from customize.families.weights import BaseWeights
 
     parts = [read(path).changes for path in _weights_files(written)]

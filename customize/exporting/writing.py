@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from customize.errors import ExportError
 from customize.exporting import Options, Target, Written
-from customize.exporting.changes import Changes
 from customize.exporting.embeddings import file_name
-from customize.exporting.fitting import Fitted, Holds, fit
+from customize.exporting.guide import notes_of
 from customize.exporting.places import refuse_existing
+from customize.exporting.plans import Plan, is_xl, plan_weights, plan_words
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.families.bases import Base
-    from customize.families.weights import BaseWeights
 
-HOLDS: Mapping[Target, Holds] = {
-    "kohya": Holds(),
-    "diffusers": Holds(dora=True),
-    "comfyui": Holds(full=True),
-    "a1111": Holds(full=True),
-    "invokeai": Holds(full=True),
-    "peft": Holds(dora=True),
-}
 # Programs that show NAME.json and NAME.png beside NAME.safetensors.
 SHOWN: frozenset[Target] = frozenset({"kohya", "comfyui", "a1111", "invokeai"})
-_MODELS = ("denoiser", "text_encoder", "text_encoder_2")
-
-
-@dataclass(frozen=True)
-class Content:
-    """A safetensors file to be."""
-
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
-
-
-# What goes where in the target's folder: tensors, or the text of a small file.
-Plan = dict[str, Content | str]
 
 
 def write(
@@ -76,8 +50,8 @@ def write(
     words = plan_words(changes, xl=xl)
     if target == "full-model":
         return _write_full_model(adapter, base, folder, options, words, overwrite)
-    fitted, plan = _plan(adapter, base, target, changes, weights, options)
-    notes = tuple(_notes(target, plan, changes))
+    fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
+    notes = tuple(notes_of(target, plan, changes))
     if target in SHOWN:
         beside = [folder / f"{options.name}.{kind}" for kind in ("json", "png")]
         refuse_existing(*beside, overwrite=overwrite)
@@ -100,33 +74,6 @@ def _show(
         return write_sidecars(header, weights, target, overwrite=overwrite)
     with Image.open(options.preview) as preview:
         return write_sidecars(header, weights, target, preview=preview, overwrite=overwrite)
-
-
-def is_xl(adapter: AdapterFile) -> bool:
-    """Tell whether an adapter is for the SDXL geometry, which has two text encoders."""
-    return adapter.header.family == "instruct_pix2pix_xl"
-
-
-def plan_words(changes: Changes, *, xl: bool) -> Plan:
-    """Plan an embedding file for each word, in a folder beside the weights."""
-    from customize.exporting.embeddings import PAIR, to_embedding
-
-    plan: Plan = {}
-    needed = set(PAIR.values()) if xl else {"text_encoder"}
-    for word, rows in changes.words.items():
-        if missing := sorted(needed - set(rows)):
-            raise ExportError(
-                f"the word {word} has no rows for {missing[0]}; expected rows for "
-                f"{' and '.join(sorted(needed))}; teach the word again on this base"
-            )
-        place = f"embeddings/{file_name(word)}.safetensors"
-        if place in plan:
-            raise ExportError(
-                f"the word {word} would share the file {place} with another word; expected words "
-                "that differ in letters and digits; teach one again under another name"
-            )
-        plan[place] = Content(to_embedding(rows, xl=xl), {"format": "pt"})
-    return plan
 
 
 def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
@@ -152,76 +99,6 @@ def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return tuple(places)
-
-
-def _plan(
-    adapter: AdapterFile,
-    base: Base,
-    target: Target,
-    changes: Changes,
-    weights: BaseWeights,
-    options: Options,
-) -> tuple[Fitted, Plan]:
-    """Fit the changes to the target and lay its weights' files out."""
-    if target == "custom-diffusion":
-        return Fitted(changes, {}), _plan_custom_diffusion(changes, weights, options)
-    fitted = fit(changes, HOLDS[target], weights, options, _progress(target))
-    xl, name = is_xl(adapter), options.name
-    assert name is not None
-    match target:
-        case "kohya" | "comfyui" | "invokeai" | "a1111":
-            from customize.exporting.embeddings import to_bundle
-            from customize.exporting.kohya import to_kohya
-
-            tensors = to_kohya(fitted.changes, xl=xl)
-            # Only A1111 registers bundled words; diffusers refuses a file that has them.
-            if target == "a1111":
-                tensors |= to_bundle(changes.words, xl=xl)
-            place, facts = f"{name}.safetensors", {}
-        case "diffusers":
-            from customize.exporting.diffusers_lora import FILE, metadata_of, to_diffusers
-
-            tensors = to_diffusers(fitted.changes)
-            place, facts = FILE, metadata_of(fitted.changes)
-        case "peft":
-            return fitted, _plan_peft(fitted.changes, base)
-        case "full-model":
-            raise AssertionError("a full model is written by its own module")
-        case _:
-            assert_never(target)
-    from customize.exporting.metadata import describe, hashes
-
-    facts = describe(adapter.header, fitted.changes, base, name, xl=xl) | facts
-    return fitted, {place: Content(tensors, facts | hashes(tensors, facts))}
-
-
-def _plan_peft(changes: Changes, base: Base) -> Plan:
-    """Lay out a folder for each model that the adapter changes."""
-    from customize.exporting.diffusers_lora import PREFIXES
-    from customize.exporting.peft_folder import CONFIG, WEIGHTS, to_peft
-
-    plan: Plan = {}
-    for model in _MODELS:
-        if not any(layer.startswith(f"{model}.") for layer in changes.layers):
-            continue
-        tensors, config = to_peft(changes, model)
-        place = PREFIXES[model].removesuffix(".")
-        config |= {"base_model_name_or_path": base.name}
-        plan[f"{place}/{WEIGHTS}"] = Content(tensors, {"format": "pt"})
-        plan[f"{place}/{CONFIG}"] = json.dumps(config, indent=2) + "\n"
-    return plan
-
-
-def _plan_custom_diffusion(changes: Changes, weights: BaseWeights, options: Options) -> Plan:
-    from customize.exporting.custom_diffusion import FILE, to_custom_diffusion
-
-    if (options.rank, options.energy, options.error, options.size_mb) != (None,) * 4:
-        raise ExportError(
-            "custom-diffusion: it holds whole weights; expected no limit of rank or size; "
-            "leave --rank, --energy, --error and --size-mb out, or export to diffusers"
-        )
-    tensors = to_custom_diffusion(changes, weights.layers(), weights)
-    return {FILE: Content(tensors, {"format": "pt"})}
 
 
 def _write_full_model(
@@ -265,40 +142,3 @@ def _name_of(adapter: AdapterFile) -> str:
     """Name the files after the concepts."""
     names = [file_name(concept.name) for concept in adapter.header.concepts]
     return "_".join(names)[:80] or "adapter"
-
-
-def _progress(target: Target) -> Callable[[Iterable[str]], Iterator[str]]:
-    def bar(layers: Iterable[str]) -> Iterator[str]:
-        from tqdm import tqdm
-
-        return iter(tqdm(list(layers), desc=target, unit="layer", disable=None, leave=False))
-
-    return bar
-
-
-def _notes(target: Target, plan: Plan, changes: Changes) -> Iterator[str]:
-    """Tell what people must do with the files, and what the target does not read."""
-    names = [name for name, content in plan.items() if isinstance(content, Content)]
-    yield f"{', '.join(names)}: {USES[target]}"
-    for word in changes.words:
-        name = file_name(word)
-        yield (
-            f"embeddings/{name}.safetensors: for {word} write `embedding:{name}` in ComfyUI, "
-            f"`{name}` in A1111 and Forge, `<{name}>` in InvokeAI; diffusers: "
-            f'load_textual_inversion(file, token="{word}")'
-        )
-
-
-USES: Mapping[Target, str] = {
-    "kohya": "ComfyUI models/loras, A1111 and Forge models/Lora, InvokeAI's model manager, "
-    "kohya's scripts, pipe.load_lora_weights",
-    "diffusers": "pipe.load_lora_weights(folder)",
-    "comfyui": "ComfyUI models/loras, with LoraLoader",
-    "a1111": "A1111 and Forge models/Lora; words are in the file, so the embedding files are not "
-    "needed",
-    "invokeai": "InvokeAI's model manager",
-    "peft": "PeftModel.from_pretrained(pipe.unet, folder), the text encoder's likewise",
-    "custom-diffusion": "pipe.unet.load_attn_procs(folder, weight_name=..., _pipeline=pipe); "
-    "diffusers 0.42 sets nothing without _pipeline",
-    "full-model": "a whole model",
-}

@@ -1,0 +1,69 @@
+"""How closely low rank must follow a change: limits of rank, energy, error and file size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from customize.errors import ExportError
+from customize.exporting.changes import (
+    Change,
+    Changes,
+    Decomposed,
+    Replaced,
+    Weights,
+    delta_of,
+    outline,
+)
+
+# What a layer's three entries in a safetensors header take, names included.
+_HEADER_BYTES = 480
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where the rank of a change is cut; all None loses nothing."""
+
+    rank: int | None = None
+    energy: float | None = None
+    error: float | None = None
+
+    @property
+    def given(self) -> bool:
+        """Tell whether anything may be lost."""
+        return (self.rank, self.energy, self.error) != (None, None, None)
+
+
+def energy_for(changes: Changes, weights: Weights, size_mb: float, dtype: torch.dtype) -> float:
+    """Find the largest share of summed singular values whose factors fit in `size_mb`."""
+    spectra, costs = [], []
+    for layer, change in changes.layers.items():
+        delta = _flat(change, weights, layer)
+        spectra.append(torch.linalg.svdvals(delta.double()))
+        costs.append(sum(delta.shape) * dtype.itemsize)
+    room = size_mb * 1e6 - _HEADER_BYTES * len(costs)
+    shares = [values.cumsum(0) / values.sum().clamp(min=1e-300) for values in spectra]
+
+    def size(energy: float) -> int:
+        ranks = [int((share < energy * (1 - 1e-12)).sum()) + 1 for share in shares]
+        return sum(rank * cost for rank, cost in zip(ranks, costs, strict=True))
+
+    if size(0) > room:
+        least = (size(0) + _HEADER_BYTES * len(costs)) / 1e6
+        raise ExportError(
+            f"--size-mb {size_mb:g}: rank 1 in every layer takes {least:.2f} MB already; "
+            f"expected at least that; give {least * 1.5:.1f} or more"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if size(middle) <= room else (low, middle)
+    return 1.0 if size(1.0) <= room else low
+
+
+def _flat(change: Change, weights: Weights, layer: str) -> Tensor:
+    """Return a change as a matrix (O, the rest)."""
+    needs_base = isinstance(change, Decomposed | Replaced)
+    return delta_of(change, weights[layer] if needs_base else outline(change)).flatten(1)
