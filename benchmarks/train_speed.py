@@ -150,7 +150,8 @@ def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]
         }
     )
     plan = plan_run(recipe, lambda _: None)
-    session = open_session(plan, open_accelerator(recipe), RunFolder(recipe.output), progress=False)
+    accelerator = open_accelerator(recipe.train.precision, recipe.train.accumulation)
+    session = open_session(plan, accelerator, RunFolder(recipe.output), progress=False)
     return session.steps()
 
 

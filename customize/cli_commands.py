@@ -37,10 +37,8 @@ def add_to(commands: Any) -> None:
     schema_command = commands.add_parser("schema", help="print the JSON Schema of recipes")
     schema_command.set_defaults(run=schema)
 
-    fit_command = commands.add_parser("fit-base", help="fit the small base that ships here")
-    fit_command.add_argument(
-        "recipe", type=Path, metavar="RECIPE", help="recipes/base/embedded.yaml"
-    )
+    fit_command = commands.add_parser("fit-base", help="make an editing base")
+    fit_command.add_argument("recipe", type=Path, metavar="RECIPE", help="one of recipes/base/")
     fit_command.add_argument(
         "--from", dest="start_from", metavar="BASE", help="go on from `embedded` or a folder"
     )
@@ -93,6 +91,25 @@ def schema(arguments: argparse.Namespace) -> int:
 
 
 def fit_base(arguments: argparse.Namespace) -> int:
+    """Fit an editing base from a text-to-image model, or the embedded base; 130 when stopped."""
+    from customize.fitting_recipe import is_fitting_recipe, load_fitting_recipe
+
+    if is_fitting_recipe(arguments.recipe):
+        recipe = load_fitting_recipe(arguments.recipe)
+        if arguments.start_from is not None:
+            raise BaseModelError(
+                f"--from {arguments.start_from}: this recipe names its own start "
+                f"({recipe.start}); expected it there alone; leave --from out"
+            )
+        from customize.fitting import fit_editing_base
+
+        folder = fit_editing_base(recipe)
+        print(f"the base is in {folder}" if folder else "the same command goes on")
+        return 0 if folder else 130
+    return _fit_embedded(arguments)
+
+
+def _fit_embedded(arguments: argparse.Namespace) -> int:
     """Fit the embedded base, from nothing or from a base's folder."""
     from customize.embedded import WEIGHTS_FOLDER
 

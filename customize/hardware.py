@@ -14,9 +14,10 @@ from customize.families.quiet import hush
 from customize.recipe import Recipe
 
 Mixed = Literal["no", "bf16", "fp16"]
+Precision = Literal["auto", "no", "bf16", "fp16"]
 
 
-def open_accelerator(recipe: Recipe) -> Any:
+def open_accelerator(precision: Precision, accumulation: int = 1) -> Any:
     """Find the device and open accelerate on it, launched by `accelerate launch` or not.
 
     Raises TrainingError for fp16 without a GPU.
@@ -27,7 +28,7 @@ def open_accelerator(recipe: Recipe) -> Any:
 
     # A second run in one process may ask for another precision than the first.
     AcceleratorState._reset_state(reset_partial_state=False)
-    mixed = mixed_precision(recipe.train.precision)
+    mixed = mixed_precision(precision)
     if mixed == "fp16" and not torch.cuda.is_available():
         raise TrainingError(
             "train.precision: fp16 needs a CUDA device and there is none; expected auto, no or "
@@ -38,12 +39,12 @@ def open_accelerator(recipe: Recipe) -> Any:
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     return Accelerator(
         mixed_precision=mixed,
-        gradient_accumulation_steps=recipe.train.accumulation,
+        gradient_accumulation_steps=accumulation,
         kwargs_handlers=[wrapping],
     )
 
 
-def mixed_precision(wanted: Literal["auto", "no", "bf16", "fp16"]) -> Mixed:
+def mixed_precision(wanted: Precision) -> Mixed:
     """Choose the computation's precision; `auto` follows `accelerate launch`, else the hardware.
 
     On CPUs with bfloat16 instructions a step of the embedded base took 118 ms for 154 ms in

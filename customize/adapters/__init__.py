@@ -75,11 +75,13 @@ class Part(Protocol):
 class Attached:
     """An adapter sitting on a family's modules: what learns, its switch and its state.
 
+    `method` is None where no adapter but the denoiser itself learns (`fitting`).
+
     All trainable tensors are float32 whatever the base's precision, and keep their identity under
     wrapping, compiling and `load`, so an optimizer made from them stays valid.
     """
 
-    method: Method
+    method: Method | None
     words: tuple[Word, ...]
     adapter_parts: tuple[Part, ...]
     word_parts: tuple[Part, ...]
@@ -141,7 +143,7 @@ class Movement:
     words: float
 
 
-def learns_text(method: Method, words: Sequence[Word]) -> bool:
+def learns_text(method: Method | None, words: Sequence[Word]) -> bool:
     """Tell whether a run must encode text at every step: words or the text encoder itself learn."""
     return bool(words) or (isinstance(method, LowRank) and method.text_encoder_rank > 0)
 

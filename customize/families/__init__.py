@@ -105,7 +105,9 @@ class Family(Protocol):
 
 
 class _FamilyFile(Protocol):
-    """What the file of each family defines: the three doors below, for bases of its own."""
+    """What the file of each family defines: the doors below, for bases of its own."""
+
+    PIPELINE: str
 
     def open_family(
         self, base: Base, device: torch.device | str, dtype: torch.dtype | None, learns_text: bool
@@ -146,6 +148,11 @@ def open_pipeline(
 ) -> Any:
     """Load diffusers' own editing pipeline of this base."""
     return _file_of(base.family).open_pipeline(base, device, dtype)
+
+
+def pipeline_name(family: FamilyName) -> str:
+    """Name the class of diffusers' own editing pipeline, as `model_index.json` does."""
+    return _file_of(family).PIPELINE
 
 
 def _file_of(family: FamilyName) -> _FamilyFile:

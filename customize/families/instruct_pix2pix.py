@@ -23,6 +23,8 @@ from customize.families.words import Word, add_words
 from customize.objective import Objective
 from customize.shapes import Conditions, Encoded, Example
 
+PIPELINE: str = "StableDiffusionInstructPix2PixPipeline"
+
 
 @dataclass(frozen=True)
 class InstructPix2Pix:

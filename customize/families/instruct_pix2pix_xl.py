@@ -25,6 +25,7 @@ from customize.families.words import Word, add_words
 from customize.objective import Objective
 from customize.shapes import Conditions, Encoded, Example
 
+PIPELINE: str = "StableDiffusionXLInstructPix2PixPipeline"
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 HIDDEN = -1

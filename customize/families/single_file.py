@@ -18,6 +18,7 @@ from typing import Any
 
 from customize.errors import BaseModelError
 from customize.families import single_file_configs as configs
+from customize.families.kinds import Kind
 from customize.families.single_file_kinds import check_kind
 from customize.families.weight_files import (
     check_safetensors,
@@ -31,13 +32,13 @@ _WRITTEN = 1
 """Raise it when converting writes something else: old conversions are then left unread."""
 
 
-def convert(path: Path) -> Path:
+def convert(path: Path, kind: Kind = "editing") -> Path:
     """Return the folder converted from `path`, kept in the cache under the file's fingerprint.
 
     The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Raises BaseModelError.
     """
     owner = f"base '{path}'"
-    check_kind(path, owner)
+    check_kind(path, owner, kind)
     shapes, own = check_safetensors(path, owner), path.with_suffix("")
     cache = Path(os.environ.get("CUSTOMIZE_CACHE", "~/.cache/customize")).expanduser() / "bases"
     folder = cache / _key(path, own)

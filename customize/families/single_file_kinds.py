@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from customize.errors import BaseModelError
+from customize.families.kinds import Kind
 from customize.families.single_file_configs import FIRST_TEXT, UNET, VAE, is_xl
 from customize.families.weight_files import check_safetensors
 
 _CONV_IN = f"{UNET}input_blocks.0.0.weight"
+_CHANNELS: Mapping[Kind, int] = {"editing": 8, "text_to_image": 4}
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 _TRANSFORMERS = ("double_blocks.", "transformer_blocks.", "joint_blocks.", "single_blocks.")
 
 
-def check_kind(path: Path, owner: str) -> None:
-    """Refuse, in the name of `owner`, any file but an 8-channel Stable Diffusion 1 or SDXL one."""
+def check_kind(path: Path, owner: str, kind: Kind) -> None:
+    """Refuse, in the name of `owner`, any file but a Stable Diffusion 1 or SDXL one of `kind`."""
     if path.suffix != ".safetensors":
         found = (
             f"a {path.suffix} file is a pickle, which can run code when it is opened"
@@ -25,21 +27,22 @@ def check_kind(path: Path, owner: str) -> None:
         raise BaseModelError(
             f"{owner}: {found}; expected .safetensors; take the model's safetensors version"
         )
-    if found := _wrong(check_safetensors(path, owner)):
+    if found := _wrong(check_safetensors(path, owner), _CHANNELS[kind]):
+        wanted = {"editing": "an InstructPix2Pix", "text_to_image": "a text-to-image"}[kind]
         raise BaseModelError(
-            f"{owner}: this is {found}; expected an InstructPix2Pix checkpoint of the Stable "
-            "Diffusion 1 or SDXL kind (8 input channels); name such a base"
+            f"{owner}: this is {found}; expected {wanted} checkpoint of the Stable Diffusion 1 or "
+            f"SDXL kind ({_CHANNELS[kind]} input channels); name such a one"
         )
 
 
-def _wrong(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Say what a file with tensors of these shapes is, None for one that can serve."""
+def _wrong(shapes: Mapping[str, tuple[int, ...]], wanted: int) -> str | None:
+    """Say what a file with tensors of these shapes is, None for one of `wanted` channels."""
     if _CONV_IN not in shapes:
         return _no_checkpoint(list(shapes))
     if any(name.startswith("edm_") for name in shapes):
         return "a checkpoint with EDM noise levels (CosXL, Playground)"
-    if (channels := shapes[_CONV_IN][1]) != 8:
-        kind = {4: "a text-to-image", 9: "an inpainting"}.get(channels, "a")
+    if (channels := shapes[_CONV_IN][1]) != wanted:
+        kind = {4: "a text-to-image", 8: "an editing", 9: "an inpainting"}.get(channels, "a")
         return f"{kind} checkpoint ({channels} input channels)"
     if any(name.startswith("cond_stage_model.model.") for name in shapes):
         return "a Stable Diffusion 2 checkpoint"
