@@ -137,7 +137,7 @@ def tradeoff(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         progress=True,
     )
-    title = f"{len(asked.tasks)} edits of {arguments.what}, CLIP {clip}"
+    title = f"{len(asked.tasks)} edits of {arguments.what}, measured by the CLIP {clip}"
     draw_tradeoff(curves, title, png, svg)
     print(curves_table(curves))
     print(f"{png}\n{svg}\n{points}")

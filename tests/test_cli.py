@@ -13,11 +13,12 @@ import torch
 from builders import toy_base, toy_resolved
 from PIL import Image
 
-from customize import cli, cli_commands, cli_editing, running
+from customize import cli, cli_commands, running
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.edited import read_settings
 from customize.editing import Editor
+from customize.editing_inputs import with_strength
 from customize.recipe import Recipe, recipe_schema
 from customize.results import RunResult
 from customize.text_tables import table
@@ -237,11 +238,10 @@ def test_edit_takes_the_base_and_strength_of_adapters(
 def test_strengths_after_the_last_colon() -> None:
     Path("odd:0.5").touch()
     Path("a.safetensors").touch()
-    split = cli_editing._with_strength
-    assert split("a.safetensors") == (Path("a.safetensors"), 1.0)
-    assert split("a.safetensors:-0.25") == (Path("a.safetensors"), -0.25)
-    assert split("odd:0.5") == (Path("odd:0.5"), 1.0)
-    assert split("C:\\a.safetensors") == (Path("C:\\a.safetensors"), 1.0)
+    assert with_strength("a.safetensors") == (Path("a.safetensors"), 1.0)
+    assert with_strength("a.safetensors:-0.25") == (Path("a.safetensors"), -0.25)
+    assert with_strength("odd:0.5") == (Path("odd:0.5"), 1.0)
+    assert with_strength("C:\\a.safetensors") == (Path("C:\\a.safetensors"), 1.0)
 
 
 def faulty_edits() -> list[tuple[list[str], str]]:

@@ -12,17 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from PIL import Image
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from customize.scoring.encoders import Clip, Dino
     from customize.scoring.store import Store
 
-Picture = Image.Image | Path | str
+Picture: TypeAlias = "Image.Image | Path | str"
 """A picture in memory, or the file that is read when its turn comes."""
 
 MetricName = Literal[

@@ -11,6 +11,8 @@ from customize.scoring.tradeoff import Curve
 
 COLORS = ("#6b6b6b", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be123c")
 MARKERS = "osD^vP*X"
+SPAN = 0.1
+"""Least width of an axis: thousandths drawn large would look like differences."""
 INK, FAINT = "#1a1a1a", "#e4e4e4"
 
 
@@ -40,12 +42,21 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.12)
+        axes.set_xlim(_at_least(SPAN, axes.get_xlim()))
+        axes.set_ylim(_at_least(SPAN, axes.get_ylim()))
         axes.legend(frameon=False, loc="best")
         for path, kind in ((png, "png"), (svg, "svg")):
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             about = {"Date": None} if kind == "svg" else None
             figure.savefig(temporary, format=kind, dpi=150, metadata=about)
             temporary.replace(path)
+
+
+def _at_least(span: float, limits: tuple[float, float]) -> tuple[float, float]:
+    """Widen an axis to `span` about its middle, where it is narrower."""
+    low, high = limits
+    more = max(0.0, span - (high - low)) / 2
+    return low - more, high + more
 
 
 def _draw_curve(axes: Any, curve: Curve, color: str, marker: str) -> None:
