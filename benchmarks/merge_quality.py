@@ -179,11 +179,11 @@ def main() -> None:
         outputs = edit_all(open_base(), bench.others, **bench.settings)
         figures["base"] = mean_score(bench.others, outputs)
     done: dict[str, dict[str, Any]] = figures["rows"]
+    variants = {ROWS[number].variant for number in arguments.rows}
     for number, row in enumerate(ROWS):
-        wanted = not arguments.rows or number in arguments.rows or row.way == "alone"
-        if not wanted or (
-            row.label in done and not arguments.again and number not in arguments.rows
-        ):
+        named = number in arguments.rows
+        due = named or not arguments.rows or (row.way == "alone" and row.variant in variants)
+        if not due or (row.label in done and not named and not arguments.again):
             continue
         if row.way == "alone":
             done[row.label] = measure_alone(row, bench, figures["base"])

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from customize.adapters.file import read_adapter
+from customize.merging.files import Merged
 from customize.merging.judging import Judge, Verdict
+from customize.merging.trials import Asked
 
 MOST_LOST = 0.05
 """What a merge may lose of the base's own edits beyond what one of its adapters loses alone."""
 
-Write = Callable[[Path], Sequence[Mapping[str, str]]]
-"""Writes one candidate to a path and returns the words that were renamed, by adapter."""
+ENOUGH, LEAN, MOST = 0.95, 3.0, 10.0
+"""A concept that keeps less than `ENOUGH` counts 1 / retention^`LEAN` times as much, at most `MOST`
+times as an adapter that keeps all.
+"""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One way that was tried: what it is called, its file, its renamed words and its verdict."""
+    """One way that was tried: what it is called, what it wrote, and its verdict."""
 
     name: str
-    path: Path
-    renamed: Sequence[Mapping[str, str]]
+    merged: Merged
     verdict: Verdict
 
 
-def try_all(
-    candidates: Mapping[str, Write],
+def try_one(
+    name: str,
+    write: Callable[[Path], Merged],
     judge: Judge,
     folder: Path,
     log: Callable[[str], None],
-) -> list[Tried]:
-    """Write every candidate into `folder` and judge it."""
-    tried = list[Tried]()
-    for name, write in candidates.items():
-        path = folder / f"{name}.safetensors"
-        renamed = write(path)
-        verdict = judge.judge(read_adapter(path), renamed)
-        log(f"{name}: {told(verdict)}")
-        tried.append(Tried(name, path, renamed, verdict))
-    return tried
+) -> Tried:
+    """Write a candidate into `folder` and judge it."""
+    merged = write(folder / f"{name}.safetensors")
+    verdict = judge.judge(read_adapter(merged.path), merged.renamed)
+    log(f"{name}: {told(verdict)}")
+    return Tried(name, merged, verdict)
+
+
+def leaning(
+    importance: Sequence[float], verdict: Verdict, asked: Sequence[Asked]
+) -> tuple[float, ...] | None:
+    """Weigh those adapters more whose concepts a merge left behind; None where all kept enough."""
+    if verdict.worst >= ENOUGH:
+        return None
+    leant = list(importance)
+    for one in asked:
+        share = verdict.concepts[one.name].retention
+        if share is not None:
+            less = max(min(share, 1.0), 0.1) ** -LEAN
+            leant[one.owner] = max(leant[one.owner], min(importance[one.owner] * less, MOST))
+    return tuple(leant)
 
 
 def best_of(tried: Sequence[Tried], kept_alone: Sequence[float | None]) -> Tried:

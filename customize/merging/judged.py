@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from customize.errors import OutputExistsError
 from customize.families.weights import reads_text_alone
 from customize.merging import Constrained, Dare, Limits, Linear, Method, Ties
-from customize.merging.automatic import Tried, Write, best_of, told, try_all
+from customize.merging.automatic import Tried, best_of, leaning, told, try_one
 from customize.merging.files import Merged, merge_job, write_merged
 from customize.merging.job import Job
 from customize.merging.regressing import Regressing
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from customize.merging.evidence import Evidence
     from customize.merging.judging import Judge
     from customize.merging.stage import Stage
+
+REPEATS = 2
 
 Log = Callable[[str], None]
 
@@ -41,6 +44,7 @@ def merge_by_regression(
     output: Path,
     *,
     evidence: Evidence | None = None,
+    importance: Sequence[float] | None = None,
     limits: Limits | None = None,
     preserve: float = PRESERVE,
     ridge: float = RIDGE,
@@ -49,13 +53,14 @@ def merge_by_regression(
 ) -> Merged:
     """Merge the stage's job by least squares on captured inputs and write `output`.
 
-    See `regression.regress` for `preserve` and `ridge`. Raises OutputExistsError.
+    See `regression.regress` for `importance`, `preserve` and `ridge`. Raises OutputExistsError.
     """
     _check_free(output, overwrite=overwrite)
     regressing = Regressing(
         stage.job,
         evidence or stage.evidence(),
         limits or Limits(),
+        importance=importance,
         preserve=preserve,
         ridge=ridge,
     )
@@ -64,7 +69,12 @@ def merge_by_regression(
         regressing,
         output,
         method="regression",
-        options={"preserve": preserve, "ridge": ridge, "otherwise": "linear"},
+        options={
+            "preserve": preserve,
+            "ridge": ridge,
+            "otherwise": "linear",
+            **({"importance": [*importance]} if importance else {}),
+        },
         dtype=dtype,
         overwrite=overwrite,
     )
@@ -83,54 +93,62 @@ def merge_automatically(
 ) -> Chosen:
     """Try every way that fits the stage's job, each judged, and write the best to `output`.
 
-    See `automatic.best_of` for what is best. Raises OutputExistsError.
+    Where the regression leaves a concept behind it is repeated with more weight on that one. See
+    `automatic.best_of` for what is best. Raises OutputExistsError.
     """
     _check_free(output, overwrite=overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output.parent, prefix=".auto-") as folder:
-        made: dict[str, Merged] = {}
-
-        def write(name: str, candidate: Callable[[Path], Merged]) -> Write:
-            def write_it(path: Path) -> Sequence[Mapping[str, str]]:
-                made[name] = candidate(path)
-                return made[name].renamed
-
-            return write_it
-
-        ways = candidates(stage, limits or Limits(), dtype)
-        writers = {name: write(name, candidate) for name, candidate in ways.items()}
-        tried = try_all(writers, judge, Path(folder), log)
+    with TemporaryDirectory(dir=output.parent, prefix=".auto-") as name:
+        folder, tried = Path(name), list[Tried]()
+        for way, write in candidates(stage.job, limits or Limits(), dtype).items():
+            tried.append(try_one(way, write, judge, folder, log))
+        if len(stage.job.inputs) > 1:
+            options: Any = {"evidence": stage.evidence(), "limits": limits, "dtype": dtype}
+            tried += _regressions(stage, judge, folder, options, log)
         best = best_of(tried, judge.kept_alone())
-        best.path.replace(output)
+        best.merged.path.replace(output)
     log(f"chosen: {best.name} ({told(best.verdict)})")
-    return Chosen(replace(made[best.name], path=output), best, tuple(tried))
+    return Chosen(replace(best.merged, path=output), best, tuple(tried))
 
 
 def candidates(
-    stage: Stage, limits: Limits, dtype: torch.dtype | None = None
+    job: Job, limits: Limits, dtype: torch.dtype | None = None
 ) -> dict[str, Callable[[Path], Merged]]:
-    """List the ways to merge a job that fit its kinds of layers, by name.
+    """List the ways to merge a job, without edits, that fit its kinds of layers, by name.
 
     `concat` and `svd` are not among them: they write what `linear` does in other ways.
     """
-    job = stage.job
 
-    def layerwise(method: Method, job: Job = job) -> Callable[[Path], Merged]:
+    def by(method: Method, job: Job = job) -> Callable[[Path], Merged]:
         return lambda path: merge_job(job, path, method, limits=limits, dtype=dtype)
 
     if len(job.inputs) == 1:
-        return {"linear": layerwise(Linear())}
+        return {"linear": by(Linear())}
     thinned = tuple(replace(item, weight=item.weight / len(job.inputs)) for item in job.inputs)
     found = {
-        "linear": layerwise(Linear()),
-        "average": layerwise(Linear(), replace(job, inputs=thinned)),
-        "ties": layerwise(Ties()),
-        "dare": layerwise(Dare()),
+        "linear": by(Linear()),
+        "average": by(Linear(), replace(job, inputs=thinned)),
+        "ties": by(Ties()),
+        "dare": by(Dare()),
     }
     if any(reads_text_alone(job.family, layer.name) for layer in job.layers()):
-        found["constrained"] = layerwise(Constrained())
-    found["regression"] = lambda path: merge_by_regression(stage, path, limits=limits, dtype=dtype)
+        found["constrained"] = by(Constrained())
     return found
+
+
+def _regressions(
+    stage: Stage, judge: Judge, folder: Path, options: Any, log: Log
+) -> Iterator[Tried]:
+    """Try the regression, and up to `REPEATS` times again while a concept is left behind."""
+    importance: tuple[float, ...] | None = (1.0,) * len(stage.job.inputs)
+    for repeat in range(1 + REPEATS):
+        name = f"regression, leaning {repeat}" if repeat else "regression"
+        write = partial(merge_by_regression, stage, importance=importance, **options)
+        tried = try_one(name, write, judge, folder, log)
+        yield tried
+        importance = leaning(importance, tried.verdict, judge.asked)
+        if importance is None:
+            return
 
 
 def _check_free(output: Path, *, overwrite: bool) -> None:

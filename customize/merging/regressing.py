@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from customize.merging import Limits, Linear
@@ -20,12 +23,13 @@ class Regressing:
         evidence: Evidence,
         limits: Limits,
         *,
+        importance: Sequence[float] | None = None,
         preserve: float = PRESERVE,
         ridge: float = RIDGE,
     ) -> None:
         """Take evidence of the job's inputs, in their order."""
         self._job, self._evidence, self._limits = job, evidence, limits
-        self._preserve, self._ridge = preserve, ridge
+        self._options: Any = {"importance": importance, "preserve": preserve, "ridge": ridge}
         self.otherwise: list[str] = []
 
     def __call__(self, layer: Layer) -> Change:
@@ -38,6 +42,5 @@ class Regressing:
             for item in self._job.inputs
         ]
         seen = self._evidence.of(layer.name)
-        merged = regress(deltas, seen.own, seen.generic, preserve=self._preserve, ridge=self._ridge)
-        change = Change(full=merged)
+        change = Change(full=regress(deltas, seen.own, seen.generic, **self._options))
         return cut(change, self._limits) if self._limits.cuts else change
