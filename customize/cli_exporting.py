@@ -118,10 +118,11 @@ def _tell(written: Sequence[Written], adapter: AdapterFile, base: Base, *, verif
     """Print what was written, what it is for, and the proof that it reads back."""
     from customize.exporting import verifying
 
+    several = len(written) > 1  # whose README has the notes
     for one in written:
         size = sum(path.stat().st_size for path in one.files) / 1e6
         print(f"{one.target}: {one.files[0]} ({len(one.files)} files, {size:.2f} MB)")
-        for note in one.notes:
+        for note in () if several else one.notes:
             print(f"  {note}")
     if verify:
         verdicts = verifying.verify(written, adapter, base)

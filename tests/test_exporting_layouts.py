@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from customize import cli
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.deltas import layers, weight_delta
-from customize.adapters.file import AdapterFile
+from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Taught
 from customize.errors import ExportError, OutputExistsError
 from customize.exporting import TARGETS, Options, Precision, Target, Written, export, export_all
@@ -328,3 +329,24 @@ def test_exports_are_imported_again(
     assert again.header.base_fingerprint == base.fingerprint
     name = f"words.text_encoder.{WORD.text}"
     assert torch.equal(again.tensors[name], adapter.tensors[name])
+
+
+def test_export_on_the_command_line(
+    base: Base,
+    adapters: dict[str, AdapterFile],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kv = adapters["kv"]
+    header = replace(kv.header, base_name=base.name, base_fingerprint=base.fingerprint)
+    path = save_adapter(tmp_path / "adapter.safetensors", header, kv.tensors)
+    assert cli.main(["export", str(path), "--to", "kohya", "--no-verify", "--name", "dog"]) == 0
+    assert (tmp_path / "exports" / "dog.safetensors").is_file()
+    assert "ComfyUI models/loras" in capsys.readouterr().out
+    command = ["export", str(path), "--to", "all", "--no-verify", "-o", str(tmp_path / "all")]
+    assert cli.main([*command, "--rank", "0"]) == 2
+    assert capsys.readouterr().err.count("--rank 0") == 1
+    assert not (tmp_path / "all").exists()
+    assert cli.main([*command, "--overwrite"]) == 0
+    told = capsys.readouterr().out
+    assert [target for target in TARGETS if target not in told] == []

@@ -113,8 +113,9 @@ def export_all(
 
     Raises OutputExistsError before anything is written where one of the folders is there.
     """
-    from customize.exporting import guide, places
+    from customize.exporting import guide, places, writing
 
+    writing.check(adapter, base, options or Options())
     taken = [folder / name for name in (guide.NAME, *TARGETS)]
     places.refuse_existing(*taken, overwrite=overwrite)
     written, refused = [], {}

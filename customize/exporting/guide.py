@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from customize.exporting import Target, Written
-from customize.exporting.changes import Changes
+from customize.exporting.changes import Changes, LowRank
 from customize.exporting.embeddings import file_name
 from customize.exporting.places import write_text
 from customize.exporting.plans import Content, Plan
 
 NAME = "README.md"
+# Above it a file is larger than most that people share.
+_LARGE_RANK = 128
 
 USES: Mapping[Target, str] = {
     "kohya": "ComfyUI models/loras, A1111 and Forge models/Lora, InvokeAI's model manager, "
@@ -42,7 +44,8 @@ def _lines(written: Sequence[Written], refused: Mapping[Target, str]) -> Iterato
     yield "| --- | --- | --- |"
     for one in written:
         size = sum(path.stat().st_size for path in one.files) / 1e6
-        yield f"| {one.target} | {size:.1f} MB | {one.largest_error:.1e} |"
+        error = f"{one.largest_error:.1e}" if one.errors else "whole weights"
+        yield f"| {one.target} | {size:.1f} MB | {error} |"
     for one in written:
         yield f"\n## {one.target}\n"
         yield from (f"- {note}" for note in one.notes)
@@ -51,11 +54,14 @@ def _lines(written: Sequence[Written], refused: Mapping[Target, str]) -> Iterato
         yield from (f"- {reason}" for reason in refused.values())
 
 
-def notes_of(target: Target, plan: Plan, changes: Changes) -> Iterator[str]:
+def notes_of(target: Target, plan: Plan, fitted: Changes) -> Iterator[str]:
     """Tell what people must do with the files, and what the target does not read."""
     names = [name for name, content in plan.items() if isinstance(content, Content)]
     yield f"{', '.join(names)}: {USES[target]}"
-    for word in changes.words:
+    ranks = [len(c.down) for c in fitted.layers.values() if isinstance(c, LowRank)]
+    if max(ranks, default=0) > _LARGE_RANK:
+        yield f"ranks go up to {max(ranks)}: --size-mb 15 or --energy 0.6 make smaller files"
+    for word in fitted.words:
         name = file_name(word)
         yield (
             f"embeddings/{name}.safetensors: for {word} write `embedding:{name}` in ComfyUI, "

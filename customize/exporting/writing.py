@@ -37,7 +37,7 @@ def write(
     from customize.exporting.native import from_native
     from customize.families.weights import BaseWeights
 
-    _check(adapter, base, options)
+    check(adapter, base, options)
     options = replace(options, name=options.name or _name_of(adapter))
     weights = BaseWeights(base)
     changes = from_native(adapter, weights)
@@ -51,7 +51,7 @@ def write(
     if target == "full-model":
         return _write_full_model(adapter, base, folder, options, words, overwrite)
     fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
-    notes = tuple(notes_of(target, plan, changes))
+    notes = tuple(notes_of(target, plan, fitted.changes))
     if target in SHOWN:
         beside = [folder / f"{options.name}.{kind}" for kind in ("json", "png")]
         refuse_existing(*beside, overwrite=overwrite)
@@ -117,7 +117,7 @@ def _write_full_model(
     return Written("full-model", (*files, *save_all(folder, words, overwrite=True)), notes)
 
 
-def _check(adapter: AdapterFile, base: Base, options: Options) -> None:
+def check(adapter: AdapterFile, base: Base, options: Options) -> None:
     """Refuse a base of another family and limits that contradict each other."""
     from customize.adapters.file import other_base
 
