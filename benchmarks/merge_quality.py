@@ -27,7 +27,7 @@ from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.concepts import CONCEPT_NAMES, concept_pair
 from customize.embedded.edits import DrawnEdit
 from customize.merging.heat_map import heat_map
-from customize.merging.judging import change_made
+from customize.merging.judging import Kept, change_made
 from customize.pairs.sheets import contact_sheet
 
 FIRST = 100
@@ -51,7 +51,7 @@ def measure(row: Row, bench: Bench, alone: Mapping[str, float], own: float) -> d
     keep_shown(row, bench, outputs)
     scores = {name: mean_score(bench.concepts[name], made) for name, made in outputs.items()}
     others = mean_score(bench.others, edit_all(pipeline, bench.others, **bench.settings))
-    retention = {name: value / alone[name] for name, value in scores.items()}
+    retention = {name: Kept(alone[name], made).retention or 0.0 for name, made in scores.items()}
     return {
         "method": row.label,
         "retention": retention,
