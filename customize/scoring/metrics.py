@@ -19,7 +19,7 @@ from customize.scoring import Item, MetricName, Models, Picture, Scores, pixels,
 from customize.scoring.embedding import CODE_VERSION, Vectors, embed, opened
 from customize.scoring.store import Store
 
-Better = Literal["higher", "lower", "between"]
+Better = Literal["higher", "lower", "neither"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Metric:
 
 
 METRICS = (
-    Metric("clip_image", "CLIP image", "between"),
+    Metric("clip_image", "CLIP image", "neither"),
     Metric("clip_direction", "CLIP direction", "higher"),
     Metric("clip_instruction", "CLIP instruction", "higher"),
     Metric("clip_text", "CLIP text", "higher"),

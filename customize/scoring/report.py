@@ -93,7 +93,7 @@ def _best(scored: Sequence[Scored]) -> Mapping[MetricName, int]:
     for metric in METRICS:
         means = [(one.scores.mean(metric.name), index) for index, one in enumerate(scored)]
         known = [(mean, index) for mean, index in means if mean is not None]
-        if len(known) > 1 and metric.better != "between":
+        if len(known) > 1 and metric.better != "neither":
             pick = max if metric.better == "higher" else min
             found[metric.name] = pick(known)[1]
     return found
