@@ -106,6 +106,7 @@ class _Job:
     make: Callable[[Encoder], dict[str, Tensor]]
 
     def key(self, setting: Setting) -> str:
+        """Hash all that shapes the file, the setting included: its name on disk."""
         words = [(word.text, word.vectors) for word in setting.words]
         facts = {
             **self.facts,
@@ -153,6 +154,7 @@ def _pack(role: str, encoded: Encoded) -> dict[str, Tensor]:
 
 def _unpack(tensors: Mapping[str, Tensor]) -> CachedView:
     def encoded(role: str) -> Encoded:
+        """Gather one of the two encodings that a file holds."""
         start = f"{role}/conditions."
         return Encoded(
             target_mean_Chw=tensors[f"{role}/mean"],

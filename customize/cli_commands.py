@@ -13,6 +13,7 @@ from customize.text_tables import table
 
 if TYPE_CHECKING:
     from customize.pairs.lint import Finding
+    from customize.recipe import Recipe
 
 
 def add_to(commands: Any) -> None:
@@ -31,6 +32,9 @@ def add_to(commands: Any) -> None:
     )
     check_command.add_argument(
         "--overwrite", action="store_true", help="replace the sheet if it exists"
+    )
+    check_command.add_argument(
+        "--card", metavar="SIZE", help="say how to fit a GPU of this memory, such as 8GB"
     )
     check_command.set_defaults(run=check)
 
@@ -62,7 +66,10 @@ def check(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from customize.checking import check_recipe
+    from customize.memory_advice import card_bytes
     from customize.pairs.sheets import pairs_sheet
+
+    room = card_bytes(arguments.card) if arguments.card else None
 
     sheet = arguments.output or Path(f"{arguments.recipe.stem}_pairs.png")
     if arguments.output and sheet.exists() and not arguments.overwrite:
@@ -79,7 +86,22 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"contact sheet: {sheet}{again}")
     rows = _grouped(checked.findings)
     print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")
-    return 2 if checked.has_errors else 0
+    if checked.has_errors:
+        return 2
+    print("\n".join(_memory(recipe, room)))
+    return 0
+
+
+def _memory(recipe: Recipe, room: int | None) -> list[str]:
+    """Say how much memory training will take, on a GPU where there or asked for."""
+    import torch
+
+    from customize.estimating import load_of
+    from customize.memory_advice import advise
+    from customize.planning import plan_run
+
+    device = "cuda" if room is not None or torch.cuda.is_available() else "cpu"
+    return advise(load_of(plan_run(recipe, lambda _: None), device), room)
 
 
 def schema(arguments: argparse.Namespace) -> int:

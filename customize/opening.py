@@ -25,7 +25,7 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
     """Open a run at step 0; the encoders are gone from memory before the denoiser comes."""
     recipe, device = plan.recipe, accelerator.device
     with accelerator.main_process_first():
-        samples, texts = _encode(plan, device, folder, progress=progress)
+        samples, texts = encode_plan(plan, device, folder, progress=progress)
     learns = learns_text(plan.method, plan.words)
     live = open_family(plan.base, device=device, learns_text=learns)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
@@ -62,7 +62,7 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
     )
 
 
-def _encode(
+def encode_plan(
     plan: Plan, device: torch.device, folder: RunFolder, *, progress: bool
 ) -> tuple[list[Sample], Mapping[str, Tensor]]:
     """Return the samples at their shares of the batches, and all texts, none first."""

@@ -61,6 +61,7 @@ class _Run:
         self._previewer = _previewer(session) if self._main else None
 
     def to_the_end(self) -> RunResult:
+        """Train until the last step or a stop; what is learned is written either way."""
         session, folder = self._session, self._folder
         try:
             with stop_on_signal() as stop, self._reports() as reports:

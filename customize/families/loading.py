@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,17 +16,43 @@ from customize.families.quiet import hush, quiet_loading
 from customize.families.weight_files import component_files
 from customize.objective import Objective
 
+_WEIGHTLESS = ContextVar("weightless", default=False)
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Build models from their configs alone while inside: to measure them by fake tensors."""
+    token = _WEIGHTLESS.set(True)
+    try:
+        yield
+    finally:
+        _WEIGHTLESS.reset(token)
+
 
 def load_part(
     kind: Any, base: Base, part: str, device: torch.device | str, dtype: torch.dtype
 ) -> Any:
     """Load a model of class `kind` from the folder `part`: on `device`, frozen, in eval mode."""
+    if _WEIGHTLESS.get():
+        module = _from(base, part, lambda folder: _from_config(kind, folder, part, dtype))
+        return module.requires_grad_(False).eval()
     # Base.variant is that of some part; others may be there in full precision alone.
     _, variant = component_files(base.folder / part, f"base {base.name!r}")
     options = {"subfolder": part, "dtype": dtype, "variant": variant}
     with quiet_loading():
         module = _from(base, part, kind.from_pretrained, use_safetensors=True, **options)
     return module.to(device).requires_grad_(False).eval()
+
+
+def _from_config(kind: Any, folder: str, part: str, dtype: torch.dtype) -> Any:
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        if hasattr(kind, "from_config"):  # diffusers
+            return kind.from_config(kind.load_config(folder, subfolder=part))
+        return kind(kind.config_class.from_pretrained(folder, subfolder=part))
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def load_tokenizer(base: Base, part: str = "tokenizer") -> Any:

@@ -1,0 +1,199 @@
+"""How much memory a run will take, without loading a weight: one step on tensors without content.
+
+The step is the real one: the family's own modules, adapter, autocast and attention, on fake
+tensors, while every storage is counted from its first use to its release. What a fake step cannot
+show is added: the optimizer's states, and what a processor's own libraries take.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from customize.adapters import Attached, Method, attach, learns_text
+from customize.batches import Sample, stack
+from customize.cpu_attention import CpuAttention
+from customize.families import open_encoder, open_family
+from customize.families.bases import Base
+from customize.families.loading import without_weights
+from customize.families.words import Word
+from customize.hardware import mixed_precision
+from customize.optimizing import OptimizerName
+from customize.pairs.buckets import bucket_for
+from customize.pairs.decode import load_picture
+from customize.planning import Plan
+from customize.shapes import Example
+from customize.training import Goal, loss
+
+CPU_LIBRARIES = 60 * 2**20
+"""What oneDNN and the allocator take on a CPU besides tensors (benchmarks/estimator.py)."""
+SMALLEST_EIGHT_BIT = 4096
+"""bitsandbytes keeps 32-bit states for tensors with fewer elements."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What decides how much memory a step takes."""
+
+    base: Base
+    method: Method
+    words: tuple[Word, ...] = ()
+    size: tuple[int, int] = (512, 512)
+    batch: int = 1
+    preserved_share: float = 0.0
+    mixed: str = "no"
+    optimizer: OptimizerName = "adamw8bit"
+    checkpointing: bool = False
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected bytes: while encoding pictures, and while training by what they are for.
+
+    `step` is what a step takes at its peak beyond weights and adapter: activations, gradients.
+    """
+
+    encoding: int
+    weights: int
+    adapter: int
+    optimizer: int
+    step: int
+    libraries: int
+
+    @property
+    def encoding_peak(self) -> int:
+        """While pictures and texts are encoded; nothing, once a run's cache holds them."""
+        return self.encoding + self.libraries
+
+    @property
+    def training_peak(self) -> int:
+        """While the adapter learns."""
+        return self.weights + self.adapter + self.optimizer + self.step + self.libraries
+
+    @property
+    def peak(self) -> int:
+        """The largest of both."""
+        return max(self.encoding_peak, self.training_peak)
+
+
+def load_of(plan: Plan, device: str) -> Load:
+    """Return what a planned run asks of `device`, "cpu" or "cuda"; its largest picture counts."""
+    train = plan.recipe.train
+    resolution = plan.recipe.pairs.resolution or plan.base.resolution
+    sizes = {
+        bucket_for(*load_picture(pair.source).size, resolution, plan.base.multiple)
+        for pair in (*plan.pairs(), *plan.regularization)
+    }
+    return Load(
+        base=plan.base,
+        method=plan.method,
+        words=plan.words,
+        size=max(sizes, key=lambda size: size[0] * size[1]),
+        batch=train.batch,
+        preserved_share=plan.recipe.preservation.share,
+        mixed="bf16" if device == "cuda" else mixed_precision(train.precision),
+        optimizer=train.optimizer,
+        checkpointing=train.gradient_checkpointing,
+        device=device,
+    )
+
+
+def estimate(load: Load) -> Estimate:
+    """Run one encoding and one training step of `load` on fake tensors."""
+    from torch._subclasses import FakeTensorMode
+
+    as_tokens = learns_text(load.method, load.words)
+    with without_weights(), FakeTensorMode(), _Ledger() as ledger:
+        sample, text = _encoded(load, as_tokens=as_tokens)
+        encoding, before = ledger.peak, ledger.now
+        dtype = load.base.dtype(load.device)
+        family: Any = open_family(load.base, dtype=dtype, learns_text=as_tokens)
+        weights = ledger.now - before
+        with mock.patch.object(nn.Module, "to", _stay):
+            attached = attach(family, load.method, load.words)
+        if load.device == "cpu":
+            family.denoiser.set_attn_processor(CpuAttention())
+        if load.checkpointing:
+            family.denoiser.enable_gradient_checkpointing()
+        held = ledger.peak = ledger.now
+        others = {key: value[None] for key, value in text.items()} if load.preserved_share else {}
+        goal = Goal(text, others, preserved_share=load.preserved_share)
+        with torch.autocast("cpu", torch.bfloat16, enabled=load.mixed != "no"):
+            losses = loss(family, attached, stack([sample] * load.batch), goal, torch.Generator())
+        losses.total.backward()
+        step = ledger.peak - held
+    return Estimate(
+        encoding=encoding,
+        weights=weights,
+        adapter=sum(4 * parameter.numel() for parameter in attached.tensors().values()),
+        optimizer=_optimizer_bytes(load.optimizer, attached),
+        step=step,
+        libraries=CPU_LIBRARIES if load.device == "cpu" else 0,
+    )
+
+
+def _encoded(load: Load, *, as_tokens: bool) -> tuple[Sample, Mapping[str, Tensor]]:
+    """Encode a picture of the load's size, and the text of no instruction."""
+    encoder = open_encoder(load.base, words=load.words)
+    width, height = load.size
+    picture_HWC = np.zeros((height, width, 3), np.uint8)
+    encoded = encoder.encode(Example(picture_HWC, picture_HWC, "a"), as_tokens=as_tokens)
+    return Sample(encoded, encoded), encoder.text("", as_tokens=as_tokens)
+
+
+def _stay(module: nn.Module, *_: Any, **__: Any) -> nn.Module:
+    """Leave a module where it is: peft moves what it made, which fake parameters cannot do."""
+    return module
+
+
+def _optimizer_bytes(name: OptimizerName, attached: Attached) -> int:
+    """Count an optimizer's states; 8-bit ones add a float32 scale for every 256 elements."""
+    states, total = {"lion8bit": 1, "prodigy": 4}.get(name, 2), 0
+    for parameter in attached.tensors().values():
+        count = parameter.numel()
+        small = name in ("adamw", "prodigy") or count < SMALLEST_EIGHT_BIT
+        total += states * (4 * count if small else count + 4 * math.ceil(count / 256))
+    return total
+
+
+class _Ledger(TorchDispatchMode):
+    """Counts the bytes of all storages that operations made and something still holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._held: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1  # what is asked of a value is answered "yes"; checks pass, shares round up
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._held:
+            return
+        size = storage.nbytes()
+
+        def release(_: Any) -> None:
+            self.now -= size
+            del self._held[key]
+
+        self._held[key] = weakref.ref(storage, release)
+        self.now += size
+        self.peak = max(self.peak, self.now)

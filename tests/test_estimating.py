@@ -1,0 +1,140 @@
+"""The memory estimate: what a real step holds, counted on the same step without content."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders import toy_base, toy_example, toy_resolved, toy_xl_base
+from run_builders import toy_recipe
+
+from customize.adapters import CrossAttentionKV, LowRank, attach
+from customize.batches import Sample, stack, step_generator
+from customize.cpu_attention import CpuAttention
+from customize.errors import RecipeError
+from customize.estimating import Load, estimate, load_of
+from customize.families import open_encoder, open_family
+from customize.families.bases import Base, resolve_base
+from customize.families.words import Word
+from customize.memory_advice import advise, card_bytes, smallest_change
+from customize.optimizing import make_optimizer
+from customize.planning import plan_run
+from customize.training import Goal, loss
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return toy_resolved(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def load(base: Base) -> Load:
+    return Load(base, LowRank(rank=2), size=(32, 32), batch=4, preserved_share=0.3)
+
+
+def test_weights_adapter_and_optimizer_are_counted_exactly(base: Base, load: Load) -> None:
+    found = estimate(replace(load, optimizer="adamw"))
+    family = open_family(base)
+    weights = sum(p.numel() * p.element_size() for p in family.denoiser.parameters())
+    assert found.weights == pytest.approx(weights, rel=0.02)  # the schedule is there too
+    attached = attach(family, load.method)
+    learned = [*attached.adapter_parameters()]
+    assert found.adapter == sum(4 * parameter.numel() for parameter in learned)
+    optimizer = make_optimizer("adamw", attached, learning_rate=1e-3)
+    for parameter in learned:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    states = [s for state in optimizer.state.values() for s in state.values() if s.dim()]
+    assert found.optimizer == sum(4 * state.numel() for state in states)
+
+
+def test_eight_bits_take_a_quarter_of_what_is_large(load: Load) -> None:
+    """Toy layers are smaller than bitsandbytes' least: full precision; large ranks are not."""
+    small = [estimate(replace(load, optimizer=name)).optimizer for name in ("adamw", "adamw8bit")]
+    assert small[0] == small[1]
+    wide = replace(load, method=LowRank(rank=256))
+    large = [estimate(replace(wide, optimizer=name)).optimizer for name in ("adamw", "adamw8bit")]
+    assert large[1] < 0.8 * large[0]
+
+
+def test_a_step_grows_with_the_batch_and_shrinks_by_recomputing(load: Load) -> None:
+    small, large = (estimate(replace(load, batch=batch)).step for batch in (2, 8))
+    assert 3 < large / small < 4.5
+    assert estimate(replace(load, batch=8, checkpointing=True)).step < 0.8 * large
+
+
+def test_a_steps_saved_tensors_are_what_autograd_really_keeps(base: Base, load: Load) -> None:
+    """At least what autograd saves of the real step must be in the estimate, and not twice that."""
+    family = open_family(base)
+    attached = attach(family, load.method)
+    family.denoiser.set_attn_processor(CpuAttention())  # pyright: ignore
+    encoder = open_encoder(base)
+    encoded = encoder.encode(toy_example(), as_tokens=False)
+    batch = stack([Sample(encoded, encoded)] * load.batch)
+    own = {p.untyped_storage().data_ptr() for p in family.denoiser.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    goal = Goal(encoder.text("", as_tokens=False))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        total = loss(family, attached, batch, goal, step_generator(0, 0)).total
+    saved = sum(kept.values())
+    assert total.requires_grad
+    assert saved < estimate(load).step < 1.6 * saved
+
+
+@pytest.mark.parametrize("kind", ["words", "text encoder", "SDXL"])
+def test_every_kind_of_run_is_estimated(kind: str, base: Base, load: Load, tmp_path: Path) -> None:
+    match kind:
+        case "words":
+            changed = replace(load, method=CrossAttentionKV(), words=(Word("<my-dog>", "dog"),))
+        case "text encoder":
+            changed = replace(load, method=LowRank(rank=2, text_encoder_rank=2))
+        case _:
+            changed = replace(load, base=resolve_base(str(toy_xl_base(tmp_path / "xl"))))
+    found, plain = estimate(changed), estimate(load)
+    assert found.weights > plain.weights
+    assert found.peak >= found.training_peak > found.weights
+
+
+def test_a_plan_says_what_it_loads(tmp_path: Path) -> None:
+    train = {"batch": 2, "gradient_checkpointing": True, "precision": "bf16"}
+    plan = plan_run(toy_recipe(tmp_path, train=train), lambda _: None)
+    load = load_of(plan, "cpu")
+    assert (load.batch, load.checkpointing, load.mixed, load.size) == (2, True, "bf16", (32, 32))
+    assert [word.text for word in load.words] == ["<my-dog>"]
+
+
+def test_advice_names_what_makes_it_fit(load: Load) -> None:
+    large = replace(load, batch=8, size=(64, 64))
+    whole, half = estimate(large), estimate(replace(large, batch=4))
+    room = (whole.peak + half.peak) // 2
+    settings, then = smallest_change(large, room) or pytest.fail("nothing fits")
+    assert settings == "train.batch: 4 with 2 times the train.accumulation"
+    assert then == half
+    assert any(settings in line for line in advise(large, room))
+    assert "it fits" in advise(large, 2**40)[-1]
+    assert "does not fit" in advise(large, 1000)[-1]
+    assert len(advise(large, None)) == 1
+
+
+def test_a_card_that_is_no_size_is_a_fault() -> None:
+    with pytest.raises(RecipeError, match="such as 8GB"):
+        card_bytes("big")
+    assert card_bytes("24 GB") == pytest.approx(3 * card_bytes("8GB"))
+
+
+def test_nothing_is_loaded(tmp_path: Path) -> None:
+    """An estimate needs configs only: the weights may be damaged."""
+    folder = toy_base(tmp_path / "base")
+    base = resolve_base(str(folder))
+    for path in folder.rglob("*.safetensors"):
+        path.write_bytes(b"")
+    assert estimate(Load(base, CrossAttentionKV(), size=(32, 32))).weights > 0
