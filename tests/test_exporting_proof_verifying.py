@@ -1,0 +1,170 @@
+"""Reading back: every target by every reader at toy width, and what happens when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from builders import shake, toy_header, toy_resolved
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from customize.adapters import CrossAttentionKV, LowRank, Method, attach
+from customize.adapters.file import AdapterFile
+from customize.adapters.header import Taught
+from customize.errors import ExportError
+from customize.exporting import Options, Target, Written, export
+from customize.exporting.verifying import TITLES, rows, verify
+from customize.families import open_family
+from customize.families.bases import Base
+from customize.families.words import Word
+
+WORD = Word("<my-dog>", initializer="dog", vectors=2)
+LAYERS = 20
+READERS: dict[Target, tuple[str, ...]] = {
+    "kohya": ("customize", "diffusers"),
+    "diffusers": ("customize", "diffusers"),
+    "comfyui": ("customize",),
+    "a1111": ("customize",),
+    "invokeai": ("customize",),
+    "peft": ("customize", "peft"),
+    "custom-diffusion": ("customize", "diffusers"),
+    "full-model": ("diffusers, single file", "diffusers, folder"),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return toy_resolved(tmp_path_factory.mktemp("base"))
+
+
+def adapter_of(base: Base, method: Method, *words: Word) -> AdapterFile:
+    attached = attach(open_family(base, learns_text=True), method, words)
+    shake(attached)
+    low = method if isinstance(method, LowRank) else None
+    header = toy_header(
+        base_fingerprint=base.fingerprint,
+        method="low_rank" if low else "cross_attention_kv",
+        rank=low.rank if low else None,
+        alpha=low.alpha if low else None,
+        decompose=bool(low and low.decompose),
+        concepts=(Taught("dog", words[0].text if words else None, instructions=("make it red",)),),
+    )
+    return AdapterFile(header, attached.state())
+
+
+@pytest.fixture(scope="module")
+def taught(base: Base) -> AdapterFile:
+    return adapter_of(base, CrossAttentionKV(), WORD)
+
+
+@pytest.mark.parametrize("target", READERS)
+def test_every_reader_finds_the_adapter(
+    base: Base, taught: AdapterFile, target: Target, tmp_path: Path
+) -> None:
+    written = export(taught, base, target, tmp_path, Options())
+    verdicts = verify([written], taught, base)
+    assert tuple(verdict.reader for verdict in verdicts) == READERS[target]
+    for verdict in verdicts:
+        assert verdict.matched == verdict.expected == LAYERS
+        assert verdict.error <= 1e-3
+        assert verdict.pixels is not None
+        assert verdict.pixels <= 2
+    assert len(rows(verdicts)[0]) == len(TITLES)
+    assert all(path.exists() for path in written.files)
+
+
+@pytest.mark.parametrize("target", ["kohya", "diffusers", "peft", "full-model"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        LowRank(rank=2, alpha=1.0, targets=("attention", "convolutions"), text_encoder_rank=2),
+        LowRank(rank=2, decompose=True),
+    ],
+    ids=["LoRA and text", "DoRA"],
+)
+def test_low_rank_adapters_come_back(
+    base: Base, method: Method, target: Target, tmp_path: Path
+) -> None:
+    adapter = adapter_of(base, method)
+    written = export(adapter, base, target, tmp_path, Options())
+    verdicts = verify([written], adapter, base, pixels=False)
+    assert len(verdicts) == 2
+    assert all(verdict.matched == verdict.expected > LAYERS for verdict in verdicts)
+
+
+def test_a_cut_rank_is_held_to_the_error_it_announced(
+    base: Base, taught: AdapterFile, tmp_path: Path
+) -> None:
+    written = export(taught, base, "kohya", tmp_path, Options(rank=1))
+    (ours, theirs) = verify([written], taught, base, pixels=False)
+    assert ours.error == pytest.approx(written.largest_error, rel=1e-2)
+    assert theirs.error == pytest.approx(written.largest_error, rel=1e-2)
+    hiding = replace(written, errors=dict.fromkeys(written.errors, 0.0))
+    with pytest.raises(ExportError, match=f"of {LAYERS} layers came back"):
+        verify([hiding], taught, base, pixels=False)
+
+
+def damage(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def lose_a_layer(tensors: dict[str, Tensor]) -> None:
+    first = min(tensors).partition(".")[0]
+    for name in [name for name in tensors if name.startswith(first)]:
+        del tensors[name]
+
+
+def change_a_stranger(tensors: dict[str, Tensor]) -> None:
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors[f"{name}.lora_down.weight"] = torch.ones(1, 16)
+    tensors[f"{name}.lora_up.weight"] = torch.ones(16, 1)
+
+
+def halve(tensors: dict[str, Tensor]) -> None:
+    """Do what a forgotten alpha does."""
+    for name in tensors:
+        if name.endswith(".lora_up.weight"):
+            tensors[name] = tensors[name] / 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lose_a_layer, "only 19 of 20 layers came back"),
+        (change_a_stranger, "1 other layers changed, such as denoiser.mid_block"),
+        (halve, "only 0 of 20 layers came back"),
+        (lambda tensors: tensors.clear(), "reading the written files back failed"),
+    ],
+    ids=["a layer lost", "a layer too many", "alpha forgotten", "empty"],
+)
+def test_a_file_that_is_wrong_is_removed(
+    base: Base,
+    taught: AdapterFile,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor]], None],
+    said: str,
+) -> None:
+    written = export(taught, base, "kohya", tmp_path / "out", Options())
+    damage(written.files[0], change)
+    with pytest.raises(ExportError, match=said):
+        verify([written], taught, base, pixels=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_word_shows_in_the_pixels(base: Base, taught: AdapterFile, tmp_path: Path) -> None:
+    header = replace(
+        taught.header, concepts=(Taught("dog", "<my-dog>", instructions=("add <my-dog>",)),)
+    )
+    adapter = AdapterFile(header, taught.tensors)
+    written: Written = export(adapter, base, "kohya", tmp_path, Options())
+    (word,) = (path for path in written.files if path.parent.name == "embeddings")
+    damage(word, lambda tensors: tensors.update({"emb_params": 9 * tensors["emb_params"]}))
+    with pytest.raises(ExportError, match="an edit differs by"):
+        verify([written], adapter, base)
+    assert not any(path.exists() for path in written.files)
