@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -106,6 +107,7 @@ def _child(options: argparse.Namespace) -> dict[str, float]:
 
     accelerator, folder = open_accelerator(recipe.train.precision), RunFolder(recipe.output)
     if options.child == "encode":
+        shutil.rmtree(folder.cache, ignore_errors=True)
         encode_plan(plan, accelerator.device, folder, progress=False)
     else:
         list(islice(open_session(plan, accelerator, folder, progress=False).steps(), 2))

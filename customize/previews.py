@@ -78,13 +78,15 @@ class Previewer:
         return Preview(self._sheet(self._before, after), self._score(after))
 
     def _open(self) -> Any:
-        """Open the pipeline on the CPU first, so that a second denoiser never meets the first."""
-        dtype = self._base.dtype(self._device)
-        pipeline = open_pipeline(self._base, device="cpu", dtype=dtype)
-        name = "unet" if "unet" in pipeline.components else "transformer"
-        pipeline.register_modules(**{name: self._family.denoiser})
+        """Open the pipeline around the denoiser that learns: no second one is ever loaded."""
+        pipeline = open_pipeline(
+            self._base,
+            device=self._device,
+            dtype=self._base.dtype(self._device),
+            denoiser=self._family.denoiser,
+        )
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self._device)
+        return pipeline
 
     def _plainly(self, instruction: str) -> str:
         """Say a concept's word as the base knows it: by its initializer."""

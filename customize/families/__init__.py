@@ -118,7 +118,11 @@ class _FamilyFile(Protocol):
     ) -> Encoder: ...
 
     def open_pipeline(
-        self, base: Base, device: torch.device | str, dtype: torch.dtype | None
+        self,
+        base: Base,
+        device: torch.device | str,
+        dtype: torch.dtype | None,
+        denoiser: nn.Module | None,
     ) -> Any: ...
 
 
@@ -144,10 +148,14 @@ def open_encoder(
 
 
 def open_pipeline(
-    base: Base, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    base: Base,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    denoiser: nn.Module | None = None,
 ) -> Any:
-    """Load diffusers' own editing pipeline of this base."""
-    return _file_of(base.family).open_pipeline(base, device, dtype)
+    """Load diffusers' own editing pipeline of this base, around `denoiser` where one is open."""
+    return _file_of(base.family).open_pipeline(base, device, dtype, denoiser)
 
 
 def pipeline_name(family: FamilyName) -> str:

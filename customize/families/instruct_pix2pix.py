@@ -133,10 +133,16 @@ def open_encoder(
     )
 
 
-def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | None) -> Any:
+def open_pipeline(
+    base: Base,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    denoiser: nn.Module | None,
+) -> Any:
     """Load diffusers' pipeline without the safety checker, which most such bases lack."""
     hush()
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return load_pipeline(StableDiffusionInstructPix2PixPipeline, base, device, dtype, **unused)
+    kind, open_part = StableDiffusionInstructPix2PixPipeline, {"unet": denoiser} if denoiser else {}
+    return load_pipeline(kind, base, device, dtype, **unused, **open_part)

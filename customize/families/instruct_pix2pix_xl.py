@@ -177,7 +177,12 @@ def open_encoder(
     )
 
 
-def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | None) -> Any:
+def open_pipeline(
+    base: Base,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    denoiser: nn.Module | None,
+) -> Any:
     """Load diffusers' pipeline, without the watermark it would add where a package is there.
 
     It runs a VAE whose config says `force_upcast` in float32 by itself.
@@ -186,7 +191,8 @@ def open_pipeline(base: Base, device: torch.device | str, dtype: torch.dtype | N
     from diffusers import StableDiffusionXLInstructPix2PixPipeline
 
     kind = StableDiffusionXLInstructPix2PixPipeline
-    pipeline = load_pipeline(kind, base, device, dtype, add_watermarker=False)
+    open_part = {"unet": denoiser} if denoiser else {}
+    pipeline = load_pipeline(kind, base, device, dtype, add_watermarker=False, **open_part)
     for encoder, tokenizer in zip(ENCODERS, TOKENIZERS, strict=True):
         _pool_at_the_end(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
     return pipeline
