@@ -117,7 +117,10 @@ def commands_shown() -> Iterator[str]:
     for path in (ROOT / "README.md", *sorted((ROOT / "recipes").rglob("*.yaml"))):
         text = path.read_text()
         shown = re.findall(
-            r"^[ #]*customize ((?:train|check|edit|inspect|schema|fit-base).*)$", text, re.M
+            r"^[ #]*customize ((?:train|check|edit|inspect|schema|fit-base|merge|score|tune-guidance"
+            r"|export|import|card|push) .*)$",
+            text,
+            re.M,
         )
         shown += re.findall(r"`customize ([a-z].*?)`", text)
         for command in shown:
@@ -133,7 +136,10 @@ def test_commands_shown_exist() -> None:
         seen.add(parsed.run.__name__)
         if "recipe" in parsed:
             assert (ROOT / parsed.recipe).is_file(), command
-    assert seen == {"train", "check", "edit", "inspect", "schema", "fit_base"}
+    assert seen == {
+        *("train", "check", "schema", "fit_base", "edit", "inspect", "merge", "score", "tradeoff"),
+        *("tune_guidance", "export", "import_file", "card", "push"),
+    }
 
 
 @pytest.mark.parametrize(
