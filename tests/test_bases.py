@@ -68,7 +68,10 @@ def test_half_precision_variant_is_taken_where_alone(folder: Path) -> None:
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "text to image": (lambda f: _edit(f / "unet/config.json", in_channels=4), "text-to-image"),
     "inpainting": (lambda f: _edit(f / "unet/config.json", in_channels=9), "inpainting"),
-    "odd channels": (lambda f: _edit(f / "unet/config.json", in_channels=5), "unknown kind .5 input channels"),
+    "odd channels": (
+        lambda f: _edit(f / "unet/config.json", in_channels=5),
+        "unknown kind .5 input channels",
+    ),
     "transformer": (lambda f: _edit(f / "model_index.json", transformer=["a", "b"]), "transformer"),
     "half an sdxl": (
         lambda f: _edit(f / "model_index.json", text_encoder_2=["a", "b"]),

@@ -117,7 +117,8 @@ def test_a_fit_learns_and_leaves_a_base_that_edits(plain: Path, tmp_path: Path) 
     recipe = _recipe(tmp_path, plain, samples=160, ema=None)
     model = _fit(recipe)
     assert model == tmp_path / "run/model"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"model", "cache", "logs", "loss.png"}
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"model", "cache", "logs", "loss.png"}
     base = resolve_base(str(model))
     first = load_file(base.folder / UNET)[FIRST]
     assert first[:, 4:].abs().max() > 1e-3
