@@ -11,7 +11,7 @@ import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from customize.adapters import Attached, Method, attach, learns_text
+from customize.adapters import Attached, CrossAttentionKV, Method, attach, learns_text
 from customize.batches import Sample, stack
 from customize.cpu_attention import CpuAttention
 from customize.families import open_encoder, open_family
@@ -32,6 +32,7 @@ from customize.optimizing import OptimizerName
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.planning import Plan
+from customize.quantizing import quantizable, quantized_bytes
 from customize.shapes import Example
 from customize.training import Goal, loss
 
@@ -54,6 +55,7 @@ class Load:
     mixed: str = "no"
     optimizer: OptimizerName = "adamw8bit"
     checkpointing: bool = False
+    quantization: Literal["none", "int8", "nf4"] = "none"
     device: str = "cpu"
 
 
@@ -105,6 +107,7 @@ def load_of(plan: Plan, device: str) -> Load:
         mixed="bf16" if device == "cuda" else mixed_precision(train.precision),
         optimizer=train.optimizer,
         checkpointing=train.gradient_checkpointing,
+        quantization=plan.recipe.base.quantization,
         device=device,
     )
 
@@ -120,6 +123,8 @@ def estimate(load: Load) -> Estimate:
         dtype = load.base.dtype(load.device)
         family: Any = open_family(load.base, dtype=dtype, learns_text=as_tokens)
         weights = ledger.now - before
+        if load.quantization != "none":
+            weights -= _saved_by_quantizing(family, load)
         with mock.patch.object(nn.Module, "to", _stay):
             attached = attach(family, load.method, load.words)
         if load.device == "cpu":
@@ -150,6 +155,15 @@ def _encoded(load: Load, *, as_tokens: bool) -> tuple[Sample, Mapping[str, Tenso
     picture_HWC = np.zeros((height, width, 3), np.uint8)
     encoded = encoder.encode(Example(picture_HWC, picture_HWC, "a"), as_tokens=as_tokens)
     return Sample(encoded, encoded), encoder.text("", as_tokens=as_tokens)
+
+
+def _saved_by_quantizing(family: Any, load: Load) -> int:
+    """Count what quantized weights save: fake tensors know nothing of bitsandbytes' layers."""
+    assert load.quantization != "none"
+    in_full = family.kv_pattern if isinstance(load.method, CrossAttentionKV) else None
+    layers = quantizable(family.denoiser, in_full).values()
+    before = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
+    return before - sum(quantized_bytes(layer, load.quantization) for layer in layers)
 
 
 def _stay(module: nn.Module, *_: Any, **__: Any) -> nn.Module:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from customize.adapters import Attached, attach, learns_text
+from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
 from customize.batches import Sample
 from customize.caching import CachedView, Setting, View, encode_all
 from customize.families import Dropout, Family, open_family
 from customize.hardware import suit_attention
 from customize.optimizing import Average, Pace, make_optimizer
 from customize.planning import Plan, count_steps, views_of
+from customize.quantizing import quantize
 from customize.run_folder import RunFolder
 from customize.session import Session
 from customize.training import Goal
@@ -28,6 +29,9 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         samples, texts = encode_plan(plan, device, folder, progress=progress)
     learns = learns_text(plan.method, plan.words)
     live = open_family(plan.base, device=device, learns_text=learns)
+    if recipe.base.quantization != "none":
+        in_full = live.kv_pattern if isinstance(plan.method, CrossAttentionKV) else None
+        quantize(live.denoiser, recipe.base.quantization, keep=in_full)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
     if not recipe.train.compile:
         suit_attention(live.denoiser, device)

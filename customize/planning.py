@@ -120,6 +120,7 @@ def shaping_facts(plan: Plan) -> dict[str, Any]:
         facts.pop(place, None)
     facts["base"] = plan.base.fingerprint
     facts["base.precision"] = plan.base.precision
+    facts["base.quantization"] = plan.recipe.base.quantization
     for name, pairs in plan.concepts.items():
         facts[f"pairs of {name}"] = _digests(pairs)
     facts["preservation.regularization_pairs"] = _digests(plan.regularization)

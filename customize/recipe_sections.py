@@ -54,6 +54,8 @@ class Base(Section):
     """Hub branch, tag or commit; null takes the newest."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the frozen weights; `auto` fits the device."""
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    """Hold the attention layers' frozen weights in 8 or 4 bits while training: less memory."""
 
 
 class Concept(Section):

@@ -1,0 +1,94 @@
+"""Hold the frozen base's attention and feed-forward weights in 8 or 4 bits, by bitsandbytes.
+
+The layers whose weights an adapter changes in full stay as they are; low-rank factors sit beside
+quantized layers (QLoRA, arXiv 2305.14314). Convolutions, for which bitsandbytes has no form, and
+the small layers that read the noise level keep their precision.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal, assert_never
+
+import torch
+from torch import nn
+
+from customize.errors import TrainingError
+from customize.families.quiet import hush
+
+Quantization = Literal["int8", "nf4"]
+_LAYERS = r".*\.attentions\..*"
+
+
+def quantize(denoiser: nn.Module, kind: Quantization, keep: str | None = None) -> int:
+    """Replace the denoiser's large linear layers in place; returns how many.
+
+    Names that match `keep` in full stay. Raises TrainingError where bitsandbytes does not work.
+    """
+    found = quantizable(denoiser, keep)
+    try:
+        for name, layer in found.items():
+            parent, _, child = name.rpartition(".")
+            setattr(denoiser.get_submodule(parent), child, _quantized(layer, kind))
+    except Exception as error:  # a missing or broken native library raises anything at all
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise TrainingError(
+            f"base.quantization: {kind} does not work here ({reason}); expected bitsandbytes with "
+            "support for this device; install it, or set it to none"
+        ) from error
+    return len(found)
+
+
+def quantizable(denoiser: nn.Module, keep: str | None = None) -> dict[str, nn.Linear]:
+    """Find the linear layers of the transformer blocks, by name, less those that `keep` matches."""
+    return {
+        name: module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear)
+        and re.fullmatch(_LAYERS, name)
+        and not (keep and re.fullmatch(keep, name))
+    }
+
+
+def quantized_bytes(layer: nn.Linear, kind: Quantization) -> int:
+    """Count the bytes of a layer's weight once quantized, its scales included."""
+    match kind:
+        case "int8":
+            return layer.weight.numel() + 4 * layer.out_features
+        case "nf4":  # a float32 scale for every 64 weights
+            return layer.weight.numel() // 2 + 4 * -(-layer.weight.numel() // 64)
+        case _:
+            assert_never(kind)
+
+
+def _quantized(layer: nn.Linear, kind: Quantization) -> nn.Module:
+    """Make bitsandbytes' layer of the same weight, on the same device; frozen."""
+    hush()
+    from bitsandbytes import nn as quantized
+
+    sizes, bias = (layer.in_features, layer.out_features), layer.bias is not None
+    weight = layer.weight.detach()
+    made: Any
+    match kind:
+        case "int8":
+            made = quantized.Linear8bitLt(*sizes, bias=bias, has_fp16_weights=False, device="meta")
+            made.weight = quantized.Int8Params(
+                weight.cpu(), requires_grad=False, has_fp16_weights=False
+            )
+        case "nf4":
+            made = quantized.Linear4bit(
+                *sizes, bias=bias, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
+            )
+            made.weight = quantized.Params4bit(
+                weight.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=False
+            )
+        case _:
+            assert_never(kind)
+    if bias:
+        made.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return made.to(weight.device).requires_grad_(False)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Tell whether any layer holds its weight in bitsandbytes' form."""
+    return any(parameter.dtype in (torch.int8, torch.uint8) for parameter in module.parameters())
