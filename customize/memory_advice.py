@@ -51,30 +51,37 @@ def advise(load: Load, room: int | None) -> list[str]:
 
 def smallest_change(load: Load, room: int) -> tuple[str, Estimate] | None:
     """Find the settings that bring `load` into `room` bytes at the least cost in time, and their
-    estimate; None where recomputing activations and single samples do not suffice.
+    estimate; None where nothing suffices.
 
-    Smaller batches accumulated learn the same in hardly more time; recomputing takes a third more.
+    Smaller batches accumulated learn the same in hardly more time; recomputing takes a third more;
+    quantized weights come last, being the only ones that change what is learned.
     """
     batches = [load.batch]
     while batches[-1] > 1:
         batches.append(batches[-1] // 2)
-    for checkpointing in dict.fromkeys((load.checkpointing, True)):
+    recomputing = replace(load, checkpointing=True)
+    four_bits = replace(recomputing, quantization="nf4")
+    for changed in dict.fromkeys((load, recomputing, four_bits)):
         for batch in batches:
-            found = estimate(replace(load, batch=batch, checkpointing=checkpointing))
-            if found.peak <= room:
-                return _said(load, batch, checkpointing=checkpointing), found
+            candidate = replace(changed, batch=batch)
+            found = estimate(candidate)
             if found.encoding_peak > room:
                 return None
+            if found.peak <= room:
+                return _said(load, candidate), found
     return None
 
 
-def _said(load: Load, batch: int, *, checkpointing: bool) -> str:
+def _said(load: Load, changed: Load) -> str:
+    """Name the recipe's fields in which two loads differ."""
     parts = list[str]()
-    if batch < load.batch:
-        times = -(-load.batch // batch)
-        parts.append(f"train.batch: {batch} with {times} times the train.accumulation")
-    if checkpointing and not load.checkpointing:
+    if changed.batch < load.batch:
+        times = -(-load.batch // changed.batch)
+        parts.append(f"train.batch: {changed.batch} with {times} times the train.accumulation")
+    if changed.checkpointing and not load.checkpointing:
         parts.append("train.gradient_checkpointing: true")
+    if changed.quantization != load.quantization:
+        parts.append(f"base.quantization: {changed.quantization}")
     return " and ".join(parts)
 
 

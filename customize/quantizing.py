@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, assert_never
 
-import torch
 from torch import nn
 
 from customize.errors import TrainingError
@@ -64,8 +63,9 @@ def quantized_bytes(layer: nn.Linear, kind: Quantization) -> int:
 def _quantized(layer: nn.Linear, kind: Quantization) -> nn.Module:
     """Make bitsandbytes' layer of the same weight, on the same device; frozen."""
     hush()
-    from bitsandbytes import nn as quantized
+    import bitsandbytes
 
+    quantized: Any = bitsandbytes.nn  # its annotations lag behind its parameters
     sizes, bias = (layer.in_features, layer.out_features), layer.bias is not None
     weight = layer.weight.detach()
     made: Any
@@ -87,8 +87,3 @@ def _quantized(layer: nn.Linear, kind: Quantization) -> nn.Module:
     if bias:
         made.bias = nn.Parameter(layer.bias.detach(), requires_grad=False)
     return made.to(weight.device).requires_grad_(False)
-
-
-def is_quantized(module: nn.Module) -> bool:
-    """Tell whether any layer holds its weight in bitsandbytes' form."""
-    return any(parameter.dtype in (torch.int8, torch.uint8) for parameter in module.parameters())

@@ -16,7 +16,7 @@ from customize.adapters.file import read_adapter
 from customize.errors import TrainingError
 from customize.families import open_family
 from customize.families.bases import Base
-from customize.quantizing import is_quantized, quantizable, quantize, quantized_bytes
+from customize.quantizing import quantizable, quantize, quantized_bytes
 from customize.running import run_recipe
 
 KINDS: Any = ("int8", "nf4")
@@ -40,7 +40,8 @@ def test_a_quantized_base_predicts_nearly_the_same(base: Base, kind: Any) -> Non
     expected = predicted(family)
     layers = quantizable(family.denoiser)
     assert quantize(family.denoiser, kind) == len(layers) > 40
-    assert is_quantized(family.denoiser)
+    kinds = {parameter.dtype for parameter in family.denoiser.parameters()}
+    assert kinds == {torch.float32, torch.int8 if kind == "int8" else torch.uint8}
     error = (predicted(family) - expected).norm() / expected.norm()
     assert 0 < error < FAR[kind]
 
