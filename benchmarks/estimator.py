@@ -1,7 +1,7 @@
 """How near the memory estimate is to what training takes: `python benchmarks/estimator.py`.
 
-Four configurations on a CPU, each in fresh processes: one that encodes and one that then trains
-two steps; resident memory above what importing the libraries takes. Writes
+Four configurations on a CPU, each in fresh processes: one that encodes and one that then trains two
+steps; resident memory above what importing the libraries takes. Writes
 `benchmarks/results/estimator.json`. On a GPU (`--device cuda`) it is CUDA's allocator at the full
 size of Stable Diffusion 1.5.
 """

@@ -1,8 +1,8 @@
 """Bases with random weights and the true geometry of the published ones, for measuring speed.
 
 `quarter` is Stable Diffusion 1.5's UNet at 64-128-256-256 (37.5 M weights) with a VAE at
-32-64-128-128, `sd15` the whole of it, `sdxl` Stable Diffusion XL's; all with 8 input channels.
-The text encoders have CLIP's true sizes; the tokenizer is the embedded base's.
+32-64-128-128, `sd15` the whole of it, `sdxl` Stable Diffusion XL's; all with 8 input channels. The
+text encoders have CLIP's true sizes; the tokenizer is the embedded base's.
 """
 
 from __future__ import annotations

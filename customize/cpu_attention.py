@@ -25,8 +25,8 @@ SMALL = 2**18
 class BlockwiseAttention(torch.autograd.Function):
     """Exact softmax attention over queries (G, D, N), scaled already, keys and values (G, D, M).
 
-    G counts heads of all samples. The scores are recomputed as in FlashAttention (arXiv
-    2205.14135, algorithm 4), but whole rows at a time, so that no running maximum is needed.
+    G counts heads of all samples. The scores are recomputed as in FlashAttention (arXiv 2205.14135,
+    algorithm 4), but whole rows at a time, so that no running maximum is needed.
     """
 
     @staticmethod

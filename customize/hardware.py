@@ -47,8 +47,8 @@ def open_accelerator(precision: Precision, accumulation: int = 1) -> Any:
 def mixed_precision(wanted: Precision) -> Mixed:
     """Choose the computation's precision; `auto` follows `accelerate launch`, else the hardware.
 
-    On CPUs with bfloat16 instructions a step of the embedded base took 118 ms for 154 ms in
-    float32 (two cores, K/V, batch 8); without them bfloat16 is emulated, and slow.
+    On CPUs with bfloat16 instructions a step of the embedded base took 118 ms for 154 ms in float32
+    (two cores, K/V, batch 8); without them bfloat16 is emulated, and slow.
     """
     if wanted != "auto":
         return wanted

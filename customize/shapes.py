@@ -1,8 +1,7 @@
 """The values that travel between modules, and the letters that name their axes.
 
 B batch · C channels · H W pixels · h w latents · L text positions · D text width · K in-features ·
-N out-features.
-A tensor's name ends in its axes: `latents_BChw`, `text_BLD`, `pixels_HWC`.
+N out-features. A tensor's name ends in its axes: `latents_BChw`, `text_BLD`, `pixels_HWC`.
 """
 
 from __future__ import annotations

@@ -110,8 +110,7 @@ def _check_words(rows: Sequence[tuple[str, Tensor]], width: int) -> None:
     if twice:
         raise AdapterFileError(
             f"the word {twice[0]!r} is in more than one of these adapters; expected words of their "
-            "own; use one of them, or "
-            "teach one again under another word"
+            "own; use one of them, or teach one again under another word"
         )
     for text, row_ND in rows:
         if row_ND.shape[1] != width:

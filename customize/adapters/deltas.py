@@ -77,6 +77,5 @@ def _check(layer: str, shape: tuple[int, ...], base: Tensor) -> None:
     if shape != tuple(base.shape):
         raise AdapterFileError(
             f"the adapter's change of {layer} has shape {list(shape)} and the base's weight "
-            f"{list(base.shape)}; expected "
-            "the base it was made for; name that base"
+            f"{list(base.shape)}; expected the base it was made for; name that base"
         )

@@ -165,16 +165,15 @@ def other_base(header: Header, base: Base) -> str | None:
     if header.family != base.family:
         raise AdapterFileError(
             f"the adapter was made for a base of the family {header.family!r} "
-            f"({header.base_name}), and "
-            f"{base.name!r} is {base.family!r}; expected one family; choose the other base or "
-            "another adapter"
+            f"({header.base_name}), and {base.name!r} is {base.family!r}; expected one family; "
+            "choose the other base or another adapter"
         )
     if header.base_fingerprint == base.fingerprint:
         return None
     return (
         f"the adapter was made for {header.base_name!r} with weights "
-        f"{header.base_fingerprint[:12]}, and {base.name!r} has "
-        f"weights {base.fingerprint[:12]}: it may do less, or something else"
+        f"{header.base_fingerprint[:12]}, and {base.name!r} has weights {base.fingerprint[:12]}: "
+        "it may do less, or something else"
     )
 
 

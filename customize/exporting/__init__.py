@@ -1,7 +1,7 @@
 """Write an adapter for other programs: one file layout each, whole or not at all.
 
-`export` writes one target; `export_all` a folder with every target that can hold the adapter and
-a README that says which file goes where. What each program reads was measured on the programs
+`export` writes one target; `export_all` a folder with every target that can hold the adapter and a
+README that says which file goes where. What each program reads was measured on the programs
 themselves (docs/frontends.md).
 """
 

@@ -49,8 +49,8 @@ def import_adapter(
     """Read `path` into an adapter for a base, and say what was read as rows of name and text.
 
     Without `base_name` it is the usual one for the file's shapes. `words` names words and their
-    embedding files, None for `path` itself. Raises AdapterFileError, naming what a foreign file
-    is, and BaseModelError.
+    embedding files, None for `path` itself. Raises AdapterFileError, naming what a foreign file is,
+    and BaseModelError.
     """
     from customize.exporting.native import to_native
     from customize.families.bases import resolve_base

@@ -44,8 +44,8 @@ class Found:
 def read(path: Path, *, outlines: bool = False) -> Found:
     """Read a file, or a folder of peft's, of any layout but our own.
 
-    With `outlines` tensors have shapes and no content, so that it is quick. Raises
-    AdapterFileError that names what the file is instead.
+    With `outlines` tensors have shapes and no content, so that it is quick. Raises AdapterFileError
+    that names what the file is instead.
     """
     if path.is_dir() and (parts := sorted(path.rglob(peft_folder.WEIGHTS))):
         found = [read(part, outlines=outlines) for part in parts]

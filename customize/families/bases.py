@@ -103,8 +103,8 @@ def _locate(name: str, revision: str | None, kind: Kind) -> Path:
         if not (EMBEDDED / "model_index.json").is_file():
             raise BaseModelError(
                 f"base 'embedded': its weights are not at {EMBEDDED}; expected them to come with "
-                "the package; "
-                "install the package again or run `customize fit-base recipes/base/embedded.yaml`"
+                "the package; install the package again or run `customize fit-base "
+                "recipes/base/embedded.yaml`"
             )
         return EMBEDDED
     path = Path(name).expanduser()
@@ -120,7 +120,6 @@ def _locate(name: str, revision: str | None, kind: Kind) -> Path:
         return download(name, revision, check=lambda folder: family_of(folder, name, kind))
     raise BaseModelError(
         f"base {name!r}: there is no such file or folder and it is no hub id; expected 'embedded', "
-        "a diffusers folder, "
-        "a .safetensors checkpoint or a hub id such as 'timbrooks/instruct-pix2pix'; check the "
-        "spelling"
+        "a diffusers folder, a .safetensors checkpoint or a hub id such as "
+        "'timbrooks/instruct-pix2pix'; check the spelling"
     )

@@ -1,8 +1,8 @@
 """InstructPix2Pix on SDXL (arXiv 2307.01952): an 8-channel UNet that reads two CLIP encoders.
 
 Conditions: `source` (4, h, w), the source picture's latent; `time_ids` (6,), its size, crop and
-target size in pixels; and either `text` (L, D) with `pooled` (P,), or `token_ids` and
-`token_ids_2` (L,), where ids of `HIDDEN` stand for no instruction.
+target size in pixels; and either `text` (L, D) with `pooled` (P,), or `token_ids` and `token_ids_2`
+(L,), where ids of `HIDDEN` stand for no instruction.
 """
 
 from __future__ import annotations

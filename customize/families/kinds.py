@@ -87,8 +87,8 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise BaseModelError(
             f"base {name!r}: {path} is missing; expected a complete diffusers folder "
-            "(model_index.json beside unet, "
-            "vae, text_encoder, tokenizer, scheduler); save or download the whole model"
+            "(model_index.json beside unet, vae, text_encoder, tokenizer, scheduler); save or "
+            "download the whole model"
         ) from None
     except (OSError, ValueError) as error:
         raise BaseModelError(

@@ -31,8 +31,7 @@ def component_files(folder: Path, owner: str) -> tuple[list[Path], str | None]:
         found = f"only {pickles[0].name}, a pickle, which can run code" if pickles else "no weights"
         raise BaseModelError(
             f"{owner}: {folder} holds {found}; expected safetensors; take the model's safetensors "
-            "version or convert it "
-            "with `save_pretrained(..., safe_serialization=True)`"
+            "version or convert it with `save_pretrained(..., safe_serialization=True)`"
         )
     for path in files:
         check_safetensors(path, owner)

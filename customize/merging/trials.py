@@ -46,10 +46,10 @@ def find_asked(
 ) -> list[Asked]:
     """Gather at most `most` edits of every concept of every adapter.
 
-    `names` are what a merge calls each adapter's concepts, by default what their headers do.
-    They come from the folder `given` for a concept's name, else with `held_out` from the pairs that
-    its recipe's previews show, else from those it trained on. Raises PairsError with every concept
-    that has none, and every name in `given` that no adapter was taught.
+    `names` are what a merge calls each adapter's concepts, by default what their headers do. They
+    come from the folder `given` for a concept's name, else with `held_out` from the pairs that its
+    recipe's previews show, else from those it trained on. Raises PairsError with every concept that
+    has none, and every name in `given` that no adapter was taught.
     """
     asked, faults = list[Asked](), list[Fault]()
     known = [
