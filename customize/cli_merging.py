@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import AdapterFileError, MergeError
+from customize.errors import MergeError
 from customize.text_tables import table
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ def merge(arguments: argparse.Namespace) -> int:
     _check(arguments)
     import torch
 
+    from customize.editing_inputs import with_strength
     from customize.merging import Limits
 
-    files = [with_weight(text) for text in arguments.files]
+    files = [with_strength(text, "weight") for text in arguments.files]
     paths = [path for path, _ in files]
     options: Any = {
         "weights": [weight for _, weight in files],
@@ -146,21 +147,6 @@ def method_of(arguments: argparse.Namespace) -> Method:
             return Constrained(**_given(arguments, "ridge"), otherwise=otherwise)
         case name:
             return _simple(name, arguments)
-
-
-def with_weight(text: str) -> tuple[Path, float]:
-    """Split `FILE:0.8`; a colon that is part of a file's name stays there."""
-    path, colon, weight = text.rpartition(":")
-    if not colon or Path(text).exists():
-        return Path(text), 1.0
-    try:
-        return Path(path), float(weight)
-    except ValueError:
-        if Path(path).exists():
-            raise AdapterFileError(
-                f"{text}: {weight!r} is no weight; expected a number such as 0.8; write {path}:0.8"
-            ) from None
-        return Path(text), 1.0
 
 
 def _simple(name: str, arguments: argparse.Namespace) -> Linear | Concat | Ties | Dare:

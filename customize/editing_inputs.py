@@ -115,8 +115,11 @@ def working_size(
     return side(width), side(height)
 
 
-def with_strength(text: str) -> tuple[Path, float]:
-    """Split `FILE:0.8`; a colon that is part of a file's name stays there."""
+def with_strength(text: str, called: str = "strength") -> tuple[Path, float]:
+    """Split `FILE:0.8`; a colon that is part of a file's name stays there.
+
+    Raises AdapterFileError, saying what the number is `called`, for a file and no number.
+    """
     path, colon, strength = text.rpartition(":")
     if not colon or Path(text).exists():
         return Path(text), 1.0
@@ -125,7 +128,7 @@ def with_strength(text: str) -> tuple[Path, float]:
     except ValueError:
         if Path(path).exists():
             raise AdapterFileError(
-                f"--adapter {text}: {strength!r} is no strength; expected a number such as 0.8; "
+                f"adapter {text}: {strength!r} is no {called}; expected a number such as 0.8; "
                 f"write {path}:0.8"
             ) from None
         return Path(text), 1.0
