@@ -89,13 +89,16 @@ def _card(arguments: argparse.Namespace) -> tuple[str, Path | None]:
 
 
 def _exported(folder: Path) -> list[str]:
+    """List the weights that were exported, a whole model's folder as one."""
     if not folder.is_dir():
         raise ExportError(
             f"--exports {folder}: there is no such folder; expected one that `customize export` "
             "wrote; check the path"
         )
-    files = (path.relative_to(folder.parent) for path in folder.rglob("*") if path.is_file())
-    return [path.as_posix() for path in files]
+    whole = [index.parent for index in folder.rglob("model_index.json")]
+    weights = (p for p in folder.rglob("*.safetensors") if not set(whole) & set(p.parents))
+    listed = [f"{path.relative_to(folder.parent).as_posix()}/" for path in whole]
+    return [*listed, *(path.relative_to(folder.parent).as_posix() for path in weights)]
 
 
 def _shown(header: Header, sheet: Path | None) -> list[Shown]:

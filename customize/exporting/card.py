@@ -123,7 +123,7 @@ def _body(
 
 def _concepts(header: Header) -> str:
     told = [
-        f"{concept.name} under the word `{concept.word}`" if concept.word else concept.name
+        f"the concept {concept.name}" + (f" under the word `{concept.word}`" * bool(concept.word))
         for concept in header.concepts
     ]
     return " and ".join(told) or "a new edit"
