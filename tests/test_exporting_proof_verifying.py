@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders import shake, toy_header, toy_resolved
+from builders import shake, toy_header, toy_resolved, toy_xl_base
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from customize.errors import ExportError
 from customize.exporting import Options, Target, Written, export
 from customize.exporting.verifying import TITLES, rows, verify
 from customize.families import open_family
-from customize.families.bases import Base
+from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
 
 WORD = Word("<my-dog>", initializer="dog", vectors=2)
@@ -46,6 +46,7 @@ def adapter_of(base: Base, method: Method, *words: Word) -> AdapterFile:
     shake(attached)
     low = method if isinstance(method, LowRank) else None
     header = toy_header(
+        family=base.family,
         base_fingerprint=base.fingerprint,
         method="low_rank" if low else "cross_attention_kv",
         rank=low.rank if low else None,
@@ -94,6 +95,17 @@ def test_low_rank_adapters_come_back(
     verdicts = verify([written], adapter, base, pixels=False)
     assert len(verdicts) == 2
     assert all(verdict.matched == verdict.expected > LAYERS for verdict in verdicts)
+
+
+@pytest.mark.parametrize("target", ["kohya", "full-model"])
+def test_sdxl_adapters_come_back_with_both_encoders_words(target: Target, tmp_path: Path) -> None:
+    base = resolve_base(str(toy_xl_base(tmp_path / "base")))
+    adapter = adapter_of(base, LowRank(rank=2, alpha=1.0, text_encoder_rank=2), WORD)
+    assert "words.text_encoder_2.<my-dog>" in adapter.tensors
+    written = export(adapter, base, target, tmp_path / "out", Options())
+    for verdict in verify([written], adapter, base):
+        assert verdict.matched == verdict.expected > LAYERS
+        assert verdict.error <= 1e-3
 
 
 def test_a_cut_rank_is_held_to_the_error_it_announced(
