@@ -23,14 +23,14 @@ demo: $(READY)
 	$(BIN)/python examples/edit_from_python.py $(RUN)/adapter.safetensors examples/data/my_dog_unseen
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not gpu"
 
 # Results under runs/ are yours and stay.
 clean:
