@@ -117,8 +117,8 @@ def commands_shown() -> Iterator[str]:
     for path in (ROOT / "README.md", *sorted((ROOT / "recipes").rglob("*.yaml"))):
         text = path.read_text()
         shown = re.findall(
-            r"^[ #]*customize ((?:train|check|edit|inspect|schema|fit-base|merge|score|tune-guidance"
-            r"|export|import|card|push) .*)$",
+            r"^[ #]*customize ((?:train|check|edit|inspect|schema|fit-base|merge|score"
+            r"|tune-guidance|export|import|card|push) .*)$",
             text,
             re.M,
         )
