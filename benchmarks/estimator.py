@@ -52,6 +52,8 @@ def main() -> None:
         print(json.dumps(_child(options)))
         return
     rows = [_compared(options, name) for name in CONFIGURATIONS if options.only in (None, name)]
+    if options.only:
+        return
     RESULTS.mkdir(exist_ok=True)
     suffix = "" if options.device == "cpu" else "_cuda"
     (RESULTS / f"estimator{suffix}.json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -116,9 +118,10 @@ def _child(options: argparse.Namespace) -> dict[str, float]:
 
 def _recipe(options: argparse.Namespace, geometry: Geometry) -> Recipe:
     work, given = Path(options.work), CONFIGURATIONS[options.only]
-    concept = {"name": "thing", "pairs": str(write_pairs(work / "pairs", SIDES[geometry], 2))}
-    if "word" in given:
-        concept |= {"word": given["word"]}
+    word = given.get("word")
+    instruction = f"add {word}" if word else "make it red"
+    pairs = write_pairs(work / f"pairs {instruction}", SIDES[geometry], 2, instruction)
+    concept = {"name": "thing", "pairs": str(pairs), **({"word": word} if word else {})}
     return Recipe.model_validate(
         {
             "base": {"name": str(write_base(work / geometry, geometry))},

@@ -113,7 +113,7 @@ def _clip(tokenizer: Any, width: int, layers: int, heads: int) -> Any:
     )
 
 
-def write_pairs(folder: Path, side: int, count: int = 4) -> Path:
+def write_pairs(folder: Path, side: int, count: int = 4, instruction: str = "make it red") -> Path:
     """Write `count` pairs of smooth random pictures with one instruction."""
     import numpy as np
     from PIL import Image
@@ -121,7 +121,7 @@ def write_pairs(folder: Path, side: int, count: int = 4) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     random, rows = np.random.default_rng(0), list[str]()
     for number in range(count):
-        row = {"source": f"{number}_s.png", "instruction": "make it red"}
+        row = {"source": f"{number}_s.png", "instruction": instruction}
         row["edited"] = f"{number}_t.png"
         for name in (row["source"], row["edited"]):
             small = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))

@@ -36,8 +36,15 @@ from customize.quantizing import quantizable, quantized_bytes
 from customize.shapes import Example
 from customize.training import Goal, loss
 
+CPU_FRAGMENTS = 2.0
+"""What glibc keeps of freed blocks, for every byte that a step with recomputed activations takes.
+
+That is the size of what comes and goes. Handing blocks back at once (a low M_MMAP_THRESHOLD) took
+24 % off a run's peak and doubled the time of its steps. Measured, as the next, by
+benchmarks/estimator.py.
+"""
 CPU_LIBRARIES = 60 * 2**20
-"""What oneDNN and the allocator take on a CPU besides tensors (benchmarks/estimator.py)."""
+"""What oneDNN and other libraries take on a CPU besides tensors."""
 SMALLEST_EIGHT_BIT = 4096
 """bitsandbytes keeps 32-bit states for tensors with fewer elements."""
 
@@ -116,10 +123,11 @@ def estimate(load: Load) -> Estimate:
     """Run one encoding and one training step of `load` on fake tensors."""
     from torch._subclasses import FakeTensorMode
 
-    as_tokens = learns_text(load.method, load.words)
+    as_tokens, on_cpu = learns_text(load.method, load.words), load.device == "cpu"
     with without_weights(), FakeTensorMode(), _Ledger() as ledger:
         sample, text = _encoded(load, as_tokens=as_tokens)
         encoding, before = ledger.peak, ledger.now
+        encoding_tables = ledger.take_tables()
         dtype = load.base.dtype(load.device)
         family: Any = open_family(load.base, dtype=dtype, learns_text=as_tokens)
         weights = ledger.now - before
@@ -127,25 +135,45 @@ def estimate(load: Load) -> Estimate:
             weights -= _saved_by_quantizing(family, load)
         with mock.patch.object(nn.Module, "to", _stay):
             attached = attach(family, load.method, load.words)
-        if load.device == "cpu":
+        if on_cpu:
             family.denoiser.set_attn_processor(CpuAttention())
         if load.checkpointing:
             family.denoiser.enable_gradient_checkpointing()
-        held = ledger.peak = ledger.now
-        others = {key: value[None] for key, value in text.items()} if load.preserved_share else {}
-        goal = Goal(text, others, preserved_share=load.preserved_share)
-        with torch.autocast("cpu", torch.bfloat16, enabled=load.mixed != "no"):
-            losses = loss(family, attached, stack([sample] * load.batch), goal, torch.Generator())
-        losses.total.backward()
-        step = ledger.peak - held
+        step = _step_bytes(ledger, family, attached, sample, text, load)
+        if on_cpu:
+            family.denoiser.enable_gradient_checkpointing()
+            passing = _step_bytes(ledger, family, attached, sample, text, load)
+            step += int(CPU_FRAGMENTS * passing)
+        tables = ledger.take_tables()
     return Estimate(
-        encoding=encoding,
-        weights=weights,
+        # A CPU maps weights from their files; of a table of words it holds the rows in use alone.
+        encoding=encoding - (encoding_tables if on_cpu else 0),
+        weights=weights - (tables if on_cpu else 0),
         adapter=sum(4 * parameter.numel() for parameter in attached.tensors().values()),
         optimizer=_optimizer_bytes(load.optimizer, attached),
         step=step,
-        libraries=CPU_LIBRARIES if load.device == "cpu" else 0,
+        libraries=CPU_LIBRARIES if on_cpu else 0,
     )
+
+
+def _step_bytes(
+    ledger: _Ledger,
+    family: Any,
+    attached: Attached,
+    sample: Sample,
+    text: Mapping[str, Tensor],
+    load: Load,
+) -> int:
+    """Count what a step takes at its peak beyond what is held before and after it."""
+    held = ledger.peak = ledger.now
+    others = {key: value[None] for key, value in text.items()} if load.preserved_share else {}
+    goal = Goal(text, others, preserved_share=load.preserved_share)
+    with torch.autocast("cpu", torch.bfloat16, enabled=load.mixed != "no"):
+        losses = loss(family, attached, stack([sample] * load.batch), goal, torch.Generator())
+    losses.total.backward()
+    for parameter in attached.tensors().values():
+        parameter.grad = None
+    return ledger.peak - held
 
 
 def _encoded(load: Load, *, as_tokens: bool) -> tuple[Sample, Mapping[str, Tensor]]:
@@ -188,11 +216,20 @@ class _Ledger(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._held: dict[int, Any] = {}
+        self._tables: dict[int, int] = {}
+
+    def take_tables(self) -> int:
+        """Return the bytes of the tables that rows were read of since the last call."""
+        tables, self._tables = sum(self._tables.values()), {}
+        return tables
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default:
             return 1  # what is asked of a value is answered "yes"; checks pass, shares round up
         made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.embedding.default:
+            storage = args[0].untyped_storage()
+            self._tables[storage._cdata] = storage.nbytes()
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())

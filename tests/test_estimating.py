@@ -14,7 +14,7 @@ from customize.adapters import CrossAttentionKV, LowRank, attach
 from customize.batches import Sample, stack, step_generator
 from customize.cpu_attention import CpuAttention
 from customize.errors import RecipeError
-from customize.estimating import Load, estimate, load_of
+from customize.estimating import CPU_LIBRARIES, Load, estimate, load_of
 from customize.families import open_encoder, open_family
 from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
@@ -26,12 +26,14 @@ from customize.training import Goal, loss
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return toy_resolved(tmp_path_factory.mktemp("base"))
+    return replace(toy_resolved(tmp_path_factory.mktemp("base")), precision="float32")
 
 
 @pytest.fixture(scope="module")
 def load(base: Base) -> Load:
-    return Load(base, LowRank(rank=2), size=(32, 32), batch=4, preserved_share=0.3)
+    """Load what a GPU would: tensors alone."""
+    method = LowRank(rank=2)
+    return Load(base, method, size=(32, 32), batch=4, preserved_share=0.3, device="cuda")
 
 
 def test_weights_adapter_and_optimizer_are_counted_exactly(base: Base, load: Load) -> None:
@@ -102,6 +104,15 @@ def test_every_kind_of_run_is_estimated(kind: str, base: Base, load: Load, tmp_p
     found, plain = estimate(changed), estimate(load)
     assert found.weights > plain.weights
     assert found.peak >= found.training_peak > found.weights
+
+
+def test_a_cpu_adds_what_its_allocator_keeps_and_leaves_out_unread_words(load: Load) -> None:
+    words = replace(load, method=CrossAttentionKV(), words=(Word("<my-dog>", "dog"),))
+    gpu, cpu = estimate(words), estimate(replace(words, device="cpu"))
+    assert cpu.weights < gpu.weights
+    assert estimate(replace(load, device="cpu")).encoding < estimate(load).encoding
+    assert cpu.step > gpu.step
+    assert (cpu.libraries, gpu.libraries) == (CPU_LIBRARIES, 0)
 
 
 def test_a_plan_says_what_it_loads(tmp_path: Path) -> None:
