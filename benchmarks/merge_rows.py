@@ -19,7 +19,8 @@ from customize.recipe import load_recipe
 from customize.running import run_recipe
 
 Variant = Literal["recipes", "K/V"]
-KV = ("adapter={method: cross_attention_kv}", "train.learning_rate=2e-3")
+KV = ("adapter={method: cross_attention_kv}",)
+KV_RATES = {"my_dog": 2e-3, "brand_style": 6e-4, "my_mark": 2e-3}
 JOINT = (
     "concepts=["
     "{name: my_dog, word: <my-dog>, initializer: dog, pairs: examples/data/my_dog}, "
@@ -70,7 +71,7 @@ class Bench:
 
     def taught(self, name: str, variant: Variant) -> Path:
         """Train a concept by its recipe, unless that is done."""
-        changes = KV if variant == "K/V" and name != "brand_style" else ()
+        changes = (*KV, f"train.learning_rate={KV_RATES[name]}") if variant == "K/V" else ()
         return self._train(f"{variant.replace('/', '')}/{name}", name, changes)
 
     def jointly(self) -> Path:

@@ -3,10 +3,12 @@
     python benchmarks/train_speed.py                  on a CPU, the quarter-width twin, 256 px
     python benchmarks/train_speed.py --device cuda    on a GPU, Stable Diffusion 1.5's size, 512 px
 
-Same model, pairs, rank, batch and resolution; every run in a fresh process. Prints a table and
-writes `benchmarks/results/train_speed.json` (`train_speed_cuda.json` on a GPU). "default" is each
-side at its own default settings: the script's is float32 without preservation, ours `auto`
-precision with a preserved share of 0.3. The others set both to one precision.
+Same model, pairs, rank, batch and resolution; every run in a fresh process, all of them in turn and
+the whole round repeated, for machines whose speed drifts. Prints a table and writes
+`benchmarks/results/train_speed.json` (`train_speed_cuda.json` on a GPU). "default" is each side at
+its own default settings: the script's is float32 without preservation, ours `auto` precision with a
+preserved share of 0.3. The others set both to one precision; "same_work" also leaves the
+preservation out, which the script does not have.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from customize.hardware import mixed_precision
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("cross_attention_kv", "low_rank")
+SIDES_COMPARED = ("plain", "ours", "same_work")
 RANK = 4
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes")
 
@@ -41,12 +44,14 @@ def main() -> None:
     if options.child:
         print(json.dumps(_child(options)))
         return
-    runs = [
+    rounds = [
         _run(options, who, method, precision)
+        for _ in range(options.rounds)
         for method in METHODS
         for precision in ("no", "bf16")
-        for who in ("plain", "ours")
+        for who in SIDES_COMPARED
     ]
+    runs = _pooled(rounds, options.batch)
     summary = {method: _ratios(runs, method) for method in METHODS}
     found = {"machine": _machine(), "settings": vars(options), "runs": runs, "summary": summary}
     RESULTS.mkdir(exist_ok=True)
@@ -66,25 +71,48 @@ def _run(options: argparse.Namespace, who: str, method: str, precision: str) -> 
         raise SystemExit(f"{who} {method} {precision} failed:\n{ended.stderr[-3000:]}")
     found = json.loads(ended.stdout.splitlines()[-1])
     print(
-        f"{who:5} {method:18} {precision:4} {found['samples_a_second']:7.2f} samples/s "
+        f"{who:9} {method:18} {precision:4} {found['samples_a_second']:7.2f} samples/s "
         f"{found['peak_bytes'] / 2**20:7.0f} MiB  utilization {found['utilization']:.0%}",
         flush=True,
     )
     return found
 
 
+def _pooled(rounds: list[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
+    """Join the rounds of each combination: median speed of all steps, median of the peaks."""
+    joined = dict[tuple[str, ...], list[dict[str, Any]]]()
+    for run in rounds:
+        joined.setdefault((run["who"], run["method"], run["precision"]), []).append(run)
+    pooled = list[dict[str, Any]]()
+    for same in joined.values():
+        seconds = [second for run in same for second in run["step_seconds"]]
+        pooled.append(
+            same[0]
+            | {
+                "step_seconds": seconds,
+                "samples_a_second": batch / median(seconds),
+                "first_step_seconds": median(run["first_step_seconds"] for run in same),
+                "peak_bytes": median(run["peak_bytes"] for run in same),
+                "utilization": median(run["utilization"] for run in same),
+            }
+        )
+    return pooled
+
+
 def _ratios(runs: list[dict[str, Any]], method: str) -> dict[str, float]:
-    """Compare speed and memory at the defaults and at equal precision."""
+    """Compare speed and memory at the defaults, at equal precision and for the same work."""
     of = {(run["who"], run["precision"]): run for run in runs if run["method"] == method}
     compared = {
-        "default": (mixed_precision("auto"), "no"),
-        "float32": ("no", "no"),
-        "bfloat16": ("bf16", "bf16"),
+        "default": ("ours", mixed_precision("auto"), "no"),
+        "float32": ("ours", "no", "no"),
+        "bfloat16": ("ours", "bf16", "bf16"),
+        "float32_same_work": ("same_work", "no", "no"),
+        "bfloat16_same_work": ("same_work", "bf16", "bf16"),
     }
     return {
-        f"{what}_{name}": round(of["ours", ours][key] / of["plain", plain][key], 2)
+        f"{what}_{name}": round(of[who, ours][key] / of["plain", plain][key], 2)
         for what, key in (("speed", "samples_a_second"), ("memory", "peak_bytes"))
-        for name, (ours, plain) in compared.items()
+        for name, (who, ours, plain) in compared.items()
     }
 
 
@@ -96,7 +124,7 @@ def _child(options: argparse.Namespace) -> dict[str, Any]:
     work = Path(options.work)
     base = write_base(work / options.geometry, options.geometry)
     pairs = write_pairs(work / "pairs", SIDES[options.geometry])
-    steps = (_ours if options.who == "ours" else _plain)(options, base, pairs)
+    steps = (_plain if options.who == "plain" else _ours)(options, base, pairs)
     began = time.perf_counter()
     next(steps)
     ready = time.perf_counter()
@@ -146,6 +174,7 @@ def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]
                 "learning_rate": 1e-4,
                 "precision": options.precision,
             },
+            "preservation": {"share": 0.0} if options.who == "same_work" else {},
             "output": output,
         }
     )
@@ -217,6 +246,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--geometry", choices=["quarter", "sd15"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, help="timed steps after a first one")
+    parser.add_argument("--rounds", type=int, default=3, help="times everything is measured")
     parser.add_argument("--work", default="/tmp/customize_train_speed", help="where bases are kept")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     for name in ("who", "method", "precision"):
