@@ -40,6 +40,7 @@ from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
 from customize.reporting import Reports
 from customize.run_folder import save_picture
+from customize.saved_configs import forget_places
 from customize.stopping import stop_on_signal
 from customize.training import Goal, Step, train_steps
 from customize.widening import FIRST, write_widened
@@ -264,6 +265,7 @@ def _finish(fit: Fit, model: Path) -> None:
     shutil.copytree(fit.base.folder, temporary, ignore=shutil.ignore_patterns("unet"))
     denoiser: Any = fit.family.denoiser
     denoiser.save_pretrained(temporary / "unet", safe_serialization=True)
+    forget_places(temporary)
     temporary.replace(model)
     shutil.rmtree(fit.base.folder)
     fit.checkpoint.unlink(missing_ok=True)

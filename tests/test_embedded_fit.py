@@ -175,9 +175,11 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
         fit_base(recipe)
     onwards = tmp_path / "onwards.yaml"
     onwards.write_text(RECIPE.format(output=tmp_path / "run2").replace("1e-3", "0.001"))
-    further = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-        fit_base(onwards, start_from=folder), dtype=torch.float32
-    )
+    gone_on = fit_base(onwards, start_from=folder)
+    configs = [path.read_text() for path in gone_on.rglob("*.json")]
+    assert len(configs) > 5
+    assert not [text for text in configs if str(tmp_path) in text]
+    further = StableDiffusionInstructPix2PixPipeline.from_pretrained(gone_on, dtype=torch.float32)
     for name, weight in further.vae.encoder.state_dict().items():
         assert torch.equal(weight, pipeline.vae.encoder.state_dict()[name]), name
 

@@ -160,6 +160,9 @@ def test_the_written_folder_is_a_base_that_knows_the_word(
 ) -> None:
     files, _ = write_full_model(adapter, base, tmp_path, "dog", dtype=torch.float32)
     assert all(path.is_file() for path in files)
+    configs = [path.read_text() for path in (tmp_path / "dog").rglob("*.json")]
+    assert len(configs) > 5
+    assert not [text for text in configs if str(base.folder) in text]
     from customize.families import open_pipeline
 
     written = open_pipeline(resolve_base(str(tmp_path / "dog")))

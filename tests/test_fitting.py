@@ -120,6 +120,9 @@ def test_a_fit_learns_and_leaves_a_base_that_edits(plain: Path, tmp_path: Path) 
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"model", "cache", "logs", "loss.png"}
     base = resolve_base(str(model))
+    configs = [path.read_text() for path in base.folder.rglob("*.json")]
+    assert len(configs) > 5
+    assert not [text for text in configs if str(tmp_path) in text]
     first = load_file(base.folder / UNET)[FIRST]
     assert first[:, 4:].abs().max() > 1e-3
     before, after = (_error(folder, tmp_path) for folder in (plain, base.folder))

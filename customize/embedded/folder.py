@@ -28,6 +28,7 @@ from customize.embedded.models import (
     new_text_encoder,
     new_unet,
 )
+from customize.saved_configs import forget_places
 
 EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}
 """The sampler settings the base is shipped and measured with."""
@@ -100,6 +101,7 @@ def write_folder(parts: Parts, folder: Path) -> None:
     _write_word_lists(parts.tokenizer, temporary / "clip")
     about = {"edit": EDIT_DEFAULTS, "instructions": known_instructions()}
     (temporary / "customize.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    forget_places(temporary)
     os.replace(temporary, folder)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.exporting.places import refuse_existing
+from customize.saved_configs import forget_places
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +105,7 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
         only_words = {n: t for n, t in adapter.tensors.items() if n.startswith("words.")}
         apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
     pipeline.save_pretrained(place / "folder", safe_serialization=True)
+    forget_places(place / "folder")
     for kept in _KEPT:
         _copy(base.folder / kept, place / "folder" / kept)
 
