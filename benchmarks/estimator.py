@@ -99,7 +99,8 @@ def _child(options: argparse.Namespace) -> dict[str, float]:
 
     plan = plan_run(recipe, lambda _: None)
     if options.child == "estimate":
-        from customize.estimating import estimate, load_of
+        from customize.estimating import estimate
+        from customize.memory_load import load_of
 
         found = estimate(load_of(plan, options.device))
         return {"encode": found.encoding_peak, "train": found.training_peak}

@@ -96,8 +96,8 @@ def _memory(recipe: Recipe, room: int | None) -> list[str]:
     """Say how much memory training will take, on a GPU where there or asked for."""
     import torch
 
-    from customize.estimating import load_of
     from customize.memory_advice import advise
+    from customize.memory_load import load_of
     from customize.planning import plan_run
 
     device = "cuda" if room is not None or torch.cuda.is_available() else "cpu"

@@ -8,33 +8,26 @@ show is added: the optimizer's states, and what a processor's own libraries take
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from customize.adapters import Attached, CrossAttentionKV, Method, attach, learns_text
+from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
 from customize.batches import Sample, stack
 from customize.cpu_attention import CpuAttention
 from customize.families import open_encoder, open_family
-from customize.families.bases import Base
 from customize.families.loading import without_weights
-from customize.families.words import Word
-from customize.hardware import mixed_precision
+from customize.losses import Goal, loss
+from customize.memory_ledger import Ledger
+from customize.memory_load import Load
 from customize.optimizing import OptimizerName
-from customize.pairs.buckets import bucket_for
-from customize.pairs.decode import load_picture
-from customize.planning import Plan
 from customize.quantizing import quantizable, quantized_bytes
 from customize.shapes import Example
-from customize.training import Goal, loss
 
 CPU_FRAGMENTS = 2.0
 """What glibc keeps of freed blocks, for every byte that a step with recomputed activations takes.
@@ -47,23 +40,6 @@ CPU_LIBRARIES = 60 * 2**20
 """What oneDNN and other libraries take on a CPU besides tensors."""
 SMALLEST_EIGHT_BIT = 4096
 """bitsandbytes keeps 32-bit states for tensors with fewer elements."""
-
-
-@dataclass(frozen=True)
-class Load:
-    """What decides how much memory a step takes."""
-
-    base: Base
-    method: Method
-    words: tuple[Word, ...] = ()
-    size: tuple[int, int] = (512, 512)
-    batch: int = 1
-    preserved_share: float = 0.0
-    mixed: str = "no"
-    optimizer: OptimizerName = "adamw8bit"
-    checkpointing: bool = False
-    quantization: Literal["none", "int8", "nf4"] = "none"
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -96,35 +72,12 @@ class Estimate:
         return max(self.encoding_peak, self.training_peak)
 
 
-def load_of(plan: Plan, device: str) -> Load:
-    """Return what a planned run asks of `device`, "cpu" or "cuda"; its largest picture counts."""
-    train = plan.recipe.train
-    resolution = plan.recipe.pairs.resolution or plan.base.resolution
-    sizes = {
-        bucket_for(*load_picture(pair.source).size, resolution, plan.base.multiple)
-        for pair in (*plan.pairs(), *plan.regularization)
-    }
-    return Load(
-        base=plan.base,
-        method=plan.method,
-        words=plan.words,
-        size=max(sizes, key=lambda size: size[0] * size[1]),
-        batch=train.batch,
-        preserved_share=plan.recipe.preservation.share,
-        mixed="bf16" if device == "cuda" else mixed_precision(train.precision),
-        optimizer=train.optimizer,
-        checkpointing=train.gradient_checkpointing,
-        quantization=plan.recipe.base.quantization,
-        device=device,
-    )
-
-
 def estimate(load: Load) -> Estimate:
     """Run one encoding and one training step of `load` on fake tensors."""
     from torch._subclasses import FakeTensorMode
 
     as_tokens, on_cpu = learns_text(load.method, load.words), load.device == "cpu"
-    with without_weights(), FakeTensorMode(), _Ledger() as ledger:
+    with without_weights(), FakeTensorMode(), Ledger() as ledger:
         sample, text = _encoded(load, as_tokens=as_tokens)
         encoding, before = ledger.peak, ledger.now
         encoding_tables = ledger.take_tables()
@@ -157,7 +110,7 @@ def estimate(load: Load) -> Estimate:
 
 
 def _step_bytes(
-    ledger: _Ledger,
+    ledger: Ledger,
     family: Any,
     attached: Attached,
     sample: Sample,
@@ -207,44 +160,3 @@ def _optimizer_bytes(name: OptimizerName, attached: Attached) -> int:
         small = name in ("adamw", "prodigy") or count < SMALLEST_EIGHT_BIT
         total += states * (4 * count if small else count + 4 * math.ceil(count / 256))
     return total
-
-
-class _Ledger(TorchDispatchMode):
-    """Counts the bytes of all storages that operations made and something still holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._held: dict[int, Any] = {}
-        self._tables: dict[int, int] = {}
-
-    def take_tables(self) -> int:
-        """Return the bytes of the tables that rows were read of since the last call."""
-        tables, self._tables = sum(self._tables.values()), {}
-        return tables
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            return 1  # what is asked of a value is answered "yes"; checks pass, shares round up
-        made = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.embedding.default:
-            storage = args[0].untyped_storage()
-            self._tables[storage._cdata] = storage.nbytes()
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._count(tensor.untyped_storage())
-        return made
-
-    def _count(self, storage: Any) -> None:
-        key = storage._cdata
-        if key in self._held:
-            return
-        size = storage.nbytes()
-
-        def release(_: Any) -> None:
-            self.now -= size
-            del self._held[key]
-
-        self._held[key] = weakref.ref(storage, release)
-        self.now += size
-        self.peak = max(self.peak, self.now)

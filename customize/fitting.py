@@ -8,33 +8,25 @@ model, `cache` and `checkpoint.safetensors` while it learns, and `model` at the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from customize.adapters import Attached
-from customize.batches import Sample, batches
+from customize.batches import Sample
 from customize.caching import Setting, View, encode_all, pair_digest
-from customize.checkpoint import (
-    Checkpoint,
-    changed,
-    optimizer_state,
-    read_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
 from customize.curves import loss_curve
 from customize.errors import OutputExistsError, TrainingError
-from customize.families import Dropout, Family, open_family
+from customize.families import Dropout, open_family
 from customize.families.bases import Base, resolve_base, resolve_plain
+from customize.fit_session import UNSHAPING, Fit, WholeDenoiser
 from customize.fitting_recipe import FittingRecipe
 from customize.hardware import open_accelerator, suit_attention
-from customize.optimizing import Average, Pace, make_optimizer
+from customize.losses import Goal
+from customize.optimizing import Average, make_optimizer
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
@@ -42,113 +34,7 @@ from customize.reporting import Reports
 from customize.run_folder import save_picture
 from customize.saved_configs import forget_places
 from customize.stopping import stop_on_signal
-from customize.training import Goal, Step, train_steps
-from customize.widening import FIRST, write_widened
-
-UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_checkpointing"}
-"""Fields that may change between the parts of a run; the start's and the pairs' content may not."""
-
-
-class WholeDenoiser:
-    """Every weight of the denoiser as what learns; float32, in place."""
-
-    def __init__(self, denoiser: nn.Module) -> None:
-        """Let the denoiser learn."""
-        self._denoiser = denoiser.requires_grad_(True)
-
-    def tensors(self) -> Mapping[str, nn.Parameter]:
-        """Return all weights by name."""
-        return {f"denoiser.{name}": p for name, p in self._denoiser.named_parameters()}
-
-    def movement(self) -> float:
-        """Return the norm of the source's input weights, which begin at zero."""
-        first_NCkk = self.tensors()[f"denoiser.{FIRST}"].detach()
-        return float(first_NCkk[:, first_NCkk.shape[1] // 2 :].norm())
-
-    @contextmanager
-    def switched_off(self) -> Iterator[None]:
-        """Refuse: there is no way back to the start, and nothing is preserved in a fit."""
-        raise AssertionError("a fit preserves nothing")
-        yield
-
-
-@dataclass
-class Fit:
-    """A fit in progress."""
-
-    recipe: FittingRecipe
-    base: Base
-    accelerator: Any
-    family: Family
-    learning: Attached
-    optimizer: Any
-    average: Average | None
-    samples: list[Sample]
-    goal: Goal
-    shaping: dict[str, Any]
-    done: int = 0
-    history: list[tuple[float, float, float]] = field(default_factory=list)
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where a stopped fit goes on from."""
-        return self.recipe.output / "checkpoint.safetensors"
-
-    def steps(self) -> Iterator[Step]:
-        """Learn from where the fit is; it keeps count as the steps come."""
-        recipe, device = self.recipe, self.accelerator.device
-        pace = Pace(recipe.steps, recipe.accumulation, clip_norm=1.0, warmup=recipe.warmup)
-        first = self.done * recipe.accumulation
-        drawn = batches(self.samples, recipe.batch, seed=recipe.seed, device=device, first=first)
-        for step in train_steps(
-            self.family,
-            self.learning,
-            drawn,
-            self.goal,
-            self.optimizer,
-            pace,
-            self.accelerator,
-            seed=recipe.seed,
-            done=self.done,
-            average=self.average,
-        ):
-            self.done = step.step
-            self.history.append((step.loss, step.concept_loss, step.preserved_loss))
-            yield step
-
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
-        scaler = self.accelerator.scaler
-        save_checkpoint(
-            self.checkpoint,
-            Checkpoint(
-                step=self.done,
-                adapter=self.learning.state(),
-                optimizer=optimizer_state(self.optimizer),
-                history_SF=torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
-                average=self.average.tensors if self.average else {},
-                shaping=self.shaping,
-                numbers={"scaler": scaler.state_dict() if scaler is not None else None},
-            ),
-        )
-
-    def restore(self) -> None:
-        """Go back to the checkpoint; raises TrainingError when what shapes the fit has changed."""
-        saved = read_checkpoint(self.checkpoint)
-        if differences := changed(saved.shaping, self.shaping):
-            raise TrainingError(
-                f"{self.checkpoint}: step {saved.step} of this fit was made otherwise "
-                f"({'; '.join(differences)}); expected the same recipe, start and pairs; set them "
-                "back to go on, choose another output, or delete the file to begin anew"
-            )
-        self.learning.load(saved.adapter)
-        restore_optimizer(self.optimizer, saved.optimizer)
-        if self.average is not None:
-            self.average.load(saved.average)
-        if self.accelerator.scaler is not None and saved.numbers["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved.numbers["scaler"])
-        self.done = saved.step
-        self.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
+from customize.widening import write_widened
 
 
 def fit_editing_base(
@@ -196,22 +82,22 @@ def _open(recipe: FittingRecipe, *, progress: bool) -> Fit:
     base = resolve_base(str(start))
     samples, goal, digests = _encode(recipe, base, device, progress=progress)
     family = open_family(base, device=device, dtype=torch.float32)
-    learning = Attached(None, (), (WholeDenoiser(family.denoiser),), ())
+    attached = Attached(None, (), (WholeDenoiser(family.denoiser),), ())
     suit_attention(family.denoiser, device)
     if recipe.gradient_checkpointing:
-        denoiser: Any = family.denoiser.train()  # diffusers recomputes in train mode alone
+        denoiser: Any = family.denoiser
         denoiser.enable_gradient_checkpointing()
     rate = recipe.learning_rate
-    optimizer = make_optimizer(recipe.optimizer, learning, learning_rate=rate, weight_decay=0.01)
+    optimizer = make_optimizer(recipe.optimizer, attached, learning_rate=rate, weight_decay=0.01)
     facts = recipe.model_dump(mode="json", exclude=UNSHAPING)
     return Fit(
         recipe=recipe,
         base=base,
         accelerator=accelerator,
         family=family,
-        learning=learning,
+        attached=attached,
         optimizer=accelerator.prepare_optimizer(optimizer, device_placement=False),
-        average=None if recipe.ema is None else Average(learning, recipe.ema),
+        average=None if recipe.ema is None else Average(attached, recipe.ema),
         samples=samples,
         goal=goal,
         shaping={**facts, "start": base.fingerprint, "pairs": digests},
@@ -258,7 +144,7 @@ def _reports(fit: Fit, log: Callable[[str], None], progress: bool) -> Reports:
 def _finish(fit: Fit, model: Path) -> None:
     """Write the base with its averaged weights, then drop what only the fit needed."""
     if fit.average is not None:
-        fit.learning.load(fit.average.tensors)
+        fit.attached.load(fit.average.tensors)
     save_picture(loss_curve([total for total, _, _ in fit.history]), model.parent / "loss.png")
     temporary = model.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

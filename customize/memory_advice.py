@@ -6,7 +6,8 @@ import re
 from dataclasses import replace
 
 from customize.errors import Fault, RecipeError
-from customize.estimating import Estimate, Load, estimate
+from customize.estimating import Estimate, estimate
+from customize.memory_load import Load
 
 GIGABYTE = 2**30
 """Of the size printed on a card, which is what the drivers give nearly."""

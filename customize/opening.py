@@ -14,12 +14,12 @@ from customize.batches import Sample
 from customize.caching import CachedView, Setting, View, encode_all
 from customize.families import Dropout, Family, open_family
 from customize.hardware import suit_attention
+from customize.losses import Goal
 from customize.optimizing import Average, Pace, make_optimizer
 from customize.planning import Plan, count_steps, views_of
 from customize.quantizing import quantize
 from customize.run_folder import RunFolder
 from customize.session import Session
-from customize.training import Goal
 
 
 def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: bool) -> Session:

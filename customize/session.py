@@ -8,25 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from customize.adapters import Attached
 from customize.batches import Batch, Sample, Shard, batches
-from customize.checkpoint import (
-    Checkpoint,
-    changed,
-    optimizer_state,
-    read_checkpoint,
-    restore_optimizer,
-    save_checkpoint,
-)
-from customize.errors import TrainingError
 from customize.families import Family
+from customize.losses import Goal
 from customize.optimizing import Average, Pace
 from customize.planning import Plan, shaping_facts
+from customize.resuming import store, take_up
 from customize.run_folder import RunFolder
-from customize.training import Goal, Step, train_steps
+from customize.training import Step, train_steps
 
 
 @dataclass
@@ -104,45 +96,22 @@ class Session:
 
     def save(self, folder: RunFolder) -> None:
         """Write the checkpoint."""
-        scaler = self.accelerator.scaler
-        save_checkpoint(
-            folder.checkpoint,
-            Checkpoint(
-                step=self.done,
-                adapter=self.attached.state(),
-                optimizer=optimizer_state(self.optimizer),
-                history_SF=torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
-                average=self.average.tensors if self.average else {},
-                shaping=self._shaping(),
-                numbers={
-                    "seconds": self.seconds,
-                    "best": self.best,
-                    "scaler": scaler.state_dict() if scaler is not None else None,
-                },
-            ),
-        )
+        numbers = {"seconds": self.seconds, "best": self.best}
+        store(folder.checkpoint, self, self._shaping(), numbers)
 
     def restore(self, folder: RunFolder) -> None:
         """Go back to the checkpoint.
 
         Raises TrainingError when it is damaged, or when what shapes training has changed since.
         """
-        saved = read_checkpoint(folder.checkpoint)
-        if differences := changed(saved.shaping, self._shaping()):
-            raise TrainingError(
-                f"{folder.checkpoint}: step {saved.step} of this run was trained otherwise "
-                f"({'; '.join(differences)}); expected the same recipe and pairs; "
-                "set them back to go on, choose another output, or begin anew with --overwrite"
-            )
-        self.attached.load(saved.adapter)
-        restore_optimizer(self.optimizer, saved.optimizer)
-        if self.average is not None:
-            self.average.load(saved.average)
-        if self.accelerator.scaler is not None and saved.numbers["scaler"]:
-            self.accelerator.scaler.load_state_dict(saved.numbers["scaler"])
-        self.done, self.seconds = saved.step, saved.numbers["seconds"]
-        self.best = saved.numbers["best"]
-        self.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
+        numbers = take_up(
+            folder.checkpoint,
+            self,
+            self._shaping(),
+            same="recipe and pairs",
+            anew="begin anew with --overwrite",
+        )
+        self.seconds, self.best = numbers["seconds"], numbers["best"]
 
     def _shaping(self) -> dict[str, Any]:
         """List what shapes training; the number of processes does so by the whole batch alone."""

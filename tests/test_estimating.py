@@ -14,14 +14,15 @@ from customize.adapters import CrossAttentionKV, LowRank, attach
 from customize.batches import Sample, stack, step_generator
 from customize.cpu_attention import CpuAttention
 from customize.errors import RecipeError
-from customize.estimating import CPU_LIBRARIES, Load, estimate, load_of
+from customize.estimating import CPU_LIBRARIES, estimate
 from customize.families import open_encoder, open_family
 from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
+from customize.losses import Goal, loss
 from customize.memory_advice import advise, card_bytes, smallest_change
+from customize.memory_load import Load, load_of
 from customize.optimizing import make_optimizer
 from customize.planning import plan_run
-from customize.training import Goal, loss
 
 
 @pytest.fixture(scope="module")

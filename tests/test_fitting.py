@@ -194,17 +194,17 @@ def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
     fit.save()
     with pytest.raises(TrainingError, match=r"learning_rate: 0\.005 -> 0\.001"):
         _fit(_recipe(tmp_path, plain, learning_rate=1e-3))
-    with pytest.raises(AssertionError, match="preserves nothing"), fit.learning.switched_off():
+    with pytest.raises(AssertionError, match="preserves nothing"), fit.attached.switched_off():
         pass
 
 
 def test_an_average_begins_at_the_start_and_movement_at_zero(plain: Path, tmp_path: Path) -> None:
     fit = fitting._open(_recipe(tmp_path, plain), progress=False)
-    assert fit.learning.movement().adapter == 0
+    assert fit.attached.movement().adapter == 0
     next(fit.steps())
-    assert fit.learning.movement().adapter > 0
+    assert fit.attached.movement().adapter > 0
     assert fit.average is not None
-    now, mean = fit.learning.state(), fit.average.tensors
+    now, mean = fit.attached.state(), fit.average.tensors
     start = load_file(fit.base.folder / UNET)
     assert now.keys() == mean.keys() == {f"denoiser.{name}" for name in start}
     name = f"denoiser.{FIRST}"

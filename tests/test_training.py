@@ -22,9 +22,10 @@ from customize.checkpoint import optimizer_state, restore_optimizer
 from customize.families import Dropout, Family, open_encoder, open_family
 from customize.families.bases import Base
 from customize.families.words import Word
+from customize.losses import Goal, loss, preserved_count
 from customize.objective import Objective
 from customize.optimizing import Average, Pace, make_optimizer
-from customize.training import Goal, NonFiniteError, Step, loss, preserved_count, train_steps
+from customize.training import NonFiniteError, Step, train_steps
 
 WORD = Word("<my-dog>", "dog")
 NEVER = Dropout(text=0.0, both=0.0, image=0.0)

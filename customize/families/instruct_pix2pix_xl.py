@@ -19,16 +19,22 @@ from customize.families import Dropout
 from customize.families.bases import Base
 from customize.families.dropping import hide_conditions
 from customize.families.encoding import encode_pair, token_ids
-from customize.families.loading import load_objective, load_part, load_pipeline, load_tokenizer
+from customize.families.loading import load_objective, load_part, load_pipeline
 from customize.families.quiet import hush
 from customize.families.words import Word, add_words
+from customize.families.xl_text import (
+    ENCODERS,
+    HIDDEN,
+    TOKENIZERS,
+    open_text,
+    pool_at_the_end,
+    read_text,
+    text_pattern,
+)
 from customize.objective import Objective
 from customize.shapes import Conditions, Encoded, Example
 
 PIPELINE: str = "StableDiffusionXLInstructPix2PixPipeline"
-ENCODERS = ("text_encoder", "text_encoder_2")
-TOKENIZERS = ("tokenizer", "tokenizer_2")
-HIDDEN = -1
 
 
 @dataclass(frozen=True)
@@ -117,19 +123,6 @@ class InstructPix2PixXLEncoder:
         return {"text": text_BLD[0].cpu(), "pooled": pooled_BP[0].cpu()}
 
 
-def read_text(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return both encoders' states before their last layer, side by side (B, L, D1 + D2), and the
-    second's pooled text (B, P); zeros for samples whose ids (B, L) are `HIDDEN`.
-    """
-    read = [
-        encoder(ids_BL.clamp(min=0), output_hidden_states=True)
-        for encoder, ids_BL in zip(encoders, ids, strict=True)
-    ]
-    text_BLD = torch.cat([output.hidden_states[-2] for output in read], dim=-1)
-    shown_B = ids[0][:, 0] != HIDDEN
-    return text_BLD * shown_B[:, None, None], read[1][0] * shown_B[:, None]
-
-
 def open_family(
     base: Base, device: torch.device | str, dtype: torch.dtype | None, learns_text: bool
 ) -> InstructPix2PixXL:
@@ -145,12 +138,12 @@ def open_family(
     )
     if not learns_text:
         return family
-    encoders, tokenizers = _open_text(base, device, dtype)
+    encoders, tokenizers = open_text(base, device, dtype)
     return replace(
         family,
         text_encoders=dict(zip(ENCODERS, encoders, strict=True)),
         tokenizers=dict(zip(TOKENIZERS, tokenizers, strict=True)),
-        text_pattern=_text_pattern(encoders[0].config.num_hidden_layers - 1),
+        text_pattern=text_pattern(encoders[0].config.num_hidden_layers - 1),
     )
 
 
@@ -161,7 +154,7 @@ def open_encoder(
     hush()
     from diffusers import AutoencoderKL
 
-    encoders, tokenizers = _open_text(base, device, torch.float32)
+    encoders, tokenizers = open_text(base, device, torch.float32)
     for tokenizer in tokenizers:
         add_words(tokenizer, words)
     vae = load_part(AutoencoderKL, base, "vae", device, torch.float32)
@@ -194,38 +187,5 @@ def open_pipeline(
     open_part = {"unet": denoiser} if denoiser else {}
     pipeline = load_pipeline(kind, base, device, dtype, add_watermarker=False, **open_part)
     for encoder, tokenizer in zip(ENCODERS, TOKENIZERS, strict=True):
-        _pool_at_the_end(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
+        pool_at_the_end(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
     return pipeline
-
-
-def _open_text(
-    base: Base, device: torch.device | str, dtype: torch.dtype
-) -> tuple[list[Any], list[Any]]:
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
-
-    kinds = (CLIPTextModel, CLIPTextModelWithProjection)
-    tokenizers = [load_tokenizer(base, part) for part in TOKENIZERS]
-    encoders = [
-        load_part(kind, base, part, device, dtype)
-        for kind, part in zip(kinds, ENCODERS, strict=True)
-    ]
-    for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
-        _pool_at_the_end(encoder, tokenizer)
-    return encoders, tokenizers
-
-
-def _pool_at_the_end(encoder: nn.Module, tokenizer: Any) -> None:
-    """Have pooled text taken at the end of the text, not at a taught word.
-
-    Published configs say `eos_token_id: 2`, which transformers takes as "at the highest id": the
-    end of plain text, but a new word's ids are higher still.
-    """
-    for module in encoder.modules():
-        if hasattr(module, "eos_token_id"):
-            module.eos_token_id = tokenizer.eos_token_id
-
-
-def _text_pattern(last: int) -> str:
-    """Match both encoders' attention, but for the first's `last` layer, which nobody reads."""
-    first, second = rf"text_encoder\.(?!.*layers\.{last}\.).*", r"text_encoder_2\..*"
-    return rf"({first}|{second})\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"

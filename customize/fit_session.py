@@ -1,0 +1,107 @@
+"""Everything a fit of an editing base holds in memory, and its way into a checkpoint and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from customize.adapters import Attached
+from customize.batches import Sample, batches
+from customize.families import Family
+from customize.families.bases import Base
+from customize.fitting_recipe import FittingRecipe
+from customize.losses import Goal
+from customize.optimizing import Average, Pace
+from customize.resuming import store, take_up
+from customize.training import Step, train_steps
+from customize.widening import FIRST
+
+UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_checkpointing"}
+"""Fields that may change between the parts of a run; the start's and the pairs' content may not."""
+
+
+class WholeDenoiser:
+    """Every weight of the denoiser as what learns; float32, in place."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        """Let the denoiser learn."""
+        self._denoiser = denoiser.requires_grad_(True)
+
+    def tensors(self) -> Mapping[str, nn.Parameter]:
+        """Return all weights by name."""
+        return {f"denoiser.{name}": p for name, p in self._denoiser.named_parameters()}
+
+    def movement(self) -> float:
+        """Return the norm of the source's input weights, which begin at zero."""
+        first_NCkk = self.tensors()[f"denoiser.{FIRST}"].detach()
+        return float(first_NCkk[:, first_NCkk.shape[1] // 2 :].norm())
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Refuse: there is no way back to the start, and nothing is preserved in a fit."""
+        raise AssertionError("a fit preserves nothing")
+        yield
+
+
+@dataclass
+class Fit:
+    """A fit in progress."""
+
+    recipe: FittingRecipe
+    base: Base
+    accelerator: Any
+    family: Family
+    attached: Attached
+    optimizer: Any
+    average: Average | None
+    samples: list[Sample]
+    goal: Goal
+    shaping: dict[str, Any]
+    done: int = 0
+    history: list[tuple[float, float, float]] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a stopped fit goes on from."""
+        return self.recipe.output / "checkpoint.safetensors"
+
+    def steps(self) -> Iterator[Step]:
+        """Learn from where the fit is; it keeps count as the steps come."""
+        recipe, device = self.recipe, self.accelerator.device
+        pace = Pace(recipe.steps, recipe.accumulation, clip_norm=1.0, warmup=recipe.warmup)
+        first = self.done * recipe.accumulation
+        drawn = batches(self.samples, recipe.batch, seed=recipe.seed, device=device, first=first)
+        for step in train_steps(
+            self.family,
+            self.attached,
+            drawn,
+            self.goal,
+            self.optimizer,
+            pace,
+            self.accelerator,
+            seed=recipe.seed,
+            done=self.done,
+            average=self.average,
+        ):
+            self.done = step.step
+            self.history.append((step.loss, step.concept_loss, step.preserved_loss))
+            yield step
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        store(self.checkpoint, self, self.shaping)
+
+    def restore(self) -> None:
+        """Go back to the checkpoint; raises TrainingError when what shapes the fit has changed."""
+        take_up(
+            self.checkpoint,
+            self,
+            self.shaping,
+            same="recipe, start and pairs",
+            anew="delete the file to begin anew",
+        )

@@ -1,0 +1,80 @@
+"""A run's way into its checkpoint and back: what every kind of run has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from customize.adapters import Attached
+from customize.checkpoint import (
+    Checkpoint,
+    changed,
+    optimizer_state,
+    read_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+from customize.errors import TrainingError
+from customize.optimizing import Average
+
+
+class Run(Protocol):
+    """What learns, and how far it has come: `done` steps, with the figures of each."""
+
+    accelerator: Any
+    attached: Attached
+    optimizer: Any
+    average: Average | None
+    done: int
+    history: list[tuple[float, float, float]]
+
+
+def store(
+    path: Path, run: Run, shaping: Mapping[str, Any], numbers: Mapping[str, Any] | None = None
+) -> None:
+    """Write the run's checkpoint, whole or not at all; `numbers` are a run's own, as JSON."""
+    scaler = run.accelerator.scaler
+    save_checkpoint(
+        path,
+        Checkpoint(
+            step=run.done,
+            adapter=run.attached.state(),
+            optimizer=optimizer_state(run.optimizer),
+            history_SF=torch.tensor(run.history, dtype=torch.float64).reshape(-1, 3),
+            average=run.average.tensors if run.average else {},
+            shaping=shaping,
+            numbers={
+                **(numbers or {}),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            },
+        ),
+    )
+
+
+def take_up(
+    path: Path, run: Run, shaping: Mapping[str, Any], *, same: str, anew: str
+) -> Mapping[str, Any]:
+    """Bring the run to where the checkpoint at `path` is; returns the numbers stored with it.
+
+    Raises TrainingError when it is damaged, or when what shapes training has changed since: the
+    message says to keep the `same` things, and how to begin `anew`.
+    """
+    saved = read_checkpoint(path)
+    if differences := changed(saved.shaping, shaping):
+        raise TrainingError(
+            f"{path}: step {saved.step} of this run was trained otherwise "
+            f"({'; '.join(differences)}); expected the same {same}; set them back to go on, "
+            f"choose another output, or {anew}"
+        )
+    run.attached.load(saved.adapter)
+    restore_optimizer(run.optimizer, saved.optimizer)
+    if run.average is not None:
+        run.average.load(saved.average)
+    if run.accelerator.scaler is not None and saved.numbers["scaler"]:
+        run.accelerator.scaler.load_state_dict(saved.numbers["scaler"])
+    run.done = saved.step
+    run.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
+    return saved.numbers
