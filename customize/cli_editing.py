@@ -65,6 +65,7 @@ def edit(arguments: argparse.Namespace) -> int:
     from customize.pairs.decode import load_picture
 
     _check_guidance(arguments)
+    _warn_of_missing_quotes(arguments.instructions)
     outputs = _outputs(arguments)
     for output in outputs:
         check_output(output, overwrite=arguments.overwrite)
@@ -96,6 +97,15 @@ def edit(arguments: argparse.Namespace) -> int:
         print(f"{output}: {stage.settings.instruction}")
     print(f"{seconds:.1f} s; {stages[-1].settings.as_parameters().splitlines()[-1]}")
     return 0
+
+
+def _warn_of_missing_quotes(instructions: Sequence[str]) -> None:
+    if len(instructions) > 1 and not any(" " in text for text in instructions):
+        warnings.warn(
+            f"each word is an edit of its own; for one edit put it in quotes: "
+            f'"{" ".join(instructions)}"',
+            stacklevel=1,
+        )
 
 
 def _check_guidance(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import ScoreError
+from customize.pairs.files import PICTURE_SUFFIXES
 from customize.scoring.arguments import (
     WHAT,
     add_edits,
@@ -18,12 +19,15 @@ from customize.scoring.arguments import (
     variants_of,
 )
 
+_SETS = (".yaml", ".yml", ".jsonl", ".json", ".csv")
+"""Suffixes of what holds several edits."""
+
 
 def add_to(commands: Any) -> None:
     """Describe `tune-guidance` to the command line's parser."""
     command = commands.add_parser("tune-guidance", help="choose text and image guidance")
     add = command.add_argument
-    add_edits(command, f"a picture; or {WHAT}")
+    add_edits(command, f"a picture; or {WHAT}", "adapters to use, together where several")
     add("instruction", nargs="?", help="what to do, for a picture")
     add("--captions", nargs=2, metavar=("BEFORE", "AFTER"), help="what the picture shows")
     add_swept(command, "1.0 1.2 1.5 1.8, and the base's own")
@@ -46,10 +50,10 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         check_free(arguments.output, arguments)
     if arguments.instruction is None:
-        if arguments.captions:
-            raise ScoreError("--captions: they are of one picture; name it and its instruction")
+        _check_set(arguments)
         asked = tasks_asked(arguments.what, arguments.count)
     else:
+        _check_one(arguments)
         picture = Path(arguments.what)
         asked = Asked((one_task(picture, arguments.instruction, arguments.captions or ()),))
     # Adapters are used together here, as in `edit`: one setting is chosen for them all.
@@ -75,3 +79,31 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         write_text(arguments.output, json.dumps(asdict(choice), indent=2) + "\n")
     return 0
+
+
+def _check_one(arguments: argparse.Namespace) -> None:
+    """Refuse an instruction beside what is no picture, and options of sets; raises ScoreError."""
+    what = Path(arguments.what)
+    if what.is_dir() or what.suffix.lower() in _SETS or arguments.what.startswith("embedded"):
+        raise ScoreError(
+            f"{arguments.what}: a set of edits has its own instructions; expected a picture beside "
+            f"{arguments.instruction!r}; name one, or leave the instruction out"
+        )
+    if arguments.count is not None:
+        raise ScoreError("--count: one picture is one edit; leave it out, or name a set")
+    if arguments.captions and len({*arguments.captions}) == 1:
+        raise ScoreError(
+            f"--captions: both are {arguments.captions[0]!r}, so nothing changes; expected what "
+            "the picture shows before and after the edit; write both, or leave them out"
+        )
+
+
+def _check_set(arguments: argparse.Namespace) -> None:
+    """Refuse what is said of one picture where no instruction is there; raises ScoreError."""
+    if arguments.captions:
+        raise ScoreError("--captions: they are of one picture; name it and its instruction")
+    if Path(arguments.what).suffix.lower() in PICTURE_SUFFIXES:
+        raise ScoreError(
+            f"{arguments.what}: a picture without an instruction; expected what to do with it; "
+            f'write it in quotes: customize tune-guidance {arguments.what} "make it night"'
+        )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from customize.errors import ScoreError
 from customize.scoring.arguments import (
     WHAT,
-    add_edits,
+    add_compared,
     add_swept,
     check_free,
     dispatch,
@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
         help="score edits: with and without adapters, or finished ones",
         epilog="`customize score tradeoff --help` tells of the plot over image guidance",
     )
-    add_edits(command, f"{WHAT}; or finished edits: a folder with edits.jsonl, or such a table")
+    add_compared(command, f"{WHAT}; or finished edits: a folder with edits.jsonl, or such a table")
     command.add_argument("--dino", metavar="MODEL", help="folder or hub id: facebook/dinov2-base")
     command.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="only these (all that the edits allow)"
@@ -45,7 +45,7 @@ def add_to(commands: Any) -> None:
         prog=f"{command.prog} tradeoff",
         description="Sweep image guidance: what is edited against what is kept, PNG and SVG.",
     )
-    add_edits(tradeoff_command, WHAT)
+    add_compared(tradeoff_command, WHAT)
     add_swept(tradeoff_command, "1.0 1.2 .. 2.2")
     tradeoff_command.add_argument(
         *("-o", "--output"),
@@ -62,11 +62,12 @@ def score(arguments: argparse.Namespace) -> int:
     from customize.scoring import open_models, score_edits
     from customize.scoring.inputs import clip_for_bases, clip_for_items, read_asked
     from customize.scoring.making import make_edits
-    from customize.scoring.metrics import named
+    from customize.scoring.metrics import check_models, named
     from customize.scoring.report import write_report
     from customize.scoring.results import Scored, notes_of, summary_table, write_json
 
     metrics = None if arguments.metrics is None else named(arguments.metrics)
+    check_models(metrics or (), dino=arguments.dino is not None)
     folder = arguments.output or Path("runs") / f"scores_{Path(arguments.what).stem}"
     result, page = folder / "scores.json", folder / "report.html"
     check_free(result, arguments)
@@ -97,9 +98,9 @@ def score(arguments: argparse.Namespace) -> int:
         for label, items in made.items()
     ]
     used = [f"CLIP {clip}"] + ([f"DINO {arguments.dino}"] if arguments.dino else [])
-    write_json(result, scored, models, {"what": arguments.what})
     about = [f"{len(scored[0].items)} edits of {arguments.what}, measured by {', '.join(used)}"]
     write_report(page, scored, "Scores of edits", about)
+    write_json(result, scored, models, {"what": arguments.what})  # last: it says all is done
     print(summary_table(scored))
     print("\n".join([*notes_of(scored), about[0], str(result), str(page)]))
     return 0

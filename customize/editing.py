@@ -63,7 +63,7 @@ class Editor:
         from customize.families import open_pipeline
         from customize.families.bases import resolve_base
 
-        place = _best_device() if device is None else _usable(device)
+        place = device_for(device)
         base = resolve_base(name, revision, precision)
         pipeline = open_pipeline(base, device=place)
         # disable=None is tqdm's "only on a terminal"
@@ -249,16 +249,14 @@ def _without_folders(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _best_device() -> torch.device:
+def device_for(device: torch.device | str | None) -> torch.device:
+    """Return the device asked for, for None the best there is; raises EditError if not here."""
     import torch
 
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
-
-
-def _usable(device: torch.device | str) -> torch.device:
-    import torch
-
+    if device is None:
+        usable = torch.accelerator.is_available()
+        found = torch.accelerator.current_accelerator() if usable else None
+        return found or torch.device("cpu")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -137,7 +137,8 @@ def test_every_fault_of_a_table_is_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "error", "expected"),
     [
-        ("nowhere", PairsError, "does not exist"),
+        ("nowhere", ScoreError, "no such file or folder; expected a recipe, pairs.*check the path"),
+        ("embeded", ScoreError, "did you mean 'embedded'"),
         ("none.yaml", CustomizeError, "none.yaml"),
         ("embedded", ScoreError, "count 0"),
     ],

@@ -227,7 +227,7 @@ def test_lpips_is_asked_for_pixels_in_0_to_1(
         seen.append((float(one.min()), float(one.max())))
         return torch.tensor(0.25)
 
-    monkeypatch.setattr(pixels, "_lpips_network", lambda: network)
+    monkeypatch.setattr(pixels, "lpips_network", lambda: network)
     fresh = Models(models.clip, models.dino, type(models.store)())
     assert score_edits(items, fresh, ["lpips"]).mean("lpips") == pytest.approx(0.25)
     assert len(seen) == COUNT

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import OutputExistsError
+from customize.errors import OutputExistsError, ScoreError
 
 if TYPE_CHECKING:
     from customize.scoring.inputs import Asked
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 WHAT = "a recipe, pairs in any layout, or `embedded`, `embedded/my_dog`: edits of the drawn world"
 
 
-def add_edits(command: argparse.ArgumentParser, what: str) -> None:
-    """Add what is edited, with what, and how."""
+def add_edits(command: argparse.ArgumentParser, what: str, adapters: str) -> None:
+    """Add what is edited, with what, and how; `adapters` says what several adapters mean."""
     add = command.add_argument
     add("what", metavar="WHAT", help=what)
-    add("--overwrite", action="store_true", help="replace results; edits made are used again")
+    add("--overwrite", action="store_true", help="replace results that exist")
     add(
         *("-a", "--adapter"),
         dest="adapters",
@@ -28,16 +28,28 @@ def add_edits(command: argparse.ArgumentParser, what: str) -> None:
         nargs="+",
         default=list[str](),
         metavar="FILE[:STRENGTH]",
-        help="each is scored by itself; joined by + they are used together",
+        help=adapters,
     )
-    add("--adapters-only", action="store_true", help="leave out the base alone")
-    add("--base", dest="bases", nargs="+", default=list[str](), help="the first adapter's own")
+    add(
+        "--base",
+        dest="bases",
+        nargs="+",
+        default=list[str](),
+        metavar="BASE",
+        help="embedded, hub id, folder or file (the first adapter's)",
+    )
     add("--count", type=int, metavar="N", help="only the first N edits (all; 32 drawn ones)")
     add("--steps", type=int, help="sampling steps (the base's own)")
     add("--seed", type=int, help="starting noise of the first edit (0)")
     add("--clip", metavar="MODEL", help="embedded, folder or hub id (what suits the base)")
-    add("--at-once", type=int, default=8, metavar="N", help="edits made together (8)")
+    add("--at-once", type=_count, default=8, metavar="N", help="edits made together (8)")
     add("--device", help="cuda, mps or cpu (the best there is)")
+
+
+def add_compared(command: argparse.ArgumentParser, what: str) -> None:
+    """Add what is edited, and what does it: each adapter by itself, beside the base alone."""
+    add_edits(command, what, "each is scored by itself; joined by + they are used together")
+    command.add_argument("--adapters-only", action="store_true", help="leave out the base alone")
 
 
 def add_swept(command: argparse.ArgumentParser, images: str) -> None:
@@ -85,6 +97,13 @@ def variants_of(arguments: argparse.Namespace, asked: Asked) -> list[Variant]:
     )
 
 
+def _count(text: str) -> int:
+    """Read a number of things, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
+    return int(text)
+
+
 def options_of(arguments: argparse.Namespace, *names: str) -> Any:
     """Return the editor's options that were given."""
     given = {name: getattr(arguments, name) for name in names}
@@ -92,7 +111,17 @@ def options_of(arguments: argparse.Namespace, *names: str) -> Any:
 
 
 def check_free(path: Path, arguments: argparse.Namespace) -> None:
-    """Refuse to replace a result; raises OutputExistsError."""
+    """Refuse a result that is there already, or that cannot be put where it is to be.
+
+    Raises OutputExistsError and ScoreError.
+    """
+    if path.is_dir():
+        raise ScoreError(f"output {path}: it is a folder; expected a file; name one in it")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ScoreError(
+            f"output {path}: {above.name} is a file; expected a folder to write in; name another"
+        )
     if path.exists() and not arguments.overwrite:
         raise OutputExistsError(
             f"{path}: it is there already; expected a free name; choose another output or add "

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from customize.editing import device_for
 from customize.errors import ScoreError
 from customize.families.quiet import hush, quiet_loading
 from customize.scoring.model_files import DINO_TYPES, find_model
@@ -60,7 +61,7 @@ class Dino:
 def open_clip(name: str = "embedded", device: torch.device | str | None = None) -> Clip:
     """Open a CLIP: `embedded`, a folder or a hub id; `device` None is the accelerator if any.
 
-    Raises ScoreError.
+    Raises ScoreError, and EditError for a device that is not here.
     """
     found = find_model(name, "CLIP", ("clip",))
     hush()
@@ -77,7 +78,10 @@ def open_clip(name: str = "embedded", device: torch.device | str | None = None) 
 
 
 def open_dino(name: str, device: torch.device | str | None = None) -> Dino:
-    """Open a DINO: a folder or a hub id such as facebook/dinov2-base. Raises ScoreError."""
+    """Open a DINO: a folder or a hub id such as facebook/dinov2-base.
+
+    Raises ScoreError, and EditError for a device that is not here.
+    """
     found = find_model(name, "DINO", DINO_TYPES)
     hush()
     from transformers import AutoImageProcessor, AutoModel
@@ -100,9 +104,7 @@ _DTYPE = torch.float32
 
 
 def _ready(model: Any, device: torch.device | str | None) -> Any:
-    if device is None and torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator()
-    return model.to(device or "cpu").requires_grad_(False).eval()
+    return model.to(device_for(device)).requires_grad_(False).eval()
 
 
 def _broken(name: str, kind: str, folder: Path, error: Exception) -> ScoreError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,13 @@ def read_asked(name: str, count: int | None = None) -> Asked:
     if path.suffix.lower() in (".yaml", ".yml"):
         recipe = load_recipe(path)
         return Asked(tuple(tasks_of_recipe(recipe, count)), recipe=recipe)
+    if not path.exists():
+        close = difflib.get_close_matches(name, [WORLD], n=1)
+        cure = f"did you mean {close[0]!r}?" if close else "check the path"
+        raise ScoreError(
+            f"{name}: there is no such file or folder; expected a recipe, pairs, finished edits or "
+            f"{WORLD!r}; {cure}"
+        )
     if table := finished_table(path):
         return Asked(finished=tuple(read_finished(table)[:count]))
     return Asked(tuple(tasks_of_pairs(path, count)))

@@ -24,24 +24,29 @@ Better = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, its short title for tables, and which way is better."""
+    """A metric's name, its short title for tables, which way is better, and what it says."""
 
     name: MetricName
     title: str
     better: Better
+    says: str
+
+    def written(self, value: float) -> str:
+        """Write a value with the digits that mean something."""
+        return f"{value:.{1 if self.name == 'psnr' else 3}f}"
 
 
 METRICS = (
-    Metric("clip_image", "CLIP image", "neither"),
-    Metric("clip_direction", "CLIP direction", "higher"),
-    Metric("clip_instruction", "CLIP instruction", "higher"),
-    Metric("clip_text", "CLIP text", "higher"),
-    Metric("clip_concept", "CLIP-I", "higher"),
-    Metric("dino_concept", "DINO", "higher"),
-    Metric("psnr", "PSNR dB", "higher"),
-    Metric("ssim", "SSIM", "higher"),
-    Metric("lpips", "LPIPS", "lower"),
-    Metric("outside_change", "change outside", "lower"),
+    Metric("clip_image", "CLIP image", "neither", "how much of the picture stayed; 1 is a copy"),
+    Metric("clip_direction", "CLIP direction", "higher", "whether it changed as its captions do"),
+    Metric("clip_instruction", "CLIP instruction", "higher", "whether it changed as it was told"),
+    Metric("clip_text", "CLIP text", "higher", "whether it shows what the target's caption says"),
+    Metric("clip_concept", "CLIP-I", "higher", "likeness to the pictures of what was taught"),
+    Metric("dino_concept", "DINO", "higher", "the same, with more of an eye for details"),
+    Metric("psnr", "PSNR dB", "higher", "nearness to the target, pixel by pixel"),
+    Metric("ssim", "SSIM", "higher", "nearness to the target, by local structure"),
+    Metric("lpips", "LPIPS", "lower", "distance to the target, as people see it"),
+    Metric("outside_change", "change outside", "lower", "damage outside of the mask"),
 )
 
 Answer = float | str
@@ -74,8 +79,8 @@ def score(
             else:
                 row[name] = answer
         rows.append(row)
-    notes = tuple(_notes(missing, len(items), asked=metrics is not None))
-    return Scores(tuple(rows), notes)
+    notes = [*_notes(missing, len(items), asked=metrics is not None), *_plain_note(items, rows)]
+    return Scores(tuple(rows), tuple(notes))
 
 
 def named(names: Sequence[str]) -> list[MetricName]:
@@ -89,6 +94,17 @@ def named(names: Sequence[str]) -> list[MetricName]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def check_models(metrics: Sequence[MetricName], *, dino: bool) -> None:
+    """Refuse metrics asked for by name that no picture can have here; `dino` if one was named.
+
+    Called before edits are made, which may take hours. Raises ScoreError.
+    """
+    if "dino_concept" in metrics and not dino:
+        raise ScoreError(f"metric 'dino_concept' cannot be had: {similarities.NO_DINO}")
+    if "lpips" in metrics and isinstance(why := pixels.lpips_network(), str):
+        raise ScoreError(f"metric 'lpips' cannot be had: {why}, or leave it out")
+
+
 def _notes(
     missing: Mapping[tuple[MetricName, str], int], count: int, *, asked: bool
 ) -> Iterator[str]:
@@ -98,6 +114,19 @@ def _notes(
             raise ScoreError(f"metric {name!r} was asked for and no edit has it: {why}")
         where = "" if times == count else f" for {times} of {count} edits"
         yield f"{name} is left out{where}: {why}"
+
+
+def _plain_note(items: Sequence[Item], rows: Sequence[Mapping[MetricName, float]]) -> Iterator[str]:
+    """Say what measures against texts cannot see, where a taught word is in an instruction."""
+    against_texts = {"clip_direction", "clip_instruction", "clip_text"}
+    for item, row in zip(items, rows, strict=True):
+        if item.wording != item.instruction and against_texts & row.keys():
+            yield (
+                "texts are read in plain words, since no CLIP knows a taught one "
+                f"({item.wording!r} for {item.instruction!r}): they tell any such thing from "
+                "others, not yours from its like; CLIP-I and DINO do"
+            )
+            return
 
 
 def _answer(name: MetricName, item: Item, vectors: Vectors, store: Store) -> Answer:

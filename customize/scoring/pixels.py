@@ -16,6 +16,9 @@ BEST_DB = 100.0
 SSIM_WINDOW = 11
 """Pixels across torchmetrics' Gaussian window; smaller pictures have no SSIM."""
 
+LPIPS_SIDE = 31
+"""Pixels a side that AlexNet's strides leave something of."""
+
 Answer = float | str
 """A number, or why there is none."""
 
@@ -44,7 +47,9 @@ def ssim(output: Image.Image, target: Image.Image) -> Answer:
 
 def lpips(output: Image.Image, target: Image.Image) -> Answer:
     """Learned perceptual distance (Zhang et al. 2018), AlexNet, version 0.1."""
-    network = _lpips_network()
+    if min(output.size) < LPIPS_SIDE:
+        return f"pictures below {LPIPS_SIDE} pixels a side have none"
+    network = lpips_network()
     if isinstance(network, str):
         return network
     with torch.no_grad():
@@ -62,16 +67,19 @@ def outside_change(output: Image.Image, source: Image.Image, mask: Image.Image) 
 
 
 @lru_cache(maxsize=1)
-def _lpips_network() -> Any:
-    """Open LPIPS once, or say why it cannot be had."""
+def lpips_network() -> Any:
+    """Open torchmetrics' LPIPS once, or say why it cannot be had and what would help."""
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
     try:
         return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).eval()
     except ModuleNotFoundError:
-        return "torchmetrics computes it by torchvision, which is not installed"
+        found, cure = "is not installed", "install the torchvision that belongs to your torch"
+    except (ImportError, RuntimeError) as error:
+        found, cure = f"does not work here ({error})", "install the one that belongs to your torch"
     except OSError as error:
-        return f"its AlexNet cannot be fetched ({error})"
+        return f"its AlexNet cannot be fetched ({error}); connect once"
+    return f"it is computed with torchvision, which {found}; {cure}"
 
 
 def _unit(picture: Image.Image) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from customize.scoring import MetricName, Picture
+from customize.scoring import Item, MetricName, Picture
 from customize.scoring.embedding import opened
 from customize.scoring.metrics import METRICS
 from customize.scoring.results import Scored, metrics_shown, notes_of, summary, write_text
@@ -40,7 +40,7 @@ th { font-weight: 600; color: var(--faint); font-size: .85rem; }
 img { width: 168px; display: block; } img.small { image-rendering: pixelated; }
 dl { display: grid; grid-template-columns: auto auto; gap: 0 .7rem; margin: .4rem 0 0;
   font-size: .8rem; width: 168px; }
-dt { color: var(--faint); } dd { margin: 0; text-align: right; }
+dt { color: var(--faint); white-space: nowrap; } dd { margin: 0; text-align: right; }
 .words { width: 13rem; }
 """
 
@@ -77,14 +77,16 @@ def _summary(scored: Sequence[Scored]) -> Iterator[str]:
     rows, titles = summary(scored)
     best = _best(scored)
     yield '<h2>Summary</h2><div class="wide"><table><tr>'
-    yield "".join(f"<th>{escape(text)}</th>" for text in titles) + "</tr>"
-    for name, row in zip(metrics_shown(scored), rows, strict=True):
+    yield "".join(f"<th>{escape(text)}</th>" for text in (*titles, "it says")) + "</tr>"
+    for metric, row in zip(metrics_shown(scored), rows, strict=True):
         cells = [f"<td>{escape(row[0])}</td>", f'<td class="faint">{escape(row[1])}</td>']
         for index, text in enumerate(row[2:]):
-            kind = "number best" if best.get(name) == index else "number"
+            kind = "number best" if best.get(metric.name) == index else "number"
             cells.append(f'<td class="{kind}">{escape(text)}</td>')
+        cells.append(f'<td class="faint">{escape(metric.says)}</td>')
         yield f"<tr>{''.join(cells)}</tr>"
-    yield "</table></div><p class='faint'>Means over the edits ± standard error.</p>"
+    marked = "; the best of a row is underlined" if best else ""
+    yield f'</table></div><p class="faint">Means over the edits ± standard error{marked}.</p>'
 
 
 def _best(scored: Sequence[Scored]) -> Mapping[MetricName, int]:
@@ -100,32 +102,38 @@ def _best(scored: Sequence[Scored]) -> Mapping[MetricName, int]:
 
 
 def _edit(scored: Sequence[Scored], index: int, *, has_targets: bool) -> str:
-    item = scored[-1].items[index]  # the base alone comes first, and is asked in plainer words
+    item = _as_taught([one.items[index] for one in scored])
     words = [f"<b>{escape(item.instruction)}</b>"]
     if item.source_caption or item.target_caption:
         told = f"{item.source_caption or '?'} → {item.target_caption or '?'}"
         words.append(f'<br><span class="faint">{escape(told)}</span>')
     words.append(f'<br><span class="faint">{escape(item.name)}</span>' if item.name else "")
-    cells = [_picture(item.source), f'<div class="words">{"".join(words)}</div>']
+    cells = [_picture(item.source, "source"), f'<div class="words">{"".join(words)}</div>']
     cells += [
-        _picture(one.items[index].output) + _numbers(one.scores.rows[index]) for one in scored
+        _picture(one.items[index].output, one.label) + _numbers(one.scores.rows[index])
+        for one in scored
     ]
     if has_targets:
-        cells.append(_picture(item.target) if item.target is not None else "")
+        cells.append(_picture(item.target, "target") if item.target is not None else "")
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _as_taught(same: Sequence[Item]) -> Item:
+    """Of one edit as it was asked of each variant, return that with taught words, if any."""
+    return next((item for item in same if item.instruction != item.wording), same[0])
 
 
 def _numbers(row: Mapping[MetricName, float]) -> str:
     parts = [
-        f'<dt>{escape(metric.title)}</dt><dd class="number">{row[metric.name]:.3g}</dd>'
+        f'<dt>{escape(metric.title)}</dt><dd class="number">{metric.written(row[metric.name])}</dd>'
         for metric in METRICS
         if metric.name in row
     ]
     return f"<dl>{''.join(parts)}</dl>"
 
 
-def _picture(picture: Picture) -> str:
-    """Return a picture as an <img> that holds it."""
+def _picture(picture: Picture, shows: str) -> str:
+    """Return a picture as an <img> that holds it; `shows` stands for it where none is seen."""
     image = opened(picture).convert("RGB")
     small = max(image.size) <= _SMALL
     data = io.BytesIO()
@@ -136,4 +144,5 @@ def _picture(picture: Picture) -> str:
         image.save(data, "JPEG", quality=88)
     text = base64.b64encode(data.getvalue()).decode()
     kind = "png" if small else "jpeg"
-    return f'<img class="{"small" if small else "large"}" src="data:image/{kind};base64,{text}">'
+    size = "small" if small else "large"
+    return f'<img class="{size}" alt="{escape(shows)}" src="data:image/{kind};base64,{text}">'

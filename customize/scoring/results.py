@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from customize import __version__
-from customize.scoring import Item, MetricName, Models, Picture, Scores
-from customize.scoring.metrics import METRICS
+from customize.scoring import Item, Models, Picture, Scores
+from customize.scoring.metrics import METRICS, Metric
 from customize.text_tables import table
 
 FORMAT = "customize-scores"
@@ -31,18 +31,17 @@ class Scored:
     scores: Scores
 
 
-def metrics_shown(scored: Sequence[Scored]) -> list[MetricName]:
+def metrics_shown(scored: Sequence[Scored]) -> list[Metric]:
     """List the metrics that any variant has, in their usual order."""
     present = {name for one in scored for name in one.scores.metrics()}
-    return [metric.name for metric in METRICS if metric.name in present]
+    return [metric for metric in METRICS if metric.name in present]
 
 
 def summary(scored: Sequence[Scored]) -> tuple[list[list[str]], list[str]]:
     """Return a row a metric and a column a variant, mean ± standard error, and the titles."""
-    known = {metric.name: metric for metric in METRICS}
     rows = [
-        [known[name].title, known[name].better, *(_mean(one.scores, name) for one in scored)]
-        for name in metrics_shown(scored)
+        [metric.title, metric.better, *(_mean(one.scores, metric) for one in scored)]
+        for metric in metrics_shown(scored)
     ]
     return rows, ["metric", "better", *(one.label for one in scored)]
 
@@ -112,9 +111,8 @@ def _facts(item: Item, folder: Path) -> dict[str, str]:
     return facts
 
 
-def _mean(scores: Scores, name: MetricName) -> str:
-    mean, error = scores.mean(name), scores.error(name)
+def _mean(scores: Scores, metric: Metric) -> str:
+    mean, error = scores.mean(metric.name), scores.error(metric.name)
     if mean is None:
         return "-"
-    digits = 1 if name == "psnr" else 3
-    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    return metric.written(mean) + ("" if error is None else f" ± {metric.written(error)}")

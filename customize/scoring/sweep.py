@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from customize.editing import Editor
-from customize.editing_inputs import Options
+from customize.editing_inputs import Options, check_request
 from customize.errors import ScoreError
 from customize.scoring import MetricName, Models, score_edits
 from customize.scoring.making import edit_tasks
@@ -44,6 +44,25 @@ def measured_against(tasks: Sequence[EditTask]) -> Against:
     return "captions" if captioned else "instructions"
 
 
+def distinct(guidances: Sequence[float]) -> list[float]:
+    """Return guidances in rising order, each once."""
+    return sorted(set(guidances))
+
+
+def check_settings(
+    tasks: Sequence[EditTask], guidances: Sequence[tuple[float, float]], options: Options
+) -> None:
+    """Refuse a sweep that would stop halfway; raises ScoreError without tasks, and EditError.
+
+    `guidances` are pairs of text and image guidance.
+    """
+    if not tasks:
+        raise ScoreError("no edits to make; expected at least one; name a folder with pairs")
+    for text, image in guidances:
+        given: Any = {**options, "text_guidance": text, "image_guidance": image}
+        check_request([task.instruction for task in tasks], given)
+
+
 def measure(
     editor: Editor,
     tasks: Sequence[EditTask],
@@ -54,9 +73,7 @@ def measure(
     *,
     at_once: int = 8,
 ) -> Point:
-    """Make the tasks' edits at one setting and score them; raises ScoreError without tasks."""
-    if not tasks:
-        raise ScoreError("no edits to make; expected at least one; name a folder with pairs")
+    """Make the tasks' edits at one setting and score them; raises EditError and PairsError."""
     given: Any = {**options, "text_guidance": text_guidance, "image_guidance": image_guidance}
     items = edit_tasks(editor, tasks, given, at_once=at_once)
     against = measured_against(tasks)

@@ -46,6 +46,11 @@ class EditTask:
     concept: str = ""
     name: str = ""
 
+    @property
+    def wording(self) -> str:
+        """Return the instruction as a CLIP is to read it."""
+        return self.plainly or self.instruction
+
     def finished(self, output: Picture) -> Item:
         """Return the task with its answer."""
         return Item(output=output, **vars(self))

@@ -24,7 +24,7 @@ from customize.families.bases import resolve_base
 from customize.families.sampling import sampling_of
 from customize.scoring import Models
 from customize.scoring.embedding import CODE_VERSION, Contents
-from customize.scoring.sweep import Point, measure
+from customize.scoring.sweep import Point, check_settings, distinct, measure
 from customize.scoring.tasks import EditTask, reworded
 from customize.scoring.variants import Variant
 from customize.text_tables import table
@@ -37,7 +37,7 @@ FORMAT = "customize-tradeoff"
 
 @dataclass(frozen=True)
 class Curve:
-    """One variant's points, in the order of the image guidances."""
+    """One variant's points, from the least image guidance to the largest."""
 
     label: str
     points: tuple[Point, ...]
@@ -61,21 +61,22 @@ def trace(
     `text_guidance` None takes each base's own (7.5 where it names none, as in the paper). Raises
     ScoreError for a file that holds something else.
     """
-    points = read_points(path)
+    points, images = read_points(path), distinct(image_guidances)
     editors: dict[str, Editor] = {}
     curves: list[Curve] = []
     todo = tqdm(
-        total=len(variants) * len(image_guidances),
+        total=len(variants) * len(images),
         desc="trade-off",
         disable=None if progress else True,
     )
     with todo:
         for variant in variants:
             asked = [reworded(task, variant.plain, variant.taught) for task in tasks]
-            text = text_guidance or sampling_of(resolve_base(variant.base).folder).text_guidance
+            text = _text_guidance(variant) if text_guidance is None else text_guidance
+            check_settings(asked, [(text, image) for image in images], options or {})
             start = _facts(variant, asked, models, text, options or {})
             found: list[Point] = []
-            for image in image_guidances:
+            for image in images:
                 key = _key({**start, "image_guidance": image})
                 if key not in points:
                     if variant.base not in editors:
@@ -90,6 +91,11 @@ def trace(
                 todo.update()
             curves.append(Curve(variant.label, tuple(found)))
     return curves
+
+
+def _text_guidance(variant: Variant) -> float:
+    """Return the text guidance that the variant's base was measured with."""
+    return sampling_of(resolve_base(variant.base).folder).text_guidance
 
 
 def curves_table(curves: Sequence[Curve]) -> str:

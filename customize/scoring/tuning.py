@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -12,7 +12,7 @@ from customize.editing_inputs import Options
 from customize.errors import ScoreError
 from customize.families.sampling import Sampling, sampling_of
 from customize.scoring import Models
-from customize.scoring.sweep import Point, measure
+from customize.scoring.sweep import Point, check_settings, distinct, measure
 from customize.scoring.tasks import EditTask
 from customize.text_tables import table
 
@@ -67,18 +67,29 @@ def tune(
 ) -> Choice:
     """Make the tasks' edits at every pair of guidances and choose one for all of them.
 
-    No guidances means the usual ones around the base's own. Raises ScoreError and EditError.
+    No guidances means the usual ones around the base's own. Raises ScoreError and EditError, both
+    before the first edit.
     """
+    if floor is not None and not -1 <= floor <= 1:
+        raise ScoreError(f"floor {floor:g}: expected an image similarity, -1 to 1, such as 0.75")
     own = sampling_of(editor.base.folder)
     texts, images = usual_guidances(own)
     pairs = [
-        (text, image) for text in text_guidances or texts for image in image_guidances or images
+        (text, image)
+        for text in distinct(text_guidances or texts)
+        for image in distinct(image_guidances or images)
     ]
+    check_settings(tasks, pairs, options or {})
     points = [
         measure(editor, tasks, models, text, image, options or {}, at_once=at_once)
         for text, image in tqdm(pairs, "tuning", disable=None if progress else True, leave=False)
     ]
-    return choose(points, floor)
+    choice = choose(points, floor)
+    read = next((task.wording for task in tasks if task.wording != task.instruction), None)
+    if choice.chosen.against == "captions" or read is None:
+        return choice
+    doubt = f"no CLIP knows a taught word, so it read {read!r}: look at the edits, or give captions"
+    return replace(choice, reason=f"{choice.reason}; {doubt}")
 
 
 def choose(points: Sequence[Point], floor: float | None = None) -> Choice:

@@ -60,12 +60,14 @@ def compared(
     """List what to compare: every base alone, and with each of the groups of adapters in turn.
 
     No bases means the first adapter's own, else the recipe's, else the embedded one. Raises
-    AdapterFileError, and ScoreError where nothing is left to compare.
+    AdapterFileError, BaseModelError, and ScoreError where nothing is left to compare.
     """
     headers = {path: read_header(path) for group in adapters for path, _ in group}
     if not bases:
         named = [recipe.base.name] if recipe else ["embedded"]
         bases = [header.base_name for header in headers.values()][:1] or named
+    for base in bases:
+        resolve_base(base)
     words = [(c.word, c.initializer) for header in headers.values() for c in header.concepts]
     words += [(c.word, c.initializer) for c in recipe.concepts] if recipe else []
     plain = {word: start or word.strip("<>").replace("-", " ") for word, start in words if word}
