@@ -37,7 +37,17 @@ examples:
 `customize COMMAND --help` tells all options of one command.
 """
 
-_NOT_OUR_FAULT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_NOT_OUR_FAULT = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+        "free or allow it, and repeat",
+    ),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+        "expected a folder where folders go and a file where files go; name another output",
+    ),
+}
+"""What to do about errors of the system, by number; others are ours and keep their traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _NOT_OUR_FAULT:
             raise
-        _complain(f"{error.filename or 'writing'}: {error.strerror}; free or allow it, and repeat")
+        cure = _NOT_OUR_FAULT[error.errno]
+        _complain(f"{error.filename or 'writing'}: {error.strerror}; {cure}")
         return 2
     return code
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import BaseModelError, OutputExistsError
+from customize.errors import BaseModelError
 from customize.text_tables import table
 
 if TYPE_CHECKING:
@@ -66,16 +66,15 @@ def check(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from customize.checking import check_recipe
+    from customize.edited import check_output
     from customize.memory_advice import card_bytes
     from customize.pairs.sheets import pairs_sheet
 
     room = card_bytes(arguments.card) if arguments.card else None
 
     sheet = arguments.output or Path(f"{arguments.recipe.stem}_pairs.png")
-    if arguments.output and sheet.exists() and not arguments.overwrite:
-        raise OutputExistsError(
-            f"{sheet}: it is there already; expected a free name; choose another or add --overwrite"
-        )
+    if arguments.output:
+        check_output(sheet, overwrite=arguments.overwrite)
     checked = check_recipe(recipe)
     for name, found in checked.pairs.items():
         print(f"{name}: {len(found.pairs)} pairs ({found.layout})")
