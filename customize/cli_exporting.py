@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import AdapterFileError
+from customize.errors import AdapterFileError, ExportError
 from customize.exporting import TARGETS, Options
 from customize.text_tables import table
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
     from customize.adapters.file import AdapterFile
     from customize.exporting import Written
+    from customize.exporting.verifying import Proofs
     from customize.families.bases import Base
+    from customize.scoring import Models
 
 
 def add_to(commands: Any) -> None:
@@ -37,6 +41,7 @@ def _add_export(commands: Any) -> None:
     add("--error", type=float, help="highest relative error of a layer, such as 0.01")
     add("--size-mb", type=float, metavar="MB", help="size that the weights' file may have")
     add("--dtype", choices=["float16", "bfloat16", "float32"], default="float16")
+    add("--clip", metavar="CLIP", help="scores edits of a cut adapter (the embedded base's own)")
     add("--no-verify", dest="verify", action="store_false", help="do not read the files back")
     add("--overwrite", action="store_true", help="replace files that exist")
     command.set_defaults(run=export)
@@ -63,27 +68,38 @@ def _add_import(commands: Any) -> None:
 def export(arguments: argparse.Namespace) -> int:
     """Write one target or all, read each file back, and print what it is good for."""
     from customize import exporting
-    from customize.adapters.file import read_adapter
+    from customize.adapters.file import other_base, read_adapter
     from customize.exporting.card import latest_preview
     from customize.families.bases import resolve_base
 
     adapter = read_adapter(arguments.file)
     base = resolve_base(arguments.base or adapter.header.base_name)
+    if difference := other_base(adapter.header, base):
+        warnings.warn(f"{arguments.file}: {difference}", stacklevel=2)
     given = ("name", "rank", "energy", "error", "size_mb", "dtype")
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in given}
     options = Options(**settings, preview=latest_preview(arguments.file))
     folder = arguments.output or arguments.file.parent / "exports"
-    overwrite = arguments.overwrite
+    overwrite, models = arguments.overwrite, _models(arguments, base)
     if arguments.to != "all":
         one = exporting.export(adapter, base, arguments.to, folder, options, overwrite=overwrite)
-        _tell([one], adapter, base, verify=arguments.verify)
-        return 0
-    made = exporting.export_all(adapter, base, folder, options, overwrite=overwrite)
-    _tell(made.written, adapter, base, verify=arguments.verify)
+        return _tell_one(one, adapter, base, models, verify=arguments.verify)
+    made = exporting.export_all(
+        *(adapter, base, folder, options),
+        overwrite=overwrite,
+        verify=arguments.verify,
+        models=models,
+    )
+    for each in made.written:
+        _tell_files(each)
+    _tell_proofs(made.written, made.proofs)
     for reason in made.refused.values():
         print(f"not written: {reason}")
     print(f"{made.guide}: which file goes where")
-    return 0
+    failed = made.proofs.failed if made.proofs else {}
+    for reason in failed.values():
+        print(f"removed: {reason}", file=sys.stderr)
+    return 2 if failed else 0
 
 
 def import_file(arguments: argparse.Namespace) -> int:
@@ -114,19 +130,49 @@ def _word(text: str) -> tuple[str, Path | None]:
     return word, Path(path) if equals else None
 
 
-def _tell(written: Sequence[Written], adapter: AdapterFile, base: Base, *, verify: bool) -> None:
-    """Print what was written, what it is for, and the proof that it reads back."""
+def _models(arguments: argparse.Namespace, base: Base) -> Models | None:
+    """Open the CLIP that scores a cut adapter's edits: the one named, or the embedded base's."""
+    clip = arguments.clip or ("embedded" if base.name == "embedded" else None)
+    if clip is None or not arguments.verify:
+        return None
+    from customize.scoring import open_models
+
+    return open_models(clip)
+
+
+def _tell_one(
+    one: Written, adapter: AdapterFile, base: Base, models: Models | None, *, verify: bool
+) -> int:
+    """Verify a target on its own, and print what it is for."""
     from customize.exporting import verifying
 
-    several = len(written) > 1  # whose README has the notes
-    for one in written:
-        size = sum(path.stat().st_size for path in one.files) / 1e6
-        print(f"{one.target}: {one.files[0]} ({len(one.files)} files, {size:.2f} MB)")
-        for note in () if several else one.notes:
-            print(f"  {note}")
-    if verify:
-        verdicts = verifying.verify(written, adapter, base)
-        print(table(verifying.rows(verdicts), verifying.TITLES))
+    proofs = verifying.prove([one], adapter, base, models=models) if verify else None
+    if proofs and proofs.failed:
+        raise ExportError(proofs.failed[one.target])
+    _tell_files(one)
+    for note in one.notes:
+        print(f"  {note}")
+    _tell_proofs([one], proofs)
+    return 0
+
+
+def _tell_files(one: Written) -> None:
+    size = sum(path.stat().st_size for path in one.files) / 1e6
+    print(f"{one.target}: {one.files[0]} ({len(one.files)} files, {size:.2f} MB)")
+
+
+def _tell_proofs(written: Sequence[Written], proofs: Proofs | None) -> None:
+    """Print the proof that files read back, and what cutting cost; or that it is not known."""
+    from customize.exporting import verdicts
+
+    if proofs and not proofs.unproven:
+        print(table(verdicts.rows(proofs.verdicts), verdicts.TITLES))
+        for target, proof in proofs.proved.items():
+            if proof.change is not None:
+                print(f"{target}: cut; {proof.change}")
         return
     rows = [[one.target, f"{len(one.errors)}", f"{one.largest_error:.1e}"] for one in written]
     print(table(rows, ["target", "layers", "largest relative error"]))
+    why = f"the base cannot be opened: {proofs.unproven}" if proofs else "--no-verify"
+    what = ", nor the change in edits measured" if any(map(verdicts.is_cut, written)) else ""
+    print(f"not read back{what} ({why})")

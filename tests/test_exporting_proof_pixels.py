@@ -17,7 +17,8 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter, save_adapter
 from customize.adapters.header import Taught
 from customize.exporting import Options, Target, export
-from customize.exporting.verifying import PIXELS, sample_edit
+from customize.exporting.sample_edits import Request, drawn_picture, edited
+from customize.exporting.verdicts import PIXELS
 from customize.families import open_family, open_pipeline
 from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
@@ -114,8 +115,9 @@ def loaded(pipeline: Any, files: tuple[Path, ...]) -> Iterator[None]:
 
 
 def edit(pipeline: Any, base: Base) -> np.ndarray:
-    return sample_edit(pipeline, base, INSTRUCTION, seed=3)
+    asked = Request(drawn_picture(base.resolution, 3), INSTRUCTION, INSTRUCTION, seed=3)
+    return edited(pipeline, base, (asked,))
 
 
-def largest(difference_HWC: np.ndarray) -> float:
-    return float(np.abs(difference_HWC).max() * 255)
+def largest(difference_BHWC: np.ndarray) -> float:
+    return float(np.abs(difference_BHWC).max() * 255)

@@ -17,7 +17,8 @@ from customize.adapters.file import AdapterFile
 from customize.adapters.header import Taught
 from customize.errors import ExportError
 from customize.exporting import Options, Target, Written, export
-from customize.exporting.verifying import TITLES, rows, verify
+from customize.exporting.verdicts import TITLES, rows
+from customize.exporting.verifying import OwnEdits, own_edits, verify
 from customize.families import open_family
 from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
@@ -62,12 +63,19 @@ def taught(base: Base) -> AdapterFile:
     return adapter_of(base, CrossAttentionKV(), WORD)
 
 
+@pytest.fixture(scope="module")
+def own(base: Base, taught: AdapterFile) -> OwnEdits:
+    return own_edits(taught, base)
+
+
 @pytest.mark.parametrize("target", READERS)
 def test_every_reader_finds_the_adapter(
-    base: Base, taught: AdapterFile, target: Target, tmp_path: Path
+    base: Base, taught: AdapterFile, own: OwnEdits, target: Target, tmp_path: Path
 ) -> None:
     written = export(taught, base, target, tmp_path, Options())
-    verdicts = verify([written], taught, base)
+    proof = verify(written, taught, base, own)
+    assert proof.change is None, "nothing was cut"
+    verdicts = proof.verdicts
     assert tuple(verdict.reader for verdict in verdicts) == READERS[target]
     for verdict in verdicts:
         assert verdict.matched == verdict.expected == LAYERS
@@ -92,32 +100,43 @@ def test_low_rank_adapters_come_back(
 ) -> None:
     adapter = adapter_of(base, method)
     written = export(adapter, base, target, tmp_path, Options())
-    verdicts = verify([written], adapter, base, pixels=False)
+    verdicts = verify(written, adapter, base).verdicts
     assert len(verdicts) == 2
     assert all(verdict.matched == verdict.expected > LAYERS for verdict in verdicts)
 
 
-@pytest.mark.parametrize("target", ["kohya", "full-model"])
-def test_sdxl_adapters_come_back_with_both_encoders_words(target: Target, tmp_path: Path) -> None:
-    base = resolve_base(str(toy_xl_base(tmp_path / "base")))
-    adapter = adapter_of(base, LowRank(rank=2, alpha=1.0, text_encoder_rank=2), WORD)
+@pytest.fixture(scope="module")
+def xl_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return resolve_base(str(toy_xl_base(tmp_path_factory.mktemp("xl"))))
+
+
+@pytest.mark.parametrize("target", READERS)
+def test_sdxl_adapters_come_back_with_both_encoders_words(
+    xl_base: Base, target: Target, tmp_path: Path
+) -> None:
+    low = LowRank(rank=2, alpha=1.0, text_encoder_rank=2)
+    adapter = adapter_of(xl_base, CrossAttentionKV() if target == "custom-diffusion" else low, WORD)
     assert "words.text_encoder_2.<my-dog>" in adapter.tensors
-    written = export(adapter, base, target, tmp_path / "out", Options())
-    for verdict in verify([written], adapter, base):
+    written = export(adapter, xl_base, target, tmp_path / "out", Options())
+    verdicts = verify(written, adapter, xl_base, own_edits(adapter, xl_base)).verdicts
+    assert tuple(verdict.reader for verdict in verdicts) == READERS[target]
+    for verdict in verdicts:
         assert verdict.matched == verdict.expected > LAYERS
         assert verdict.error <= 1e-3
+        assert verdict.pixels is not None
+        assert verdict.pixels <= 2 or target == "full-model"  # whose weights are all half precision
 
 
 def test_a_cut_rank_is_held_to_the_error_it_announced(
     base: Base, taught: AdapterFile, tmp_path: Path
 ) -> None:
     written = export(taught, base, "kohya", tmp_path, Options(rank=1))
-    (ours, theirs) = verify([written], taught, base, pixels=False)
+    (ours, theirs) = verify(written, taught, base).verdicts
     assert ours.error == pytest.approx(written.largest_error, rel=1e-2)
     assert theirs.error == pytest.approx(written.largest_error, rel=1e-2)
     hiding = replace(written, errors=dict.fromkeys(written.errors, 0.0))
     with pytest.raises(ExportError, match=f"of {LAYERS} layers came back"):
-        verify([hiding], taught, base, pixels=False)
+        verify(hiding, taught, base)
 
 
 def damage(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
@@ -165,7 +184,7 @@ def test_a_file_that_is_wrong_is_removed(
     written = export(taught, base, "kohya", tmp_path / "out", Options())
     damage(written.files[0], change)
     with pytest.raises(ExportError, match=said):
-        verify([written], taught, base, pixels=False)
+        verify(written, taught, base)
     assert not (tmp_path / "out").exists()
 
 
@@ -178,5 +197,5 @@ def test_a_wrong_word_shows_in_the_pixels(base: Base, taught: AdapterFile, tmp_p
     (word,) = (path for path in written.files if path.parent.name == "embeddings")
     damage(word, lambda tensors: tensors.update({"emb_params": 9 * tensors["emb_params"]}))
     with pytest.raises(ExportError, match="an edit differs by"):
-        verify([written], adapter, base)
+        verify(written, adapter, base, own_edits(adapter, base))
     assert not any(path.exists() for path in written.files)

@@ -16,7 +16,9 @@ from customize.errors import ExportError
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
+    from customize.exporting.verifying import Proofs
     from customize.families.bases import Base
+    from customize.scoring import Models
 
 Target = Literal[
     "kohya",
@@ -55,13 +57,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Written:
-    """What one target got: its files, the weights' first, and what people must know of them.
+    """What one target got in its folder: files, the weights' first, and what people must know.
 
     `errors` has the relative error (Frobenius) of each layer's change against the adapter's own,
     rounding included.
     """
 
     target: Target
+    folder: Path
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
@@ -94,11 +97,16 @@ def export(
 
 @dataclass(frozen=True)
 class Exports:
-    """What `export_all` made: every target written, and why the others were not."""
+    """What `export_all` made: the targets that are there, and why the others are not.
+
+    `refused` cannot hold the adapter; `proofs` is None where nothing was to be verified, and names
+    the targets that failed and were removed.
+    """
 
     written: tuple[Written, ...]
     refused: Mapping[Target, str]
     guide: Path
+    proofs: Proofs | None = None
 
 
 def export_all(
@@ -108,24 +116,33 @@ def export_all(
     options: Options | None = None,
     *,
     overwrite: bool = False,
+    verify: bool = True,
+    models: Models | None = None,
 ) -> Exports:
     """Write every target that can hold `adapter` into a folder of its own, and a README.
 
-    Raises OutputExistsError before anything is written where one of the folders is there.
+    `verify` reads every target back and removes what is not the adapter, so that the README lists
+    what is there; `models` holds the CLIP for a cut adapter's edits. Raises OutputExistsError
+    before anything is written where one of the folders is there, and ExportError where no target
+    is left.
     """
-    from customize.exporting import guide, places, writing
+    from customize.exporting import guide, places, verifying, writing
 
     writing.check(adapter, base, options or Options())
     taken = [folder / name for name in (guide.NAME, *TARGETS)]
     places.refuse_existing(*taken, overwrite=overwrite)
-    written, refused = [], {}
+    written, refused = list[Written](), dict[Target, str]()
     for target in TARGETS:
         try:
             place = folder / target
             written.append(export(adapter, base, target, place, options, overwrite=overwrite))
         except ExportError as error:
             refused[target] = str(error)
+    proofs = verifying.prove(written, adapter, base, models=models) if verify else None
+    failed = proofs.failed if proofs else {}
+    written = [one for one in written if one.target not in failed]
     if not written:
-        reasons = "; ".join(refused.values())
+        reasons = "; ".join([*refused.values(), *failed.values()])
         raise ExportError(f"no target can hold the adapter: {reasons}")
-    return Exports(tuple(written), refused, guide.write(folder, written, refused))
+    readme = guide.write(folder, written, {**refused, **failed}, proofs)
+    return Exports(tuple(written), refused, readme, proofs)

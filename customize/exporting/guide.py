@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from customize.exporting import Target, Written
 from customize.exporting.changes import Changes, LowRank
 from customize.exporting.embeddings import file_name
 from customize.exporting.places import write_text
 from customize.exporting.plans import Content, Plan
+
+if TYPE_CHECKING:
+    from customize.exporting.verifying import Proofs
 
 NAME = "README.md"
 # Above it a file is larger than most that people share.
@@ -30,16 +34,24 @@ USES: Mapping[Target, str] = {
 }
 
 
-def write(folder: Path, written: Sequence[Written], refused: Mapping[Target, str]) -> Path:
+def write(
+    folder: Path,
+    written: Sequence[Written],
+    missing: Mapping[Target, str],
+    proofs: Proofs | None = None,
+) -> Path:
     """Write the README in place of an older one and return its path."""
     path = folder / NAME
-    write_text(path, "\n".join(_lines(written, refused)) + "\n")
+    write_text(path, "\n".join(_lines(written, missing, proofs)) + "\n")
     return path
 
 
-def _lines(written: Sequence[Written], refused: Mapping[Target, str]) -> Iterator[str]:
+def _lines(
+    written: Sequence[Written], missing: Mapping[Target, str], proofs: Proofs | None
+) -> Iterator[str]:
     yield "# Which file goes where\n"
-    yield "All of these edit pictures, so they need an InstructPix2Pix model to work on.\n"
+    yield "All of these edit pictures, so they need an InstructPix2Pix model to work on."
+    yield _read_back(proofs)
     yield "| folder | size | largest relative error of a layer |"
     yield "| --- | --- | --- |"
     for one in written:
@@ -49,9 +61,20 @@ def _lines(written: Sequence[Written], refused: Mapping[Target, str]) -> Iterato
     for one in written:
         yield f"\n## {one.target}\n"
         yield from (f"- {note}" for note in one.notes)
-    if refused:
+        proof = proofs.proved.get(one.target) if proofs else None
+        if proof is not None and proof.change is not None:
+            yield f"- the adapter was cut; {proof.change}"
+    if missing:
         yield "\n## Not written\n"
-        yield from (f"- {reason}" for reason in refused.values())
+        yield from (f"- {reason}" for reason in missing.values())
+
+
+def _read_back(proofs: Proofs | None) -> str:
+    if proofs is None:
+        return "They were not read back.\n"
+    if proofs.unproven:
+        return f"They could not be read back: {proofs.unproven}\n"
+    return "Each was read back and compared with the adapter.\n"
 
 
 def notes_of(target: Target, plan: Plan, fitted: Changes) -> Iterator[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from customize.exporting import Written
-from customize.exporting.embeddings import file_name
+from customize.exporting.written_files import embedding_files, load_words, weights_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,9 +64,9 @@ def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack
     from customize.exporting.reading_files import read
     from customize.families.weights import BaseWeights
 
-    parts = [read(path).changes for path in _weights_files(written)]
+    parts = [read(path).changes for path in weights_files(written)]
     layers = {layer: change for part in parts for layer, change in part.layers.items()}
-    found = _embeddings(written, adapter)
+    found = embedding_files(written, adapter)
     words = {word: from_embedding(open_file(path).tensors()) for word, path in found.items()}
     tensors = to_native(Changes(layers, words), BaseWeights(base))
     header = replace(adapter.header, alpha=None)  # files carry their scale in the factors
@@ -79,8 +78,8 @@ def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack
 def by_diffusers(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
     """Load weights with `load_lora_weights`, words with `load_textual_inversion`."""
     pipeline = open_plain(base)
-    (path,) = _weights_files(written)
-    _load_words(pipeline, written, adapter)
+    (path,) = weights_files(written)
+    load_words(pipeline, written, adapter)
     pipeline.load_lora_weights(path.parent, weight_name=path.name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
@@ -92,8 +91,8 @@ def by_peft(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
     from peft import PeftModel
 
     pipeline = open_plain(base)
-    _load_words(pipeline, written, adapter)
-    for path in _weights_files(written):
+    load_words(pipeline, written, adapter)
+    for path in weights_files(written):
         model = getattr(pipeline, path.parent.name)
         merged = PeftModel.from_pretrained(model, path.parent).merge_and_unload()  # type: ignore[operator]
         setattr(pipeline, path.parent.name, merged)
@@ -105,8 +104,8 @@ def by_attention_processors(written: Written, adapter: AdapterFile, base: Base) 
     from customize.adapters.apply import module_of
 
     pipeline = open_plain(base)
-    (path,) = _weights_files(written)
-    _load_words(pipeline, written, adapter)
+    (path,) = weights_files(written)
+    load_words(pipeline, written, adapter)
     pipeline.unet.load_attn_procs(path.parent, weight_name=path.name, _pipeline=pipeline)
 
     def weight_of(layer: str) -> Tensor:
@@ -123,7 +122,7 @@ def by_converters(written: Written, adapter: AdapterFile, base: Base) -> ReadBac
     from diffusers.loaders import single_file_utils as converters
     from safetensors.torch import load_file
 
-    pipeline, tensors = open_plain(base), load_file(_single_file(written))
+    pipeline, tensors = open_plain(base), load_file(written.files[0])
     unet, vae = pipeline.unet, pipeline.vae
     unet.load_state_dict(converters.convert_ldm_unet_checkpoint(dict(tensors), unet.config))
     vae.load_state_dict(converters.convert_ldm_vae_checkpoint(dict(tensors), vae.config))
@@ -131,7 +130,7 @@ def by_converters(written: Written, adapter: AdapterFile, base: Base) -> ReadBac
     if (second := getattr(pipeline, "text_encoder_2", None)) is not None:
         prefix = "conditioner.embedders.1.model."
         _load_text(second, converters.convert_open_clip_checkpoint(second, tensors, prefix))
-    _load_words(pipeline, written, adapter)
+    load_words(pipeline, written, adapter)
     return _plain("diffusers, single file", pipeline)
 
 
@@ -139,7 +138,7 @@ def by_folder(written: Written, base: Base) -> ReadBack:
     """Open the written folder as a base, words and all."""
     from customize.families.bases import resolve_base
 
-    folder = _single_file(written).with_suffix("")
+    folder = written.files[0].with_suffix("")
     own = resolve_base(str(folder), precision="float32")
     assert own.family == base.family, own.family
     return _plain("diffusers, folder", open_plain(own))
@@ -160,42 +159,6 @@ def _plain(reader: str, pipeline: Any) -> ReadBack:
     from customize.adapters.apply import module_of
 
     return ReadBack(reader, pipeline, lambda layer: module_of(pipeline, layer).weight.detach())
-
-
-def _weights_files(written: Written) -> list[Path]:
-    """List the safetensors that hold weights; words lie in a folder of their own."""
-    files = (path for path in written.files if path.suffix == ".safetensors")
-    return [path for path in files if path.parent.name != "embeddings"]
-
-
-def _single_file(written: Written) -> Path:
-    return written.files[0]
-
-
-def _embeddings(written: Written, adapter: AdapterFile) -> Mapping[str, Path]:
-    """Find the embedding file of each word of the adapter."""
-    from customize.adapters.deltas import words
-
-    files = {path.stem: path for path in written.files if path.parent.name == "embeddings"}
-    return {word: files[file_name(word)] for word in words(adapter)}
-
-
-def _load_words(pipeline: Any, written: Written, adapter: AdapterFile) -> None:
-    """Give diffusers each word's file; SDXL's holds two encoders' rows, loaded one by one."""
-    from safetensors.torch import load_file
-
-    for word, path in _embeddings(written, adapter).items():
-        tensors = load_file(path)
-        if "clip_g" not in tensors:
-            pipeline.load_textual_inversion(path, token=word)
-            continue
-        for name, end in (("clip_l", ""), ("clip_g", "_2")):
-            pipeline.load_textual_inversion(
-                {word: tensors[name]},
-                token=word,
-                text_encoder=getattr(pipeline, f"text_encoder{end}"),
-                tokenizer=getattr(pipeline, f"tokenizer{end}"),
-            )
 
 
 def _load_text(text_encoder: Any, tensors: Mapping[str, Tensor]) -> None:

@@ -58,7 +58,7 @@ def write(
     files = save_all(folder, plan | words, overwrite=overwrite)
     if target in SHOWN:
         files += _show(adapter, files[0], target, options, overwrite=overwrite)
-    return Written(target, files, notes, fitted.errors)
+    return Written(target, folder, files, notes, fitted.errors)
 
 
 def _show(
@@ -114,7 +114,8 @@ def _write_full_model(
     files, notes = write_full_model(
         adapter, base, folder, options.name, dtype=dtype, overwrite=overwrite
     )
-    return Written("full-model", (*files, *save_all(folder, words, overwrite=True)), notes)
+    files += save_all(folder, words, overwrite=True)
+    return Written("full-model", folder, files, notes)
 
 
 def check(adapter: AdapterFile, base: Base, options: Options) -> None:
