@@ -111,7 +111,7 @@ def stack(samples: Sequence[Sample], device: torch.device | str = "cpu") -> Batc
     """Put samples of one shape together on `device`."""
 
     def together(tensors: list[Tensor]) -> Tensor:
-        return torch.stack(tensors).to(device, non_blocking=True)
+        return sent(torch.stack(tensors), device)
 
     edited, unedited = [s.edited for s in samples], [s.unedited for s in samples]
     return Batch(
@@ -124,6 +124,11 @@ def stack(samples: Sequence[Sample], device: torch.device | str = "cpu") -> Batc
         },
         weight_B=together([torch.tensor(s.weight) for s in samples]),
     )
+
+
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Send to `device` without waiting for it; Apple's would read memory that is freed by then."""
+    return tensor.to(device, non_blocking=torch.device(device).type != "mps")
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

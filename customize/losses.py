@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from customize.adapters import Attached
-from customize.batches import Batch, Shard
+from customize.batches import Batch, Shard, sent
 from customize.families import Dropout, Family
 from customize.shapes import Conditions
 
@@ -78,15 +78,20 @@ def loss(
     kept = shard.count(kept_of_whole)
     mean_BChw = torch.cat([batch.unedited_mean_BChw[:kept], batch.mean_BChw[kept:]])
     std_BChw = torch.cat([batch.unedited_std_BChw[:kept], batch.std_BChw[kept:]])
-    clean_BChw = mean_BChw + std_BChw * shard.of(torch.randn(shape, generator=generator)).to(device)
-    noise_BChw = shard.of(torch.randn(shape, generator=generator)).to(device)
-    level_B = shard.of(objective.sample_levels(whole, generator)).to(device)
-    uniform_B = shard.of(torch.rand(whole, generator=generator)).to(device)
+
+    def own(drawn: Tensor) -> Tensor:
+        """Take this process's share to the device."""
+        return sent(shard.of(drawn), device)
+
+    clean_BChw = mean_BChw + std_BChw * own(torch.randn(shape, generator=generator))
+    noise_BChw = own(torch.randn(shape, generator=generator))
+    level_B = own(objective.sample_levels(whole, generator))
+    uniform_B = own(torch.rand(whole, generator=generator))
 
     noisy_BChw = objective.corrupt(clean_BChw, noise_BChw, level_B)
     if kept_of_whole:
         count = len(next(iter(goal.other_texts.values())))
-        chosen = shard.of(torch.randint(count, (kept_of_whole,), generator=generator))
+        chosen = own(torch.randint(count, (kept_of_whole,), generator=generator))
         conditions = _with_other_texts(batch.conditions, goal.other_texts, chosen)
     else:
         conditions = batch.conditions
@@ -120,7 +125,7 @@ def _with_other_texts(
 ) -> Conditions:
     """Give the first samples, as many as are `chosen_K`, those of the other `texts` (N, ...)."""
     kept = len(chosen_K)
-    other = {key: value[chosen_K.to(value.device)] for key, value in texts.items()}
+    other = {key: value[chosen_K] for key, value in texts.items()}
     return {
         key: torch.cat([other[key], value[kept:]]) if key in other else value
         for key, value in conditions.items()
