@@ -13,7 +13,7 @@ from PIL import Image
 
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
-from customize.errors import CustomizeError, FaultsError, PairsError, ScoreError
+from customize.errors import CustomizeError, FaultsError, ScoreError
 from customize.scoring.inputs import clip_for_bases, clip_for_items, read_asked, tasks_asked
 from customize.scoring.tasks import EditTask, reworded
 from customize.scoring.variants import compared, group_of

@@ -216,24 +216,6 @@ def test_change_outside_the_mask(items: list[Item], rows: Any) -> None:
         assert row["outside_change"] == pytest.approx(change[outside].mean(), abs=1e-6)
 
 
-def test_lpips_is_asked_for_pixels_in_0_to_1(
-    items: list[Item], models: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """LPIPS needs torchvision, which has no build for this torch: only the call is checked."""
-    seen: list[tuple[float, float]] = []
-
-    def network(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        assert one.shape == other.shape == (1, 3, 64, 64)
-        seen.append((float(one.min()), float(one.max())))
-        return torch.tensor(0.25)
-
-    monkeypatch.setattr(pixels, "lpips_network", lambda: network)
-    fresh = Models(models.clip, models.dino, type(models.store)())
-    assert score_edits(items, fresh, ["lpips"]).mean("lpips") == pytest.approx(0.25)
-    assert len(seen) == COUNT
-    assert all(0 <= least < most <= 1 for least, most in seen)
-
-
 def test_known_answers(items: list[Item], models: Models) -> None:
     copies = [Item(i.source, i.instruction, i.source, i.source, "a dog", "a cat") for i in items]
     scores = score_edits(copies, models)
