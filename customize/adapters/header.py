@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from customize import __version__
 from customize.errors import AdapterFileError
 
 FORMAT, VERSION = "customize-adapter", 1
@@ -95,8 +96,8 @@ def library_versions() -> dict[str, str]:
     """Return the versions of what shapes an adapter, for its header."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found: dict[str, str] = {}
-    for name in ("customize", "torch", "diffusers", "transformers", "peft", "bitsandbytes"):
+    found = {"customize": __version__}
+    for name in ("torch", "diffusers", "transformers", "peft", "bitsandbytes"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
