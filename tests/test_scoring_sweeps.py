@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from builders import toy_base
+import torch
+from builders import TEXT_WIDTH, toy_base, toy_header
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from test_scoring_inputs import adapter, pairs_folder, picture, table
 
 from customize import cli
+from customize.adapters.file import save_adapter
+from customize.adapters.header import Taught
+from customize.edited import read_settings
 from customize.editing import Editor
 from customize.errors import EditError, ScoreError
+from customize.families.bases import resolve_base
 from customize.families.sampling import PAPER, Sampling
+from customize.scoring import making, report
 from customize.scoring import tradeoff as tradeoff_module
+from customize.scoring.metrics import METRICS
 from customize.scoring.sweep import Point
+from customize.scoring.tasks import EditTask
 from customize.scoring.tradeoff import read_points
 from customize.scoring.tuning import TOLERANCE, choose, usual_guidances
 
@@ -79,6 +89,18 @@ def test_usual_guidances_lie_around_the_bases_own() -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(toy_base(tmp_path_factory.mktemp("toy")))
+
+
+def toy_adapter(name: str, base: str) -> str:
+    """Write an adapter of the toy base that knows one word."""
+    word, path = f"<my-{name}>", Path(f"{name}.safetensors")
+    taught = Taught(name, word, "dog", 1, (f"paint {word} red",))
+    weights = resolve_base(base).fingerprint
+    header = toy_header(base_name=base, base_fingerprint=weights, concepts=(taught,))
+    seed = torch.Generator().manual_seed(len(name))
+    vectors = torch.randn(1, TEXT_WIDTH, generator=seed) * (1 if name == "dog" else 2)
+    save_adapter(path, header, {f"words.text_encoder.{word}": vectors})
+    return str(path)
 
 
 @pytest.fixture
@@ -146,6 +168,97 @@ def test_score_writes_table_json_and_report_and_repeats_nothing(
     assert again["variants"][0]["means"] == variant["means"]
 
 
+def test_a_score_goes_on_where_it_stopped(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = making._make, list[str]()
+
+    def counted(editor: Editor, tasks: Sequence[EditTask], *rest: Any) -> None:
+        made.extend(task.instruction for task in tasks)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        make(editor, tasks, *rest)
+
+    monkeypatch.setattr(making, "_make", counted)
+    words = ("score", "pairs", "-o", "out", "--at-once", "1")
+    assert run(*words) == 130
+    assert not Path("out/scores.json").exists()
+    assert run(*words) == 0
+    assert made == ["make the dog red", "add the hat", "add the hat"]
+    monkeypatch.setattr(report, "_picture", lambda *_: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception):
+        run("score", "pairs", "-o", "late")
+    assert not Path("late/scores.json").exists(), "it says that all is done, so it comes last"
+    monkeypatch.undo()
+
+
+def test_the_report_tells_the_taught_word_and_what_texts_cannot_see(
+    run: Callable[..., int], base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs_folder(Path("dogs"), ["paint <my-dog> red"])
+    adapters = [toy_adapter(word, base) for word in ("dog", "cat")]
+    assert run("score", "dogs", "-a", *adapters, "-o", "out") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    told = "('paint dog red' for 'paint <my-dog> red')"
+    assert (
+        printed.count(f"texts are read in plain words, since no CLIP knows a taught one {told}")
+        == 1
+    )
+    page = Path("out/report.html").read_text()
+    assert "<b>paint &lt;my-dog&gt; red</b>" in page
+    for label in ("source", f"{Path(base).name} alone", "dog", "cat", "target"):
+        assert page.count(f'alt="{label}"') == 1
+    for metric in METRICS[:6]:
+        assert (escape(metric.says) in page) == (metric.name != "dino_concept")
+    assert cli.main(["card", adapters[0], "-o", "card.md", "--scores", "out/scores.json"]) == 0
+    means = json.loads(Path("out/scores.json").read_text())["variants"][1]["means"]
+    assert f"| dog: clip_image | {means['clip_image']['mean']:.4g} |" in Path("card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("score nowhere", "nowhere: there is no such file or folder"),
+        ("score pairs --base nowhere", "base 'nowhere': there is no such file"),
+        ("score pairs --at-once 0", "--at-once: 0: expected a whole number of at least 1"),
+        ("score pairs --device nowhere", "device nowhere: it cannot be used here"),
+        ("score pairs -o pairs/pairs.jsonl", "pairs.jsonl is a file; expected a folder"),
+        ("score pairs --metrics lpips dino_concept", "'dino_concept' cannot be had: no DINO"),
+        ("score pairs -a pairs", "pairs: it is a folder; expected an adapter"),
+        ("score tradeoff pairs -o x.jpg", "x.jpg: expected a .png"),
+        ("score tradeoff pairs --text-guidance 0", "text_guidance 0.0: expected 1 to 50"),
+        ("score tradeoff pairs --image-guidance 1 99", "image_guidance 99.0: expected 1 to 50"),
+        ("score tradeoff pairs --text-guidance 5 7", "a trade-off has one; expected one number"),
+        ("tune-guidance pairs -o pairs", "output pairs: it is a folder; expected a file"),
+        ("tune-guidance pairs --floor nan", "floor nan: expected an image similarity"),
+        ("tune-guidance pairs --base a b", "base 'a': there is no such file"),
+        ("tune-guidance pairs red", "a set of edits has its own instructions"),
+        ("tune-guidance pairs/0_a.png", "a picture without an instruction"),
+        ("tune-guidance pairs/0_a.png red --count 2", "--count: one picture is one edit"),
+        ("tune-guidance pairs/0_a.png red --captions a a", "both are 'a', so nothing changes"),
+        ("tune-guidance nothing.png red", "nothing.png"),
+        ("edit pairs/0_a.png red --guidance best", "invalid choice: 'best'"),
+        ("edit pairs/0_a.png red -o pairs/0_a.png/x.png", "expected a folder where folders go"),
+    ],
+)
+def test_every_mistake_is_one_message(
+    words: str, told: str, run: Callable[..., int], base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--clip", "embedded"] * words.startswith(("score", "tune"))
+    steps = ["--steps", "1", *(["--base", base] if "--base" not in words else [])]
+    before = set(Path().rglob("*"))
+    try:
+        code = cli.main([*words.split(), *quick, *steps])
+    except SystemExit as stop:  # argparse's own way
+        code = stop.code
+    assert code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("customize") <= 2, "one message"
+    assert told in " ".join(printed.err.split())
+    assert set(Path().rglob("*")) == before, "nothing is written"
+
+
 def test_score_finished_edits(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     row = {"source": "0_a.png", "instruction": "x", "output": "0_b.png"}
     table(Path("pairs"), row)
@@ -187,17 +300,46 @@ def test_a_tradeoff_goes_on_where_it_stopped(
     with Image.open("tradeoff.png") as image:
         assert min(image.size) > 600
     assert "image kept" in capsys.readouterr().out
+    kept = Path("tradeoff.json").read_text()
     assert run(*words) == 2
     assert "tradeoff.png: it is there already" in capsys.readouterr().err
     assert run(*words, "2", "--overwrite") == 0
     assert measured == [1.0, 1.6, 1.6, 2.0]
+    assert read_points(Path("tradeoff.json")).keys() > json.loads(kept)["points"].keys()
     Path("tradeoff.json").write_text("{}")
     assert run(*words, "--overwrite") == 2
     assert "it holds no points to go on from" in capsys.readouterr().err
 
 
+def test_a_tradeoff_of_several_adapters_is_the_papers_unless_told_otherwise(
+    run: Callable[..., int], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[float, float]] = []
+
+    def made_up(*arguments: object, **_: object) -> Point:
+        text, image = arguments[3:5]
+        assert isinstance(text, float)
+        assert isinstance(image, float)
+        measured.append((text, image))
+        return point(0.3 - image / 10 + len(measured) / 1000, image / 3, text, image)
+
+    monkeypatch.setattr(tradeoff_module, "measure", made_up)
+    dog, cat = toy_adapter("dog", base), toy_adapter("cat", base)
+    assert run("score", "tradeoff", "pairs", "-a", dog) == 0
+    paper = [(7.5, image) for image in (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)]
+    assert measured == paper * 2
+    assert run("score", "tradeoff", "pairs", "-a", dog, cat, f"{dog}:0.5+{cat}", "--overwrite") == 0
+    assert measured == paper * 4, "the base and the dog were measured before"
+    drawn = Path("tradeoff.svg").read_text()
+    labels = (f">{Path(base).name} alone<", ">dog<", ">cat<", ">dog:0.5+cat<")
+    assert [drawn.count(label) for label in labels] == [1] * 4
+    own = ("--text-guidance", "5", "--image-guidance", "1.5", "1", "1.5", "-o", "own.png")
+    assert run("score", "tradeoff", "pairs", "--adapters-only", "-a", dog, *own) == 0
+    assert measured[28:] == [(5, 1), (5, 1.5)], "each once, in rising order"
+
+
 def test_tune_guidance_of_a_set_and_of_one_picture(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    run: Callable[..., int], base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = ("--text-guidance", "5", "7.5", "--image-guidance", "1", "1.5")
     assert run("tune-guidance", "pairs", *sweep, "-o", "sweep.json") == 0
@@ -207,6 +349,13 @@ def test_tune_guidance_of_a_set_and_of_one_picture(
     assert kept["chosen"] in kept["points"]
     assert run("tune-guidance", "pairs/0_a.png", "make it red", *sweep) == 0
     assert "against the instructions" in capsys.readouterr().out
+    assert (
+        run(
+            "tune-guidance", "pairs/0_a.png", "add <my-dog>", "-a", toy_adapter("dog", base), *sweep
+        )
+        == 0
+    )
+    assert "so it read 'add dog': look at the edits" in capsys.readouterr().out
     captions = ("--captions", "a dog", "a red dog")
     assert run("tune-guidance", "pairs/0_a.png", "make it red", *captions, *sweep) == 0
     assert "against the captions" in capsys.readouterr().out
@@ -221,7 +370,12 @@ def test_edit_with_chosen_guidance(
     assert run(*words, "--image-guidance", "1.2", "-o", "a.png") == 0
     printed = capsys.readouterr().out
     assert printed.count(" 1.2 ") >= 3, "the guidance given stays, the other is swept"
-    assert "chosen" in printed
+    [chosen] = [line.split() for line in printed.splitlines() if line.endswith("chosen")]
+    settings = read_settings(Path("a.png"))
+    assert settings is not None
+    assert f"{settings['text_guidance']:.3g}" == chosen[0]
+    assert settings["image_guidance"] == 1.2
+    assert f"text guidance {chosen[0]} and image guidance 1.2: " in printed, "it says why"
     both = ("--image-guidance", "1.2", "--text-guidance", "7")
     assert run(*words, *both, "-o", "b.png") == 2
     assert "nothing to choose" in capsys.readouterr().err
