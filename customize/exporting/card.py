@@ -54,14 +54,24 @@ def card_text(
 
 
 def read_scores(path: Path) -> dict[str, float]:
-    """Read every number of a JSON file, named by its keys; raises ExportError."""
+    """Read the means of `customize score`, or every number of other JSON, named by its keys.
+
+    Raises ExportError.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ExportError(
             f"{path}: it cannot be read ({error}); expected JSON with scores; name another"
         ) from None
-    return dict(_numbers(content, ""))
+    ours = isinstance(content, dict) and content.get("format") == "customize-scores"
+    found = dict(_means(content) if ours else _numbers(content, ""))
+    if not found:
+        raise ExportError(
+            f"{path}: it holds no numbers; expected the scores.json of `customize score`, or "
+            "numbers by name; name another"
+        )
+    return found
 
 
 def latest_preview(adapter: Path) -> Path | None:
@@ -148,6 +158,13 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
         if name in header.training:
             yield name.replace("_", " "), f"{header.training[name]:.4g}"
     yield "made with", ", ".join(f"{name} {number}" for name, number in header.versions.items())
+
+
+def _means(content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Name each mean of a scores.json by what was scored and by its metric."""
+    for variant in content["variants"]:
+        for metric, found in variant["means"].items():
+            yield f"{variant['label']}: {metric}", found["mean"]
 
 
 def _numbers(content: Any, place: str) -> Iterator[tuple[str, float]]:
