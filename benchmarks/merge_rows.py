@@ -11,6 +11,7 @@ from typing import Any, Literal
 from customize.embedded.concepts import CONCEPT_NAMES
 from customize.embedded.edits import DrawnEdit
 from customize.merging import Constrained, Dare, Limits, Linear, Method, Svd, Ties
+from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.files import merge
 from customize.merging.job import open_job
 from customize.merging.judged import merge_automatically, merge_by_regression
@@ -34,7 +35,7 @@ class Row:
     """One line of the table: how an adapter of all concepts is made from those of a variant."""
 
     label: str
-    way: Method | Literal["alone", "joint", "average", "regression", "auto"]
+    way: Method | Literal["alone", "joint", "average", "regression", "distill", "auto"]
     variant: Variant = "recipes"
     limits: Limits | None = None
 
@@ -49,12 +50,14 @@ ROWS = (
     Row("dare", Dare()),
     Row("constrained, else addition", Constrained()),
     Row("regression", "regression"),
-    Row("regression, rank 32", "regression", limits=Limits(rank=32)),
+    Row("distill", "distill"),
+    Row("distill, rank 32", "distill", limits=Limits(rank=32)),
     Row("auto", "auto"),
     Row("K/V: each alone", "alone", "K/V"),
     Row("K/V: naive addition", Linear(), "K/V"),
     Row("K/V: constrained", Constrained(), "K/V"),
     Row("K/V: regression", "regression", "K/V"),
+    Row("K/V: distill", "distill", "K/V"),
     Row("K/V: auto", "auto", "K/V"),
 )
 
@@ -102,10 +105,13 @@ def merged(row: Row, bench: Bench) -> tuple[Path, float, str]:
             output = bench.jointly()
         case "average":
             merge(files, output, Linear(), weights=[1 / len(files)] * len(files), overwrite=True)
-        case "regression" | "auto":
+        case "regression" | "distill" | "auto":
             stage = open_stage(open_job(files), {})
+            options: Any = {"limits": row.limits, "overwrite": True}
             if row.way == "regression":
-                merge_by_regression(stage, output, limits=row.limits, overwrite=True)
+                merge_by_regression(stage, output, **options)
+            elif row.way == "distill":
+                merge_by_distillation(stage, output, Distillation(), **options)
             else:
                 tried = merge_automatically(stage, stage.judge(), output, overwrite=True)
                 chosen = tried.best.name

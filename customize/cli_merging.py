@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from customize.merging.files import Merged
 
 SIMPLE = ("linear", "concat", "ties", "dare")
-LOOKING = ("regression", "auto")
+LOOKING = ("regression", "distill", "auto")
 METHODS = (*SIMPLE, "svd", "constrained", *LOOKING)
 _TAKEN_BY = {
     "density": {"ties", "dare"},
     "seed": {"dare"},
     "then": {"dare"},
     "ridge": {"constrained", "regression"},
-    "preserve": {"regression"},
+    "preserve": {"regression", "distill"},
+    "steps": {"distill"},
     "otherwise": {"constrained"},
 }
 
@@ -50,9 +51,15 @@ def add_to(commands: Any) -> None:
         "--ridge",
         type=float,
         metavar="SHARE",
-        help="constrained: how far texts give way (chosen); regression: pull to addition (0.01)",
+        help="constrained: how far texts give way (chosen); regression: pull to addition (1e-6)",
     )
-    add("--preserve", type=float, metavar="X", help="regression: weight of the base's own edits")
+    add(
+        "--preserve",
+        type=float,
+        metavar="X",
+        help="regression, distill: weight of the base's own edits (0.1, 4)",
+    )
+    add("--steps", type=int, metavar="N", help="distill: optimizer steps (300)")
     add("--density", type=float, metavar="SHARE", help="what stays: 0.2 of ties, 0.5 of dare")
     add("--seed", type=int, help="dare: what is dropped (0)")
     add("--then", choices=["linear", "ties"], help="dare: add, or elect signs (linear)")
@@ -72,10 +79,11 @@ def add_to(commands: Any) -> None:
         action="append",
         default=list[str](),
         metavar="CONCEPT=FOLDER",
-        help="regression, auto, --report: where a concept's pairs are (where its recipe says)",
+        help="regression, distill, auto, --report: where a concept's pairs are (where its recipe "
+        "says)",
     )
     add("--clip", metavar="CLIP", help="--report: folder or hub id (the base's own, if any)")
-    add("--device", help="regression, auto, --report: cuda, mps or cpu (the best there is)")
+    add("--device", help="where edits are made: cuda, mps or cpu (the best there is)")
     command.set_defaults(run=merge)
 
 
@@ -109,6 +117,7 @@ def merge(arguments: argparse.Namespace) -> int:
 
 def _merge_looking(paths: list[Path], arguments: argparse.Namespace, options: Any) -> Merged:
     """Merge by a method that looks at edits, or report on any."""
+    from customize.merging.distilled import Distillation
     from customize.merging.requested import Looking, Regression, merge_looking
 
     match arguments.method:
@@ -116,6 +125,8 @@ def _merge_looking(paths: list[Path], arguments: argparse.Namespace, options: An
             way = "auto"
         case "regression":
             way = Regression(**_given(arguments, "preserve", "ridge"))
+        case "distill":
+            way = Distillation(**_given(arguments, "preserve", "steps"))
         case _:
             way = method_of(arguments)
     looking = Looking(
@@ -176,6 +187,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise MergeError(f"--{name} {value:g}: expected a share above 0, at most 1; 1 is all")
     if arguments.rank is not None and arguments.rank < 1:
         raise MergeError(f"--rank {arguments.rank}: expected at least 1; leave it out for no limit")
+    if arguments.steps is not None and arguments.steps < 1:
+        raise MergeError(f"--steps {arguments.steps}: expected at least 1; leave it out for 300")
     if arguments.ridge is not None and not 0 < arguments.ridge < float("inf"):
         raise MergeError(f"--ridge {arguments.ridge:g}: expected a number above 0, such as 1e-6")
     if arguments.preserve is not None and not 0 <= arguments.preserve < float("inf"):

@@ -18,7 +18,7 @@ from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.errors import OutputExistsError, PairsError
 from customize.families.bases import resolve_base
-from customize.merging.automatic import Tried, best_of, leaning
+from customize.merging.automatic import ENOUGH, Tried, best_of
 from customize.merging.evidence import Evidence
 from customize.merging.job import open_job
 from customize.merging.judged import merge_automatically, merge_by_regression
@@ -172,17 +172,6 @@ def test_the_best_keeps_its_worst_concept_best_among_those_that_spare_the_base()
     assert best_of([tried("no", 0.2, None), tried("edits", 0.3, None)], [None]).name == "edits"
 
 
-def test_what_a_merge_left_behind_counts_for_more_the_next_time(stage: Stage) -> None:
-    def kept(dog: float, look: float) -> Verdict:
-        return Verdict({"my_dog": Kept(0.5, dog / 2), "look": Kept(1, look)}, 1.0, {}, [])
-
-    assert leaning((1, 1), kept(0.96, 1.2), stage.judged) is None
-    assert leaning((1, 1), kept(1.1, 0.5), stage.judged) == (1, 8)
-    assert leaning((1, 8), kept(0.8, 0.9), stage.judged) == pytest.approx((1.953, 10), rel=1e-3)
-    unlearned = Verdict({"my_dog": Kept(0.0, 0.0), "look": Kept(1, 0.5)}, 1.0, {}, [])
-    assert leaning((1, 1), unlearned, stage.judged) == (1, 8)
-
-
 def test_a_leak_is_the_share_of_the_other_change() -> None:
     random = np.random.default_rng(0)
     source = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -250,7 +239,8 @@ def test_auto_tries_what_fits_and_writes_the_best(
     chosen = merge_automatically(stage, judge, output, log=said.append)
     names = [tried.name for tried in chosen.tried]
     assert names[:6] == ["linear", "average", "ties", "dare", "constrained", "regression"]
-    assert names[6:] == ["regression, leaning 1", "regression, leaning 2"][: len(names) - 6]
+    behind = best_of(chosen.tried[:6], judge.kept_alone()).verdict.worst < ENOUGH
+    assert names[6:] == ["distill"] * behind
     assert chosen.merged.path == output
     assert [path.name for path in tmp_path.iterdir()] == ["auto.safetensors"]
     assert chosen.best in chosen.tried

@@ -44,6 +44,15 @@ def test_regression_with_a_report(
     assert not (tmp_path / "n.safetensors").exists()
 
 
+def test_distilling_tells_its_options(world: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.safetensors"
+    assert merge(world, output, "--method", "distill", "--steps", 2, "--preserve", 1.5) == 0
+    told = read_adapter(output).header.training
+    assert told["merged_by"] == "distill"
+    assert told["options"]["steps"] == 2
+    assert told["options"]["preserve"] == 1.5
+
+
 def test_any_method_can_be_reported_on(world: Path, tmp_path: Path) -> None:
     output, report = tmp_path / "m.safetensors", tmp_path / "report"
     assert merge(world, output, "--method", "ties", "--report", report) == 0
@@ -56,6 +65,11 @@ def test_any_method_can_be_reported_on(world: Path, tmp_path: Path) -> None:
         (("--method", "linear"), "--device: --method linear looks at no edits"),
         (("--method", "auto", "--preserve", "1"), "--preserve: --method auto does not use it"),
         (("--method", "regression", "--preserve", "-1"), "expected 0 or more"),
+        (
+            ("--method", "regression", "--steps", "9"),
+            "--steps: --method regression does not use it",
+        ),
+        (("--method", "distill", "--steps", "0"), "--steps 0: expected at least 1"),
         (("--method", "auto", "--pairs", "my_dog"), "expected CONCEPT=FOLDER"),
         (("--method", "auto", "--pairs", "cat=x"), "no adapter was taught it"),
         (("--method", "auto", "--clip", "x"), "--clip: no report is asked for"),

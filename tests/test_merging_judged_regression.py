@@ -23,15 +23,11 @@ def test_the_solution_is_that_of_least_squares_on_the_stacked_problem(rows: int)
     deltas = [normal(5, 8, seed=i) for i in range(3)]
     reads = [normal(rows, 8, seed=10 + i) for i in range(3)]
     generic, preserve, ridge = normal(rows + 2, 8, seed=20), 0.3, 0.05
-    moments, shares = [moment(x) for x in reads], (1.0, 2.0, 0.5)
-    options = {"preserve": preserve, "ridge": ridge}
-    merged = regress(deltas, moments, moment(generic), importance=shares, **options)
-    curvature = sum(w * m for w, m in zip(shares, moments, strict=True))
-    curvature = curvature + preserve * moment(generic)
-    assert isinstance(curvature, Tensor)
+    moments = [moment(x) for x in reads]
+    merged = regress(deltas, moments, moment(generic), preserve=preserve, ridge=ridge)
+    curvature = torch.stack(moments).sum(0) + preserve * moment(generic)
     held = (ridge * curvature.diagonal().mean()).sqrt()
-    roots = [(w / len(x)) ** 0.5 for w, x in zip(shares, reads, strict=True)]
-    left = [root * x for root, x in zip(roots, reads, strict=True)]
+    left = [x / len(x) ** 0.5 for x in reads]
     left += [generic * (preserve / len(generic)) ** 0.5, held * torch.eye(8)]
     right = [rows_NK @ d.T for rows_NK, d in zip(left, deltas, strict=False)]
     right += [torch.zeros(len(generic), 5), held * sum(deltas).T]  # type: ignore[union-attr]

@@ -63,6 +63,12 @@ class LowRankFactors:
                 total += float(parameter.detach().square().sum())
         return total**0.5
 
+    def take_out(self, model: nn.Module) -> None:
+        """Give `model` its own layers back; the factors end."""
+        for name, layer in self._layers.items():
+            model.set_submodule(name, layer.get_base_layer())
+        del self._layers, model.peft_config  # peft's note of what it injected
+
     @contextmanager
     def switched_off(self) -> Iterator[None]:
         """Run the wrapped layers alone while inside."""
@@ -96,14 +102,15 @@ def attach(
                 "leave the group out"
             )
         names.update(found)
-    parts = [_inject("denoiser", denoiser, names, method.rank, method, seed)]
+    shared: dict[str, Any] = {"scale": method.scale, "decompose": method.decompose}
+    parts = [inject("denoiser", denoiser, names, method.rank, seed, **shared)]
     if method.text_encoder_rank:
         assert text_encoders, "open the family with learns_text=True"
         for further, (component, encoder) in enumerate(text_encoders.items(), start=1):
             paths = [name for name, _ in encoder.named_modules()]
             names = {path for path in paths if _matches(text_pattern, f"{component}.{path}")}
             rank = method.text_encoder_rank
-            parts.append(_inject(component, encoder, names, rank, method, seed + further))
+            parts.append(inject(component, encoder, names, rank, seed + further, **shared))
     return parts
 
 
@@ -112,16 +119,24 @@ def canonical(name: str) -> str:
     return name.removeprefix("text_model.")
 
 
-def _inject(
-    component: str, model: Any, names: set[str], rank: int, method: LowRank, seed: int
+def inject(
+    component: str,
+    model: Any,
+    names: set[str],
+    rank: int,
+    seed: int,
+    *,
+    scale: float = 1.0,
+    decompose: bool = False,
 ) -> LowRankFactors:
+    """Put factors beside the layers `names` of a component's `model`; they change nothing yet."""
     hush()
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
         r=rank,
-        lora_alpha=method.scale * rank,  # type: ignore[arg-type]  # any number does
-        use_dora=method.decompose,
+        lora_alpha=scale * rank,  # type: ignore[arg-type]  # any number does
+        use_dora=decompose,
         target_modules=sorted(names),
     )
     # manual_seed reaches the model's GPU too; other GPUs are another process's.

@@ -13,6 +13,9 @@
     files.py         `merge`: adapter files in, one adapter file out
     heading.py       its header
     regression.py    least squares on captured inputs, for layers that read pictures too
+    calls.py         what a denoiser was asked, and answered, while adapters edit
+    distilling.py    one low-rank correction taught by such calls
+    distilled.py     a merge corrected by what its inputs would have answered
     judged.py        merges that look at edits: regression, auto
     report.py        what was kept of every concept
 

@@ -9,15 +9,12 @@ from pathlib import Path
 from customize.adapters.file import read_adapter
 from customize.merging.files import Merged
 from customize.merging.judging import Judge, Verdict
-from customize.merging.trials import Asked
 
 MOST_LOST = 0.05
 """What a merge may lose of the base's own edits beyond what one of its adapters loses alone."""
 
-ENOUGH, LEAN, MOST = 0.95, 3.0, 10.0
-"""A concept that keeps less than `ENOUGH` counts 1 / retention^`LEAN` times as much, at most `MOST`
-times as an adapter that keeps all.
-"""
+ENOUGH = 0.95
+"""A merge whose concepts all keep this much needs no correction."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +38,6 @@ def try_one(
     verdict = judge.judge(read_adapter(merged.path), merged.renamed)
     log(f"{name}: {told(verdict)}")
     return Tried(name, merged, verdict)
-
-
-def leaning(
-    importance: Sequence[float], verdict: Verdict, asked: Sequence[Asked]
-) -> tuple[float, ...] | None:
-    """Weigh those adapters more whose concepts a merge left behind; None where all kept enough."""
-    if verdict.worst >= ENOUGH:
-        return None
-    leant = list(importance)
-    for one in asked:
-        share = verdict.concepts[one.name].retention
-        if share is not None:
-            less = max(min(share, 1.0), 0.1) ** -LEAN
-            leant[one.owner] = max(leant[one.owner], min(importance[one.owner] * less, MOST))
-    return tuple(leant)
 
 
 def best_of(tried: Sequence[Tried], kept_alone: Sequence[float | None]) -> Tried:

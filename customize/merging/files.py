@@ -66,15 +66,20 @@ def merge(
     unless `texts` are given) are needed. Raises MergeError, AdapterFileError, BaseModelError,
     OutputExistsError.
     """
+    check_free(output, overwrite=overwrite)
+    job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
+    return merge_job(
+        job, output, method, limits=limits, texts=texts, dtype=dtype, overwrite=overwrite
+    )
+
+
+def check_free(output: Path, *, overwrite: bool) -> None:
+    """Raise OutputExistsError for a file that is there and may not be replaced."""
     if output.exists() and not overwrite:
         raise OutputExistsError(
             f"output {output}: it is there already; expected a free name; choose another or allow "
             "replacing it (--overwrite, or overwrite=True)"
         )
-    job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
-    return merge_job(
-        job, output, method, limits=limits, texts=texts, dtype=dtype, overwrite=overwrite
-    )
 
 
 def merge_job(

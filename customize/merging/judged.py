@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import OutputExistsError
+from customize.adapters.file import read_adapter
 from customize.families.weights import reads_text_alone
 from customize.merging import Constrained, Dare, Limits, Linear, Method, Ties
-from customize.merging.automatic import Tried, best_of, leaning, told, try_one
-from customize.merging.files import Merged, merge_job, write_merged
+from customize.merging.automatic import ENOUGH, Tried, best_of, told, try_one
+from customize.merging.distilled import Distillation, merge_by_distillation
+from customize.merging.files import Merged, check_free, merge_job, write_merged
 from customize.merging.job import Job
 from customize.merging.regressing import Regressing
 from customize.merging.regression import PRESERVE, RIDGE
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from customize.merging.evidence import Evidence
     from customize.merging.judging import Judge
     from customize.merging.stage import Stage
-
-REPEATS = 2
 
 Log = Callable[[str], None]
 
@@ -44,7 +43,6 @@ def merge_by_regression(
     output: Path,
     *,
     evidence: Evidence | None = None,
-    importance: Sequence[float] | None = None,
     limits: Limits | None = None,
     preserve: float = PRESERVE,
     ridge: float = RIDGE,
@@ -53,14 +51,13 @@ def merge_by_regression(
 ) -> Merged:
     """Merge the stage's job by least squares on captured inputs and write `output`.
 
-    See `regression.regress` for `importance`, `preserve` and `ridge`. Raises OutputExistsError.
+    See `regression.regress` for `preserve` and `ridge`. Raises OutputExistsError.
     """
-    _check_free(output, overwrite=overwrite)
+    check_free(output, overwrite=overwrite)
     regressing = Regressing(
         stage.job,
         evidence or stage.evidence(),
         limits or Limits(),
-        importance=importance,
         preserve=preserve,
         ridge=ridge,
     )
@@ -73,7 +70,6 @@ def merge_by_regression(
             "preserve": preserve,
             "ridge": ridge,
             "otherwise": "linear",
-            **({"importance": [*importance]} if importance else {}),
         },
         dtype=dtype,
         overwrite=overwrite,
@@ -93,19 +89,25 @@ def merge_automatically(
 ) -> Chosen:
     """Try every way that fits the stage's job, each judged, and write the best to `output`.
 
-    Where the regression leaves a concept behind it is repeated with more weight on that one. See
-    `automatic.best_of` for what is best. Raises OutputExistsError.
+    Where all leave a concept behind the best is corrected by distillation. See `automatic.best_of`
+    for what is best. Raises OutputExistsError.
     """
-    _check_free(output, overwrite=overwrite)
+    check_free(output, overwrite=overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
+    options: Any = {"limits": limits, "dtype": dtype}
     with TemporaryDirectory(dir=output.parent, prefix=".auto-") as name:
         folder, tried = Path(name), list[Tried]()
-        for way, write in candidates(stage.job, limits or Limits(), dtype).items():
-            tried.append(try_one(way, write, judge, folder, log))
+        ways = candidates(stage.job, limits or Limits(), dtype)
         if len(stage.job.inputs) > 1:
-            options: Any = {"evidence": stage.evidence(), "limits": limits, "dtype": dtype}
-            tried += _regressions(stage, judge, folder, options, log)
+            ways["regression"] = partial(merge_by_regression, stage, **options)
+        for way, write in ways.items():
+            tried.append(try_one(way, write, judge, folder, log))
         best = best_of(tried, judge.kept_alone())
+        if best.verdict.worst < ENOUGH and len(stage.job.inputs) > 1:
+            start = read_adapter(best.merged.path)
+            correct = partial(merge_by_distillation, stage, way=Distillation(), start=start)
+            tried.append(try_one("distill", partial(correct, **options), judge, folder, log))
+            best = best_of(tried, judge.kept_alone())
         best.merged.path.replace(output)
     log(f"chosen: {best.name} ({told(best.verdict)})")
     return Chosen(replace(best.merged, path=output), best, tuple(tried))
@@ -134,26 +136,3 @@ def candidates(
     if any(reads_text_alone(job.family, layer.name) for layer in job.layers()):
         found["constrained"] = by(Constrained())
     return found
-
-
-def _regressions(
-    stage: Stage, judge: Judge, folder: Path, options: Any, log: Log
-) -> Iterator[Tried]:
-    """Try the regression, and up to `REPEATS` times again while a concept is left behind."""
-    importance: tuple[float, ...] | None = (1.0,) * len(stage.job.inputs)
-    for repeat in range(1 + REPEATS):
-        name = f"regression, leaning {repeat}" if repeat else "regression"
-        write = partial(merge_by_regression, stage, importance=importance, **options)
-        tried = try_one(name, write, judge, folder, log)
-        yield tried
-        importance = leaning(importance, tried.verdict, judge.asked)
-        if importance is None:
-            return
-
-
-def _check_free(output: Path, *, overwrite: bool) -> None:
-    if output.exists() and not overwrite:
-        raise OutputExistsError(
-            f"output {output}: it is there already; expected a free name; choose another or allow "
-            "replacing it (--overwrite, or overwrite=True)"
-        )

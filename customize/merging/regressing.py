@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,13 +22,12 @@ class Regressing:
         evidence: Evidence,
         limits: Limits,
         *,
-        importance: Sequence[float] | None = None,
         preserve: float = PRESERVE,
         ridge: float = RIDGE,
     ) -> None:
         """Take evidence of the job's inputs, in their order."""
         self._job, self._evidence, self._limits = job, evidence, limits
-        self._options: Any = {"importance": importance, "preserve": preserve, "ridge": ridge}
+        self._options: Any = {"preserve": preserve, "ridge": ridge}
         self.otherwise: list[str] = []
 
     def __call__(self, layer: Layer) -> Change:

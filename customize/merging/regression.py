@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-PRESERVE, RIDGE = 1.0, 1e-4
+PRESERVE, RIDGE = 0.1, 1e-6
 
 
 @torch.no_grad()
@@ -22,34 +22,30 @@ def regress(
     moments: Sequence[Tensor],
     generic_KK: Tensor | None = None,
     *,
-    importance: Sequence[float] | None = None,
     preserve: float = PRESERVE,
     ridge: float = RIDGE,
 ) -> Tensor:
     """Merge the changes (O, I, ...) of one layer into the one that minimizes, over D,
 
-        sum_i w_i E|D x_i - D_i x_i|^2 + preserve E|D x_g|^2 + ridge m |D - sum_i D_i|^2.
+        sum_i E|D x_i - D_i x_i|^2 + preserve E|D x_g|^2 + ridge m |D - sum_i D_i|^2.
 
     x_i are the inputs read under adapter i's own instructions and x_g those under generic ones,
-    given by their second moments E[x x^T] (K, K), with K = I times the kernel's area; the
-    `importance` w_i is 1 each by default; m is the mean diagonal of the moments' weighted sum, so
-    that `ridge` has no unit. Directions that nothing read keep plain addition. One adapter has
-    nothing to be reconciled with and is returned as it is.
+    given by their second moments E[x x^T] (K, K), with K = I times the kernel's area; m is the mean
+    diagonal of the moments' weighted sum, so that `ridge` has no unit. Directions that nothing read
+    keep plain addition. One adapter has nothing to be reconciled with and is returned as it is.
     """
     assert len(deltas) == len(moments) > 0
     if len(deltas) == 1:
         return deltas[0].float()
-    shares = [1.0] * len(deltas) if importance is None else importance
     flat = [delta.double().flatten(1) for delta in deltas]
-    weighed = [share * moment.double() for share, moment in zip(shares, moments, strict=True)]
-    curvature_KK = torch.stack(weighed).sum(0)
+    curvature_KK = torch.stack([moment.double() for moment in moments]).sum(0)
     if generic_KK is not None:
         curvature_KK = curvature_KK + preserve * generic_KK.double()
     held = ridge * float(curvature_KK.diagonal().mean()) or 1.0
     lower_KK, held = _factor(curvature_KK, held)
     wanted_OK = held * torch.stack(flat).sum(0)
-    for delta_OK, moment_KK in zip(flat, weighed, strict=True):
-        wanted_OK += delta_OK @ moment_KK
+    for delta_OK, moment_KK in zip(flat, moments, strict=True):
+        wanted_OK += delta_OK @ moment_KK.double()
     return torch.cholesky_solve(wanted_OK.T, lower_KK).T.float().reshape(deltas[0].shape)
 
 

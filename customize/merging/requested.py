@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from customize.adapters.file import read_adapter
 from customize.merging import Limits, Method
 from customize.merging.automatic import rule
+from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.files import Merged, merge_job
 from customize.merging.job import Job, open_job
 from customize.merging.judged import Chosen, merge_automatically, merge_by_regression
@@ -31,7 +32,7 @@ class Regression:
     ridge: float = RIDGE
 
 
-Way = Method | Regression | Literal["auto"]
+Way = Method | Regression | Distillation | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def merge_looking(
         chosen = merge_automatically(stage, judge, output, log=log, **options)
         merged, verdict = chosen.merged, chosen.best.verdict
     elif isinstance(way, Regression):
-        merged = merge_by_regression(stage, output, **asdict(way), **options)
-        verdict = None
+        merged, verdict = merge_by_regression(stage, output, **asdict(way), **options), None
+    elif isinstance(way, Distillation):
+        merged, verdict = merge_by_distillation(stage, output, way, **options), None
     else:
         merged, verdict = merge_job(job, output, way, **options), None
     if looking.report is not None:

@@ -23,7 +23,7 @@ def edit_all(
     Example i starts from the noise of seed + i, whatever it is edited with.
     """
     found: dict[int, np.ndarray] = {}
-    for group in _groups(examples, at_once):
+    for group in in_sizes(examples, at_once):
         outputs_BHWC = pipeline(
             [spelled(examples[index].instruction) for index in group],
             image=[Image.fromarray(examples[index].source_HWC) for index in group],
@@ -37,7 +37,7 @@ def edit_all(
     return [found[index] for index in range(len(examples))]
 
 
-def _groups(examples: Sequence[Example], at_once: int) -> list[list[int]]:
+def in_sizes(examples: Sequence[Example], at_once: int) -> list[list[int]]:
     """Group the examples' numbers by size, at most `at_once` together."""
     sizes: dict[tuple[int, ...], list[int]] = {}
     for index, example in enumerate(examples):

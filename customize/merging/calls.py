@@ -1,0 +1,99 @@
+"""What a denoiser was asked, and what it answered, while a pipeline edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Texts = Mapping[str, Tensor]
+"""Everything a denoiser takes besides its input and the level, by argument, nested by dots."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One sample of one call: input (C, h, w), level (), texts and the answer (C', h, w)."""
+
+    sample_Chw: Tensor
+    level: Tensor
+    texts: Texts
+    answer_Chw: Tensor
+
+
+@contextmanager
+def recorded(denoiser: nn.Module) -> Iterator[list[Call]]:
+    """Collect each sample of every call inside, on the CPU; texts that stay are kept once."""
+    calls, held = list[Call](), dict[tuple[str, int], Tensor]()
+
+    def once(name: str, index: int, rows: Tensor) -> Tensor:
+        """Return a sample's rows, the tensor of the call before where nothing changed."""
+        new, old = rows[index].cpu(), held.get((name, index))
+        if old is None or old.shape != new.shape or not torch.equal(old, new):
+            held[name, index] = old = new.clone()
+        return old
+
+    def keep(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], answer: Any) -> None:
+        sample_BChw, level, *_rest = given
+        texts = dict(_flat(named))
+        for index in range(len(sample_BChw)):
+            calls.append(
+                Call(
+                    sample_BChw[index].cpu(),
+                    torch.as_tensor(level).reshape(-1)[0].cpu(),
+                    {name: once(name, index, rows) for name, rows in texts.items()},
+                    answer[0][index].cpu(),
+                )
+            )
+
+    hook = denoiser.register_forward_hook(keep, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def ask(denoiser: nn.Module, calls: Sequence[Call]) -> Tensor:
+    """Ask a denoiser again, all at once; (B, C', h, w) of its dtype and device."""
+    place: Any = next(denoiser.parameters())
+    stacked = {name: torch.stack([call.texts[name] for call in calls]) for name in calls[0].texts}
+    named: dict[str, Any] = {}
+    for name, rows in stacked.items():
+        *outer, inner = name.split(".")
+        group = named.setdefault(outer[0], {}) if outer else named
+        group[inner] = rows.to(place.device)
+    sample_BChw = torch.stack([call.sample_Chw for call in calls]).to(place.device)
+    level_B = torch.stack([call.level for call in calls]).to(place.device)
+    answer: Any = denoiser(sample_BChw, level_B, return_dict=False, **named)
+    return answer[0]
+
+
+def answers(denoiser: nn.Module, calls: Sequence[Call], at_once: int) -> list[Tensor]:
+    """Ask again without gradients, `at_once` together; (C', h, w) on the CPU each."""
+    with torch.no_grad():
+        return [
+            answer.cpu()
+            for start in range(0, len(calls), at_once)
+            for answer in ask(denoiser, calls[start : start + at_once])
+        ]
+
+
+def with_texts_of(calls: Sequence[Call], others: Sequence[Call]) -> list[Call]:
+    """Give calls the texts of the first calls of `others`, who asked for the same edits in turn."""
+    return [
+        replace(call, texts=others[index % len(others)].texts) for index, call in enumerate(calls)
+    ]
+
+
+def _flat(named: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Tensor]]:
+    for name, value in named.items():
+        match value:
+            case Tensor():
+                yield f"{place}{name}", value
+            case dict():
+                yield from _flat(value, f"{name}.")
+            case _:  # return_dict, and what is None
+                pass

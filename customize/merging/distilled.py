@@ -1,0 +1,174 @@
+"""Merge by distillation: a merge of layers first, then one correction taught by all adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from customize.adapters.apply import apply_adapters
+from customize.adapters.deltas import layers, weight_delta
+from customize.adapters.file import AdapterFile, read_adapter
+from customize.families.weights import reads_text_alone
+from customize.merging import Constrained, Limits, Linear
+from customize.merging.calls import Call, recorded, with_texts_of
+from customize.merging.combining import Change, Layer, cut
+from customize.merging.distilling import Course, Lesson, change_of, distill
+from customize.merging.evidence import STEPS as STEPS_RECORDED
+from customize.merging.files import Combine, Merged, check_free, merge_job, write_merged
+from customize.merging.inputs import placeholder
+from customize.merging.sampled import edit_all, in_sizes
+from customize.merging.trials import Asked, reworded, varied
+
+if TYPE_CHECKING:
+    from customize.merging.job import Job
+    from customize.merging.stage import Stage
+    from customize.shapes import Example
+
+STEPS, PRESERVE = 300, 4.0
+RATE, FASTEST = 1e-4, 1e-3
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How the correction is taught: optimizer `steps`, and the weight of the base's own edits.
+
+    `learning_rate` None is the median of the inputs' own, as their recipes tell, but not above
+    1e-3; 1e-4 where none does.
+    """
+
+    steps: int = STEPS
+    preserve: float = PRESERVE
+    learning_rate: float | None = None
+
+
+def merge_by_distillation(
+    stage: Stage,
+    output: Path,
+    way: Distillation,
+    *,
+    start: AdapterFile | None = None,
+    limits: Limits | None = None,
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> Merged:
+    """Correct `start`, the stage's job merged in some way, and write `output`.
+
+    None starts from `constrained` where layers read text alone, else from addition. Raises
+    OutputExistsError.
+    """
+    check_free(output, overwrite=overwrite)
+    if start is None:
+        with TemporaryDirectory(dir=output.parent, prefix=".start-") as folder:
+            path = Path(folder) / "start.safetensors"
+            start = read_adapter(merge_job(stage.job, path, _closed_form(stage.job)).path)
+            return merge_by_distillation(
+                *(stage, output, way),
+                start=start,
+                limits=limits,
+                dtype=dtype,
+                overwrite=overwrite,
+            )
+    lessons = _lessons(stage, start, way.preserve)
+    names = [layer.name for layer in stage.job.layers() if layer.name.startswith("denoiser.")]
+    course = Course(steps=way.steps, learning_rate=way.learning_rate or _rate(stage.job))
+    with _applied(stage.pipeline, (start, 1.0)):
+        correction = distill(stage.pipeline.unet, names, lessons, course)
+    return write_merged(
+        stage.job,
+        _adding(start, correction, limits or Limits()),
+        output,
+        method="distill",
+        options={**asdict(way), "start": start.header.training["merged_by"]},
+        dtype=dtype,
+        overwrite=overwrite,
+    )
+
+
+def _lessons(stage: Stage, start: AdapterFile, preserve: float) -> list[Lesson]:
+    """Record what each input makes of its own instructions, and the base of its own edits."""
+    denoiser, renamed = stage.pipeline.unet, stage.job.vocabulary.renamed
+    found = list[Lesson]()
+    for owner, item in enumerate(stage.job.inputs):
+        examples = varied(stage.trained, owner)
+        calls = _calls(stage, (item.adapter, item.weight), examples, start, renamed[owner])
+        found.append(Lesson(calls, change_of(denoiser, calls)))
+    typical = fmean(one.change for one in found)
+    own = _calls(stage, None, stage.generic, start, {})
+    return [*found, Lesson(own, typical, preserve)]
+
+
+def _calls(
+    stage: Stage,
+    teacher: tuple[AdapterFile, float] | None,
+    examples: Sequence[Example],
+    start: AdapterFile,
+    renamed: Mapping[str, str],
+) -> list[Call]:
+    """Record edits by a teacher, the base where there is none; texts are as the merge reads them.
+
+    Texts only differ from the teacher's own where text encoders were taught.
+    """
+    pipeline, found = stage.pipeline, list[Call]()
+    sampling = replace(stage.sampling, steps=min(stage.sampling.steps, STEPS_RECORDED))
+    for group in in_sizes(examples, AT_ONCE):
+        asked = [examples[index] for index in group]
+        with _applied(pipeline, teacher), recorded(pipeline.unet) as calls:
+            edit_all(pipeline, sampling, asked, at_once=AT_ONCE, seed=group[0])
+        if any(layer.name.startswith("text_encoder") for layer in stage.job.layers()):
+            again = reworded(Asked("", 0, tuple(asked)), renamed).examples
+            with _applied(pipeline, (start, 1.0)), recorded(pipeline.unet) as read:
+                edit_all(pipeline, replace(sampling, steps=1), again, at_once=AT_ONCE)
+            calls = with_texts_of(calls, read)
+        found += calls
+    return found
+
+
+def _adding(
+    start: AdapterFile, correction: Mapping[str, tuple[Tensor, Tensor]], limits: Limits
+) -> Combine:
+    """Return what makes each layer's change: that of `start` and, where there is one, what was
+    learned.
+    """
+    changed = frozenset(layers(start))
+
+    def add(layer: Layer) -> Change:
+        full = torch.zeros(layer.shape)
+        if layer.name in changed:
+            full += weight_delta(start, layer.name, placeholder(layer.shape))
+        if layer.name in correction:
+            down, up = correction[layer.name]
+            full += (up.flatten(1) @ down.flatten(1)).view(layer.shape)
+        return cut(Change(full=full), limits) if limits.cuts else Change(full=full)
+
+    return add
+
+
+def _closed_form(job: Job) -> Constrained | Linear:
+    """Choose what to start from."""
+    alone = any(reads_text_alone(job.family, layer.name) for layer in job.layers())
+    return Constrained() if alone and len(job.inputs) > 1 else Linear()
+
+
+def _rate(job: Job) -> float:
+    """Take the inputs' own learning rate, the median of those that their recipes tell."""
+    recipes: list[Any] = [item.header.recipe for item in job.inputs]
+    rates = [recipe["train"]["learning_rate"] for recipe in recipes if "train" in recipe]
+    return min(median(rates), FASTEST) if rates else RATE
+
+
+@contextmanager
+def _applied(pipeline: Any, adapter: tuple[AdapterFile, float] | None) -> Iterator[None]:
+    applied = apply_adapters(pipeline, [adapter] if adapter else [])
+    try:
+        yield
+    finally:
+        applied.remove()
