@@ -122,3 +122,13 @@ def test_without_a_start_it_is_the_closed_form_and_nothing_else_is_left(
     merged = merge_by_distillation(stage, tmp_path / "m.safetensors", Distillation(steps=1))
     assert merged.header.training["options"]["start"] == "constrained"
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_one_adapter_stays_as_it_is(world: Path, tmp_path: Path) -> None:
+    alone = open_stage(open_job([world / "look.safetensors"]), {}, device="cpu", most=2)
+    merged = merge_by_distillation(alone, tmp_path / "m.safetensors", Distillation())
+    before, after = read_adapter(world / "look.safetensors"), read_adapter(merged.path)
+    assert set(layers(after)) == set(layers(before))
+    for layer in layers(before):
+        name = f"{layer}.delta"
+        assert torch.allclose(after.tensors[name], before.tensors[name].float(), atol=1e-7)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers, weight_delta
@@ -62,8 +63,8 @@ def merge_by_distillation(
 ) -> Merged:
     """Correct `start`, the stage's job merged in some way, and write `output`.
 
-    None starts from `constrained` where layers read text alone, else from addition. Raises
-    OutputExistsError.
+    None starts from `constrained` where layers read text alone, else from addition. One adapter has
+    nothing to be reconciled with and stays as it is. Raises OutputExistsError.
     """
     check_free(output, overwrite=overwrite)
     if start is None:
@@ -77,11 +78,7 @@ def merge_by_distillation(
                 dtype=dtype,
                 overwrite=overwrite,
             )
-    lessons = _lessons(stage, start, way.preserve)
-    names = [layer.name for layer in stage.job.layers() if layer.name.startswith("denoiser.")]
-    course = Course(steps=way.steps, learning_rate=way.learning_rate or _rate(stage.job))
-    with _applied(stage.pipeline, (start, 1.0)):
-        correction = distill(stage.pipeline.unet, names, lessons, course)
+    correction = _correction(stage, start, way) if len(stage.job.inputs) > 1 else {}
     return write_merged(
         stage.job,
         _adding(start, correction, limits or Limits()),
@@ -93,11 +90,23 @@ def merge_by_distillation(
     )
 
 
+def _correction(
+    stage: Stage, start: AdapterFile, way: Distillation
+) -> Mapping[str, tuple[Tensor, Tensor]]:
+    """Learn the factors (down, up) that every layer of the denoiser lacks."""
+    lessons = _lessons(stage, start, way.preserve)
+    names = [layer.name for layer in stage.job.layers() if layer.name.startswith("denoiser.")]
+    course = Course(steps=way.steps, learning_rate=way.learning_rate or _rate(stage.job))
+    with _applied(stage.pipeline, (start, 1.0)):
+        return distill(stage.pipeline.unet, names, lessons, course)
+
+
 def _lessons(stage: Stage, start: AdapterFile, preserve: float) -> list[Lesson]:
     """Record what each input makes of its own instructions, and the base of its own edits."""
     denoiser, renamed = stage.pipeline.unet, stage.job.vocabulary.renamed
     found = list[Lesson]()
-    for owner, item in enumerate(stage.job.inputs):
+    inputs = tqdm(stage.job.inputs, "recording", unit="adapter", disable=None)
+    for owner, item in enumerate(inputs):
         examples = varied(stage.trained, owner)
         calls = _calls(stage, (item.adapter, item.weight), examples, start, renamed[owner])
         found.append(Lesson(calls, change_of(denoiser, calls)))

@@ -76,15 +76,21 @@ def distill(
         optimizer = torch.optim.AdamW(
             parameters, course.learning_rate, betas=BETAS, weight_decay=0.0
         )
+        # Gradients of half-precision activations are too small for float16 as they are.
+        half = next(denoiser.parameters()).dtype == torch.float16
+        scaler = torch.amp.GradScaler(place.type, enabled=half)
         for step, batch in enumerate(_batches(lessons, course)):
             for group in optimizer.param_groups:
                 group["lr"] = course.learning_rate * _pace(step / course.steps)
             for part, weights in _parts(batch):
                 target = torch.stack([call.answer_Chw for call in part]).to(place)
                 error_B = (ask(denoiser, part) - target).float().square().flatten(1).mean(1)
-                (error_B * torch.tensor(weights, device=place)).sum().backward()
+                total = (error_B * torch.tensor(weights, device=place)).sum()
+                scaler.scale(total).backward()
+            scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad()
         found = {name: p.detach().float().cpu() for name, p in tensors.items()}
     return {layer: (found[f"{layer}.lora_A"], found[f"{layer}.lora_B"]) for layer in layers}
