@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from customize.errors import TrainingError
 from customize.families.quiet import hush
@@ -68,6 +69,18 @@ def suit_attention(denoiser: Any, device: torch.device) -> None:
         from customize.cpu_attention import CpuAttention
 
         denoiser.set_attn_processor(CpuAttention())
+
+
+def suit_convolutions(denoiser: nn.Module, device: torch.device) -> None:
+    """Lay frozen convolutions out channels last on a GPU, as its matrix units read them.
+
+    Those that learn stay: 8-bit optimizers go through weight and gradient as they lie in memory.
+    """
+    if device.type != "cuda":
+        return
+    for module in denoiser.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.requires_grad:
+            module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
 from customize.batches import Sample
 from customize.caching import CachedView, Setting, View, encode_all
 from customize.families import Dropout, Family, open_family
-from customize.hardware import suit_attention
+from customize.hardware import suit_attention, suit_convolutions
 from customize.losses import Goal
 from customize.optimizing import Average, Pace, make_optimizer
 from customize.planning import Plan, count_steps, views_of
@@ -33,6 +33,7 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         in_full = live.kv_pattern if isinstance(plan.method, CrossAttentionKV) else None
         quantize(live.denoiser, recipe.base.quantization, keep=in_full)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
+    suit_convolutions(live.denoiser, device)
     if not recipe.train.compile:
         suit_attention(live.denoiser, device)
     family = _prepare(plan, accelerator, live, attached)

@@ -20,7 +20,7 @@ from builders import (
     toy_xl_base,
 )
 from PIL import Image
-from run_builders import toy_recipe
+from run_builders import toy_pairs, toy_recipe
 from torch import Tensor
 
 from customize import families
@@ -30,10 +30,14 @@ from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
 from customize.editing import Editor
 from customize.errors import AdapterFileError, BaseModelError
+from customize.exporting import export
+from customize.exporting.verifying import verify
 from customize.families import Dropout, Encoder, Family
 from customize.families.bases import Base, resolve_base
 from customize.families.sampling import size_told
 from customize.families.words import Word
+from customize.merging import Concat
+from customize.merging.files import merge
 from customize.running import run_recipe
 
 LEVEL_B = torch.tensor([3, 800])
@@ -294,6 +298,60 @@ def test_trains_resumes_and_edits(
     assert np.abs(np.asarray(taught.image, int) - np.asarray(plain.image, int)).max() > 2
     again = editor.unload().edit(picture, "add dog", steps=2)
     assert np.array_equal(np.asarray(again.image), np.asarray(plain.image))
+
+
+def test_what_was_trained_leaves_and_merges(base: Base, tmp_path: Path) -> None:
+    def train(name: str, adapter: dict[str, Any], word: str | None, text: str) -> Path:
+        pairs = str(toy_pairs(tmp_path / name, first_seed=len(name), text=text))
+        concept = {"name": name, "word": word, "pairs": pairs}
+        recipe = toy_recipe(
+            tmp_path,
+            base={"name": str(base.folder)},
+            concepts=[concept],
+            adapter=adapter,
+            train={"steps": 2, "learning_rate": 5e-3},
+            save={"log": []},
+            output=str(tmp_path / f"run_{name}"),
+        )
+        result = run_recipe(recipe, log=lambda _: None, progress=False)
+        assert result.adapter is not None
+        return result.adapter
+
+    low_rank = {"method": "low_rank", "rank": 2, "text_encoder": True}
+    paths = [
+        train("dog", {"method": "cross_attention_kv"}, "<my-dog>", "add <my-dog>"),
+        train("look", low_rank, None, "paint it blue"),
+    ]
+    for path in paths:
+        written = export(read_adapter(path), base, "kohya", tmp_path / f"{path.parent.name}_out")
+        for verdict in verify(written, read_adapter(path), base).verdicts:
+            assert verdict.matched == verdict.expected > 10
+            assert verdict.error <= 1e-3
+    merged = merge(paths, tmp_path / "both.safetensors", Concat()).path
+    both = read_adapter(merged)
+    assert both.header.family == "instruct_pix2pix_xl"
+    parts = {name.split(".")[0] for name in both.tensors}
+    assert parts == {"denoiser", "text_encoder", "text_encoder_2", "words"}
+    picture = Image.fromarray(toy_example().source_HWC)
+    apart, together = (Editor.from_base(str(base.folder), device="cpu") for _ in range(2))
+    for path in paths:
+        apart.load(path)
+    edits = [e.edit(picture, "add <my-dog>", steps=2) for e in (apart, together.load(merged))]
+    ours, theirs = (np.asarray(edit.image, int) for edit in edits)
+    assert np.abs(ours - theirs).max() <= 1  # a merge by addition is both in use at once
+
+
+def test_a_half_precision_pipeline_runs_its_vae_in_full(base: Base) -> None:
+    """Published SDXL autoencoders overflow float16 and say so by `force_upcast`."""
+    pipeline = families.open_pipeline(base, dtype=torch.float16)
+    seen: set[tuple[str, torch.dtype]] = set()
+    for part in ("encoder", "decoder"):
+        module = getattr(pipeline.vae, part)
+        module.register_forward_pre_hook(lambda _, given, p=part: seen.add((p, given[0].dtype)))
+    picture = Image.fromarray(toy_example().source_HWC)
+    pipeline("make it red", image=picture, num_inference_steps=1, height=32, width=32)
+    assert seen == {("encoder", torch.float32), ("decoder", torch.float32)}
+    assert pipeline.unet.dtype is pipeline.vae.dtype is torch.float16
 
 
 def _stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

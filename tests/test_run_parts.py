@@ -11,12 +11,21 @@ import pytest
 import torch
 from builders import toy_resolved
 from run_builders import toy_pairs, toy_recipe
+from torch import nn
 
 from customize import hardware
+from customize.adapters import LowRank, attach
 from customize.curves import loss_curve
 from customize.errors import BaseModelError, RecipeError, TrainingError
+from customize.families import open_family
 from customize.families.bases import Base
-from customize.hardware import memory_explained, mixed_precision, open_accelerator, smaller_settings
+from customize.hardware import (
+    memory_explained,
+    mixed_precision,
+    open_accelerator,
+    smaller_settings,
+    suit_convolutions,
+)
 from customize.planning import plan_run, shaping_facts, views_of
 from customize.preserving import COMMON, instructions_to_preserve
 from customize.preview_choice import choose_shown, held_out_pairs
@@ -49,6 +58,24 @@ def test_precision_follows_the_wish_then_the_launcher_then_the_hardware(
 def test_fp16_without_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"fp16 needs a CUDA device.*set it to auto"):
         open_accelerator("fp16")
+
+
+def test_frozen_convolutions_lie_channels_last_on_a_gpu(base: Base) -> None:
+    family = open_family(base)
+    attach(family, LowRank(rank=2, targets=("convolutions",)))
+    noisy, level = torch.ones(2, 4, 16, 16), torch.tensor([10, 900])
+    conditions = {"source": torch.zeros(2, 4, 16, 16), "text": torch.ones(2, 24, 16)}
+    with torch.no_grad():
+        before = family.predict(noisy, level, conditions)
+        suit_convolutions(family.denoiser, torch.device("cuda"))
+        after = family.predict(noisy, level, conditions)
+    torch.testing.assert_close(after, before)
+    wide = {
+        (weight.requires_grad, weight.is_contiguous())
+        for module in family.denoiser.modules()
+        if isinstance(module, nn.Conv2d) and min((weight := module.weight).shape[1:]) > 1
+    }
+    assert wide == {(False, False), (True, True)}
 
 
 def test_settings_that_need_less_keep_the_learning_the_same(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from run_builders import toy_pairs, toy_recipe
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from customize import opening, running, training
 from customize.adapters.file import read_adapter
@@ -388,6 +388,28 @@ def test_other_ways_to_compute_learn_alike(
     other = load_file(run(plain).adapter or "")
     sizes = [sum(float(t.norm()) for t in found.values()) for found in (state, other)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
+
+
+def test_a_compiled_denoiser_learns_the_same(
+    tmp_path: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced as for any compiler; what it makes of the trace is its own affair, and slow."""
+    compiled, real = list[nn.Module](), torch.compile
+
+    def trace(module: nn.Module) -> Any:
+        compiled.append(module)
+        return real(module, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", trace)
+    states: list[dict[str, Tensor]] = []
+    for asked in (False, True):
+        train = {**SHORT, "compile": asked}
+        made = run(toy_recipe(unbroken, output=str(tmp_path / f"{asked}"), train=train)).adapter
+        states.append(load_file(made or ""))
+    assert len(compiled) == 1
+    assert len(states[0]) > 10
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.slow
