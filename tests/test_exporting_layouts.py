@@ -11,8 +11,9 @@ from typing import Any, get_args
 import pytest
 import torch
 from builders import shake, toy_family, toy_header, toy_resolved
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -79,13 +80,13 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterFile]
     return made
 
 
-def through(target: Target, changes: Changes, weights: Loaded) -> Changes:
+def through(target: Target, changes: Changes, weights: Loaded, *, xl: bool = False) -> Changes:
     """Write changes into a layout's tensors and read them back."""
     match target:
         case "kohya" | "comfyui" | "invokeai":
-            return from_kohya(to_kohya(changes, xl=False))
+            return from_kohya(to_kohya(changes, xl=xl))
         case "a1111":
-            tensors = to_kohya(changes, xl=False) | to_bundle(changes.words, xl=False)
+            tensors = to_kohya(changes, xl=xl) | to_bundle(changes.words, xl=xl)
             return from_kohya(tensors)
         case "diffusers":
             return from_diffusers(to_diffusers(changes), metadata_of(changes))
@@ -150,45 +151,78 @@ def test_our_own_files_come_back(
     assert again.tensors.keys() == adapter.tensors.keys()
 
 
-LAYERS: Mapping[str, tuple[int, ...]] = {
-    "conv_in": (8, 8, 3, 3),
-    "mid_block.attentions.0.transformer_blocks.0.attn2.to_out.0": (16, 16),
+ATTENTION = "denoiser.mid_block.attentions.0.transformer_blocks.0"
+SHAPES: Mapping[str, tuple[int, ...]] = {
+    "denoiser.conv_in": (8, 8, 3, 3),
+    f"{ATTENTION}.attn1.to_k": (16, 16),
+    f"{ATTENTION}.attn2.to_k": (16, 24),
+    f"{ATTENTION}.attn2.to_v": (16, 24),
+    f"{ATTENTION}.attn2.to_out.0": (16, 16),
+    "text_encoder.encoder.layers.0.mlp.fc1": (20, 12),
+    "text_encoder_2.encoder.layers.1.self_attn.q_proj": (12, 12),
 }
+KEYS_AND_VALUES = [layer for layer in SHAPES if layer.endswith(("attn2.to_k", "attn2.to_v"))]
+FORMS = ("delta", "lora", "dora", "delta and lora")
 
 
 @st.composite
-def low_rank_adapters(draw: st.DrawFn) -> AdapterFile:
-    """Draw LoRA of any rank, scale and size of numbers on a convolution and a linear layer."""
+def any_adapters(draw: st.DrawFn) -> tuple[AdapterFile, Loaded, bool]:
+    """Draw a base's weights and an adapter of any method, rank, scale and size of numbers.
+
+    A merge may mix the forms from layer to layer. The last value tells SDXL, with two encoders.
+    """
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    xl, keys_and_values = draw(st.booleans()), draw(st.booleans())
     rank, alpha = draw(st.integers(1, 5)), draw(st.floats(0.01, 100))
-    tensors = {}
-    for path, shape in LAYERS.items():
-        size = 10 ** draw(st.floats(-6, 2))
-        down = torch.randn(rank, *shape[1:], generator=generator)
-        up = size * torch.randn(shape[0], rank, *[1] * len(shape[2:]), generator=generator)
-        tensors |= {f"denoiser.{path}.lora_A": down, f"denoiser.{path}.lora_B": up}
-    return AdapterFile(toy_header(rank=rank, alpha=alpha), tensors)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    weights = Loaded({layer: noise(*s) for layer, s in SHAPES.items() if xl or "_2." not in layer})
+    tensors: dict[str, Tensor] = {}
+    for layer in KEYS_AND_VALUES if keys_and_values else weights:
+        form = "delta" if keys_and_values else draw(st.sampled_from(FORMS))
+        # A change this far below its weight is all rounding once it is added to it.
+        size = 10 ** draw(st.floats(-1, 2) if keys_and_values else st.floats(-6, 2))
+        out, width, *kernel = SHAPES[layer]
+        if "delta" in form:
+            tensors[f"{layer}.delta"] = size * noise(*SHAPES[layer])
+        if form != "delta":
+            tensors[f"{layer}.lora_A"] = noise(rank, width, *kernel)
+            # DoRA turns the weight, so a pair of no size leaves nothing but rounding to compare.
+            scale = 0.3 if form == "dora" else size
+            tensors[f"{layer}.lora_B"] = scale * noise(out, rank, *[1] * len(kernel))
+        if form == "dora":
+            tensors[f"{layer}.magnitude"] = 1 + noise(out).abs()
+    header = toy_header(
+        family="instruct_pix2pix" + "_xl" * xl,
+        **({"rank": rank, "alpha": alpha} if not keys_and_values else {}),
+    )
+    for encoder, width in (("text_encoder", 12), ("text_encoder_2", 20))[: 1 + xl]:
+        tensors[f"words.{encoder}.{WORD.text}"] = noise(2, width)
+    return AdapterFile(header, tensors), weights, xl
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    adapter=low_rank_adapters(),
-    target=st.sampled_from([target for target in FILES if target != "custom-diffusion"]),
-    dtype=st.sampled_from(get_args(Precision)),
+    drawn=any_adapters(), target=st.sampled_from(FILES), dtype=st.sampled_from(get_args(Precision))
 )
-def test_any_low_rank_adapter_comes_back(
-    adapter: AdapterFile, target: Target, dtype: Precision
+def test_any_adapter_comes_back_from_any_layout(
+    drawn: tuple[AdapterFile, Loaded, bool], target: Target, dtype: Precision
 ) -> None:
-    weights = Loaded({f"denoiser.{path}": torch.zeros(shape) for path, shape in LAYERS.items()})
+    adapter, weights, xl = drawn
     exact = from_native(adapter, weights)
-    fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype))
-    found = through(target, fitted.changes, weights)
+    if target == "custom-diffusion":
+        assume(list(exact.layers) == KEYS_AND_VALUES)
+        fitted, dtype = exact, "float32"
+    else:
+        fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype)).changes
+    found = through(target, fitted, weights, xl=xl)
     bound = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
-    assert list(found.layers) == list(exact.layers)
-    for layer, change in found.layers.items():
-        truth = weight_delta(adapter, layer, weights[layer])
-        error = (delta_of(change, weights[layer]) - truth).norm() / truth.norm()
-        assert error <= bound
+    assert max(errors(found, adapter, weights)) <= bound
+    if target == "a1111":
+        for encoder, rows in exact.words[WORD.text].items():
+            assert torch.equal(found.words[WORD.text][encoder], rows)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -289,13 +323,15 @@ def test_nothing_is_replaced_unasked(
 def test_all_writes_a_folder_for_each_and_says_what_was_refused(
     base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
 ) -> None:
-    made = export_all(adapters["lora"], base, tmp_path / "all", Options(dtype="float32"))
+    options = Options(dtype="float32")
+    made = export_all(adapters["lora"], base, tmp_path / "all", options, verify=False)
     assert [one.target for one in made.written] == [t for t in TARGETS if t != "custom-diffusion"]
     assert list(made.refused) == ["custom-diffusion"]
     text = made.guide.read_text()
     for target in TARGETS:
         assert target in text
     assert "Not written" in text
+    assert "They were not read back" in text
     with pytest.raises(OutputExistsError):
         export_all(adapters["lora"], base, tmp_path / "all")
 
@@ -340,8 +376,11 @@ def test_export_on_the_command_line(
     kv = adapters["kv"]
     header = replace(kv.header, base_name=base.name, base_fingerprint=base.fingerprint)
     path = save_adapter(tmp_path / "adapter.safetensors", header, kv.tensors)
+    (tmp_path / "previews").mkdir()
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "previews" / "step_000001.png")
     assert cli.main(["export", str(path), "--to", "kohya", "--no-verify", "--name", "dog"]) == 0
-    assert (tmp_path / "exports" / "dog.safetensors").is_file()
+    written = {p.name for p in (tmp_path / "exports").iterdir()}
+    assert written == {"dog.safetensors", "dog.json", "dog.png", "embeddings"}
     assert "ComfyUI models/loras" in capsys.readouterr().out
     command = ["export", str(path), "--to", "all", "--no-verify", "-o", str(tmp_path / "all")]
     assert cli.main([*command, "--rank", "0"]) == 2

@@ -288,6 +288,53 @@ def test_other_files_are_named_and_nothing_is_written(
             },
             ["diffusers, LoRA", "1 of the denoiser"],
         ),
+        (
+            lambda: {
+                f"base_model.model.{KEY}.lora_A.weight": noise(2, 768),
+                f"base_model.model.{KEY}.lora_B.weight": noise(320, 2),
+                f"base_model.model.{KEY}.lora_magnitude_vector": noise(320),
+            },
+            ["peft, LoRA, DoRA", "Stable Diffusion 1"],
+        ),
+        (
+            lambda: lora("diffusion_model.input_blocks.4.1.proj_in", 320),
+            ["comfyui, LoRA", "1 of the denoiser"],
+        ),
+        (
+            lambda: {
+                "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": noise(2, 768),
+                "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": noise(3072, 2),
+                "bundle_emb.dog.clip_l": noise(1, 768),
+                "bundle_emb.dog.clip_g": noise(1, 1280),
+            },
+            ["kohya, LoRA", "1 of the text_encoder", "<dog> (1 vectors)"],
+        ),
+        (
+            lambda: {
+                f"{ATTENTION}.{part}": noise(*shape)
+                for part, shape in {
+                    "hada_w1_a": (320, 2),
+                    "hada_w1_b": (2, 768),
+                    "hada_w2_a": (320, 2),
+                    "hada_w2_b": (2, 768),
+                }.items()
+            },
+            ["kohya, LoHa", "Stable Diffusion 1"],
+        ),
+        (
+            lambda: {
+                f"{ATTENTION}.lokr_w1": noise(4, 4),
+                f"{ATTENTION}.lokr_w2": noise(80, 192),
+            },
+            ["kohya, LoKr", "Stable Diffusion 1"],
+        ),
+        (
+            lambda: {
+                KEY.replace("to_k", "processor.to_k_custom_diffusion.weight"): noise(320, 768),
+                KEY.replace("attn2.to_k", "attn1.processor"): torch.zeros(0),
+            },
+            ["custom-diffusion, whole weights", "Stable Diffusion 1"],
+        ),
     ],
 )
 def test_inspect_names_the_layout(
@@ -297,9 +344,24 @@ def test_inspect_names_the_layout(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     save_file({k: t.clone() for k, t in write().items()}, tmp_path / "x.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 2}')  # read for peft's
     assert cli.main(["inspect", str(tmp_path / "x.safetensors")]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert [text for text in expected if text not in told] == []
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_files_that_are_no_adapter_of_ours_are_not_exported(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, content, _ = FOREIGN[case]
+    path = tmp_path / (name or "none.safetensors")
+    if name:
+        path.write_bytes(content)
+    output = tmp_path / "out"
+    assert cli.main(["export", str(path), "--to", "all", "-o", str(output)]) == 2
+    assert "expected" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_import_on_the_command_line(

@@ -12,6 +12,8 @@ import torch
 from accelerate import init_empty_weights
 from builders import toy_header
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -37,6 +39,7 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
         "use_linear_projection": True,
     },
 }
+NAME = "exported"
 LAYERS = {"sd1": 282 + 72, "xl": 794 + 72 + 192}
 
 
@@ -88,6 +91,7 @@ def base_of(size: str) -> Base:
     return Base("hub/base", Path("/nowhere"), family, "0" * 64, 512, 64)
 
 
+@torch.no_grad()
 def difference(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> float:
     """Return the relative Frobenius difference of two low-rank products, never forming them."""
     (up, down), (up_2, down_2) = first, second
@@ -98,48 +102,40 @@ def difference(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> f
     return float((gram.sum().clamp(min=0) / gram[:rank, :rank].sum()).sqrt())
 
 
-@pytest.mark.parametrize(
-    ("size", "target"),
-    [
-        ("sd1", "kohya"),
-        ("sd1", "diffusers"),
-        ("xl", "kohya"),
-        pytest.param("xl", "diffusers", marks=pytest.mark.slow),
-    ],
-)
 @torch.no_grad()
-def test_diffusers_matches_every_layer(
-    size: str,
-    target: Target,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def load(models: Mapping[str, nn.Module], path: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """Put a file on the networks as `load_lora_weights` does; return what diffusers warned of."""
+    pipeline: Any = StableDiffusionXLPipeline if len(models) == 3 else StableDiffusionPipeline
+    unet: Any = models["denoiser"]
+    state, alphas, metadata = pipeline.lora_state_dict(
+        str(path), unet_config=unet.config, return_lora_metadata=True
+    )
+    given: Any = {"adapter_name": NAME, "metadata": metadata, "low_cpu_mem_usage": True}
+    with caplog.at_level(logging.WARNING):
+        pipeline.load_lora_into_unet(state, alphas, unet, **given)
+        for name in models.keys() - {"denoiser"}:
+            pipeline.load_lora_into_text_encoder(
+                state, network_alphas=alphas, text_encoder=models[name], prefix=name, **given
+            )
+    return " ".join(record.getMessage() for record in caplog.records if "keys" in record.msg)
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
+    """Hear what diffusers logs, which it keeps from pytest."""
     monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    return caplog
+
+
+@pytest.mark.parametrize("target", ["kohya", "diffusers"])
+@pytest.mark.parametrize("size", LAYERS)
+def test_diffusers_matches_every_layer(
+    size: str, target: Target, tmp_path: Path, heard: pytest.LogCaptureFixture
+) -> None:
     models = networks(size)
     adapter = adapter_of(models, size)
     written = export(adapter, base_of(size), target, tmp_path, Options(name="lora"))
-    pipeline: Any = StableDiffusionPipeline if size == "sd1" else StableDiffusionXLPipeline
-    unet: Any = models["denoiser"]
-    state, alphas, metadata = pipeline.lora_state_dict(
-        str(written.files[0]), unet_config=unet.config, return_lora_metadata=True
-    )
-    with caplog.at_level(logging.WARNING):
-        pipeline.load_lora_into_unet(
-            state, alphas, unet, adapter_name=target, metadata=metadata, low_cpu_mem_usage=True
-        )
-        for name in ("text_encoder", "text_encoder_2"):
-            if name in models:
-                pipeline.load_lora_into_text_encoder(
-                    state,
-                    network_alphas=alphas,
-                    text_encoder=models[name],
-                    prefix=name,
-                    adapter_name=target,
-                    metadata=metadata,
-                    low_cpu_mem_usage=True,
-                )
-    assert not [r.message for r in caplog.records if "keys" in r.message]
+    assert load(models, written.files[0], heard) == ""
     worst = 0.0
     for layer in sorted({name.rpartition(".")[0] for name in adapter.tensors}):
         model, _, path = layer.partition(".")
@@ -147,13 +143,33 @@ def test_diffusers_matches_every_layer(
         loaded: Any = network.get_submodule(
             path if hasattr(network, path.split(".")[0]) else f"text_model.{path}"
         )
-        up, down = loaded.lora_B[target].weight, loaded.lora_A[target].weight
+        up, down = loaded.lora_B[NAME].weight, loaded.lora_A[NAME].weight
         exact = (adapter.header.scale * adapter.tensors[f"{layer}.lora_B"],)
         exact = (*exact, adapter.tensors[f"{layer}.lora_A"])
-        worst = max(worst, difference(exact, (loaded.scaling[target] * up, down)))
-    assert len(adapter.tensors) / 2 == LAYERS[size]
+        worst = max(worst, difference(exact, (loaded.scaling[NAME] * up, down)))
+    changed = [m for n in models.values() for m in n.modules() if NAME in getattr(m, "lora_A", ())]
+    assert len(changed) == len(adapter.tensors) / 2 == LAYERS[size]
     assert 0 < worst <= 1e-3
     assert written.largest_error == pytest.approx(worst, rel=0.05)
+
+
+@pytest.mark.parametrize("fault", ["missing", "unexpected"])
+def test_a_key_too_few_or_too_many_is_heard_of(
+    fault: str, tmp_path: Path, heard: pytest.LogCaptureFixture
+) -> None:
+    """The test above could not fail if diffusers kept such keys to itself."""
+    models = networks("sd1")
+    written = export(adapter_of(models, "sd1"), base_of("sd1"), "diffusers", tmp_path)
+    tensors = load_file(written.files[0])
+    with safe_open(written.files[0], "pt") as file:
+        metadata = file.metadata()
+    first = min(name for name in tensors if name.startswith("unet."))
+    if fault == "missing":
+        del tensors[first]
+    else:
+        tensors[first.replace("unet.", "unet.nowhere.")] = tensors[first].clone()
+    save_file(tensors, written.files[0], metadata)
+    assert f"{fault} keys" in load(models, written.files[0], heard)
 
 
 @pytest.mark.parametrize(("size", "blocks"), [("sd1", SD1), ("xl", SDXL)])

@@ -118,6 +118,8 @@ def test_sdxl_adapters_come_back_with_both_encoders_words(
     adapter = adapter_of(xl_base, CrossAttentionKV() if target == "custom-diffusion" else low, WORD)
     assert "words.text_encoder_2.<my-dog>" in adapter.tensors
     written = export(adapter, xl_base, target, tmp_path / "out", Options())
+    if target != "full-model":
+        assert "the same with clip_g" in written.notes[-1]
     verdicts = verify(written, adapter, xl_base, own_edits(adapter, xl_base)).verdicts
     assert tuple(verdict.reader for verdict in verdicts) == READERS[target]
     for verdict in verdicts:

@@ -152,7 +152,7 @@ def read_header(path: Path) -> Header:
             path,
             "its safetensors were written by another program (first tensor: "
             f"{min(names, default='none')!r})",
-            "name a file that `customize` wrote",
+            "read it with `customize import` first, or name another",
         )
     return parse_header(path, metadata[_KEY])
 

@@ -84,10 +84,20 @@ def notes_of(target: Target, plan: Plan, fitted: Changes) -> Iterator[str]:
     ranks = [len(c.down) for c in fitted.layers.values() if isinstance(c, LowRank)]
     if max(ranks, default=0) > _LARGE_RANK:
         yield f"ranks go up to {max(ranks)}: --size-mb 15 or --energy 0.6 make smaller files"
-    for word in fitted.words:
+    for word, rows in fitted.words.items():
         name = file_name(word)
+        load = _LOAD_BOTH if "text_encoder_2" in rows else _LOAD
         yield (
             f"embeddings/{name}.safetensors: for {word} write `embedding:{name}` in ComfyUI, "
             f"`{name}` in A1111 and Forge, `<{name}>` in InvokeAI; diffusers: "
-            f'load_textual_inversion(file, token="{word}")'
+            f"{load.format(word=word)}"
         )
+
+
+_LOAD = 'load_textual_inversion(file, token="{word}")'
+_LOAD_BOTH = (
+    'load_textual_inversion(tensors["clip_l"], token="{word}", text_encoder=pipe.text_encoder, '
+    "tokenizer=pipe.tokenizer), the same with clip_g and the second encoder and tokenizer; then "
+    "set eos_token_id to pipe.tokenizer_2.eos_token_id on the modules of pipe.text_encoder_2 that "
+    "have it, or the word's own row is pooled"
+)
