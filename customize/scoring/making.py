@@ -46,12 +46,13 @@ def make_edits(
         for variant in variants:
             asked = [reworded(task, variant.plain, variant.taught) for task in tasks]
             paths = _paths(variant, asked, options, folder, contents)
+            editor: Editor | None = None
             for start in range(0, len(asked), at_once):
                 part = slice(start, start + at_once)
                 if not all(path.is_file() for path in paths[part]):
-                    editor = _editor(variant.base, editors, device)
+                    editor = editor or variant.put_on(_editor(variant.base, editors, device))
                     seed = options.get("seed", 0) + start
-                    _make(variant.put_on(editor), asked[part], paths[part], options, seed)
+                    _make(editor, asked[part], paths[part], options, seed)
                 bar.update(len(paths[part]))
             made[variant.label] = [
                 task.finished(path) for task, path in zip(asked, paths, strict=True)

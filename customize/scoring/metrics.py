@@ -15,7 +15,16 @@ import numpy as np
 from tqdm import tqdm
 
 from customize.errors import ScoreError
-from customize.scoring import Item, MetricName, Models, Picture, Scores, pixels, similarities
+from customize.scoring import (
+    Answer,
+    Item,
+    MetricName,
+    Models,
+    Picture,
+    Scores,
+    pixels,
+    similarities,
+)
 from customize.scoring.embedding import CODE_VERSION, Vectors, embed, opened
 from customize.scoring.store import Store
 
@@ -48,9 +57,6 @@ METRICS = (
     Metric("lpips", "LPIPS", "lower", "distance to the target, as people see it"),
     Metric("outside_change", "change outside", "lower", "damage outside of the mask"),
 )
-
-Answer = float | str
-"""A number, or why there is none."""
 
 
 def score(

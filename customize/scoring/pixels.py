@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from customize.scoring import Answer
+
 BEST_DB = 100.0
 """PSNR of equal pictures, which is infinite; one 8-bit step in one of 512x512 pixels is 107 dB."""
 
@@ -18,9 +20,6 @@ SSIM_WINDOW = 11
 
 LPIPS_SIDE = 31
 """Pixels a side that AlexNet's strides leave something of."""
-
-Answer = float | str
-"""A number, or why there is none."""
 
 
 def psnr(output: Image.Image, target: Image.Image) -> Answer:

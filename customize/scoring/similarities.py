@@ -6,11 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from customize.scoring import Item, Picture
+from customize.scoring import Answer, Item, Picture
 from customize.scoring.embedding import Vectors
-
-Answer = float | str
-"""A number, or why there is none."""
 
 NO_CLIP = "no CLIP was named (--clip)"
 NO_DINO = "no DINO was named (--dino facebook/dinov2-base, or a folder)"
