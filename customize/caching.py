@@ -87,7 +87,9 @@ def encode_all(
     missing = [index for index, tensors in enumerate(held) if tensors is None]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        encoder = open_encoder(setting.base, device=device, words=setting.words)
+        encoder = open_encoder(
+            setting.base, device=device, words=setting.words, reads_text=not setting.as_tokens
+        )
         for index in tqdm(missing, "encoding", disable=None if progress else True, leave=False):
             held[index] = jobs[index].make(encoder)
             write_tensors(paths[index], held[index] or {})

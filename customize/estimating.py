@@ -131,7 +131,7 @@ def _step_bytes(
 
 def _encoded(load: Load, *, as_tokens: bool) -> tuple[Sample, Mapping[str, Tensor]]:
     """Encode a picture of the load's size, and the text of no instruction."""
-    encoder = open_encoder(load.base, words=load.words)
+    encoder = open_encoder(load.base, words=load.words, reads_text=not as_tokens)
     width, height = load.size
     picture_HWC = np.zeros((height, width, 3), np.uint8)
     encoded = encoder.encode(Example(picture_HWC, picture_HWC, "a"), as_tokens=as_tokens)

@@ -105,6 +105,8 @@ def test_every_kind_of_run_is_estimated(kind: str, base: Base, load: Load, tmp_p
     found, plain = estimate(changed), estimate(load)
     assert found.weights > plain.weights
     assert found.peak >= found.training_peak > found.weights
+    # Words are cached as tokens, so that encoding them needs no text encoder.
+    assert (found.encoding < plain.encoding) == (kind in ("words", "text encoder"))
 
 
 def test_a_cpu_adds_what_its_allocator_keeps_and_leaves_out_unread_words(load: Load) -> None:

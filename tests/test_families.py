@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -146,6 +147,14 @@ def test_base_is_frozen(family: Family) -> None:
     parameters = [*family.denoiser.parameters(), *text_encoder.parameters()]
     assert len(parameters) > 100
     assert not any(p.requires_grad for p in parameters)
+
+
+def test_texts_become_tokens_without_a_text_encoder(base: Base, encoder: Encoder) -> None:
+    without: Any = families.open_encoder(base, reads_text=False)
+    assert without.text_encoder is None
+    for text in ("make the dog red", ""):
+        ids = without.text(text, as_tokens=True)["token_ids"]
+        assert torch.equal(ids, encoder.text(text, as_tokens=True)["token_ids"])
 
 
 def test_words_of_several_vectors_expand_as_in_diffusers(base: Base) -> None:

@@ -210,6 +210,15 @@ def test_a_taught_word_is_not_where_text_ends(base: Base) -> None:
     torch.testing.assert_close(output[0], pooled)
 
 
+def test_texts_become_tokens_without_text_encoders(base: Base, encoder: Encoder) -> None:
+    without: Any = families.open_encoder(base, reads_text=False)
+    assert not without.text_encoders
+    for text in ("make the dog red", ""):
+        expected = encoder.text(text, as_tokens=True)
+        ids = without.text(text, as_tokens=True)
+        assert all(torch.equal(ids[key], expected[key]) for key in expected)
+
+
 def test_every_learned_tensor_gets_a_gradient(base: Base) -> None:
     """An unread tensor would make several processes wait for one another for ever."""
     method = LowRank(rank=2, targets=("attention", "feed_forward"), text_encoder_rank=2)

@@ -114,7 +114,7 @@ class _FamilyFile(Protocol):
     ) -> Family: ...
 
     def open_encoder(
-        self, base: Base, device: torch.device | str, words: Sequence[Word]
+        self, base: Base, device: torch.device | str, words: Sequence[Word], reads_text: bool
     ) -> Encoder: ...
 
     def open_pipeline(
@@ -141,10 +141,17 @@ def open_family(
 
 
 def open_encoder(
-    base: Base, *, device: torch.device | str = "cpu", words: Sequence[Word] = ()
+    base: Base,
+    *,
+    device: torch.device | str = "cpu",
+    words: Sequence[Word] = (),
+    reads_text: bool = True,
 ) -> Encoder:
-    """Load VAE and text encoders in float32, with the concepts' words known to the tokenizers."""
-    return _file_of(base.family).open_encoder(base, device, words)
+    """Load VAE and text encoders in float32, with the concepts' words known to the tokenizers.
+
+    Without `reads_text` the text encoders stay where they are: every text is encoded as tokens.
+    """
+    return _file_of(base.family).open_encoder(base, device, words, reads_text)
 
 
 def open_pipeline(

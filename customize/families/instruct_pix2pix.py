@@ -17,7 +17,13 @@ from customize.families import Dropout
 from customize.families.bases import Base
 from customize.families.dropping import hide_conditions
 from customize.families.encoding import encode_pair, token_ids
-from customize.families.loading import load_objective, load_part, load_pipeline, load_tokenizer
+from customize.families.loading import (
+    load_objective,
+    load_part,
+    load_pipeline,
+    load_tokenizer,
+    longest_text,
+)
 from customize.families.quiet import hush
 from customize.families.words import Word, add_words
 from customize.objective import Objective
@@ -65,11 +71,15 @@ class InstructPix2Pix:
 
 @dataclass(frozen=True)
 class InstructPix2PixEncoder:
-    """The base's VAE and text encoder in float32, and its tokenizer, which knows `words`."""
+    """The base's VAE and text encoder in float32, and its tokenizer, which knows `words`.
+
+    `longest` is how many tokens the text encoder reads, which is None where all are tokens.
+    """
 
     vae: Any
     text_encoder: Any
     tokenizer: Any
+    longest: int
     words: tuple[Word, ...]
 
     def encode(self, example: Example, *, as_tokens: bool) -> Encoded:
@@ -81,13 +91,11 @@ class InstructPix2PixEncoder:
     @torch.no_grad()
     def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
         """Encode to `token_ids` (L,) or `text` (L, D); warns when the instruction is longer."""
-        assert as_tokens or not self.words, (
-            "the text encoder does not know the words: encode as tokens"
-        )
-        longest = self.text_encoder.config.max_position_embeddings
-        ids_L = token_ids(self.tokenizer, instruction, self.words, longest=longest)
+        ids_L = token_ids(self.tokenizer, instruction, self.words, longest=self.longest)
         if as_tokens:
             return {"token_ids": ids_L}
+        assert not self.words, "the text encoder does not know the words: encode as tokens"
+        assert self.text_encoder is not None, "opened without text encoder: encode as tokens"
         return {"text": self.text_encoder(ids_L[None].to(self.text_encoder.device))[0][0].cpu()}
 
 
@@ -116,7 +124,7 @@ def open_family(
 
 
 def open_encoder(
-    base: Base, device: torch.device | str, words: Sequence[Word]
+    base: Base, device: torch.device | str, words: Sequence[Word], reads_text: bool
 ) -> InstructPix2PixEncoder:
     """Load VAE and text encoder in float32: what half precision loses here stays in the cache."""
     hush()
@@ -125,10 +133,14 @@ def open_encoder(
 
     tokenizer = load_tokenizer(base)
     add_words(tokenizer, words)
+    text_encoder = None
+    if reads_text:
+        text_encoder = load_part(CLIPTextModel, base, "text_encoder", device, torch.float32)
     return InstructPix2PixEncoder(
         vae=load_part(AutoencoderKL, base, "vae", device, torch.float32),
-        text_encoder=load_part(CLIPTextModel, base, "text_encoder", device, torch.float32),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
+        longest=longest_text(base, "text_encoder"),
         words=tuple(words),
     )
 

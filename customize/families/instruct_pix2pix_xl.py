@@ -19,14 +19,15 @@ from customize.families import Dropout
 from customize.families.bases import Base
 from customize.families.dropping import hide_conditions
 from customize.families.encoding import encode_pair, token_ids
-from customize.families.loading import load_objective, load_part, load_pipeline
+from customize.families.loading import load_objective, load_part, load_pipeline, longest_text
 from customize.families.quiet import hush
 from customize.families.words import Word, add_words
 from customize.families.xl_text import (
     ENCODERS,
     HIDDEN,
     TOKENIZERS,
-    open_text,
+    open_encoders,
+    open_tokenizers,
     pool_at_the_end,
     read_text,
     text_pattern,
@@ -86,14 +87,17 @@ class InstructPix2PixXL:
 class InstructPix2PixXLEncoder:
     """The base's VAE and text encoders in float32, and its tokenizers, which know `words`.
 
-    The VAE computes in float32 because its activations overflow float16. `source_scale` multiplies
-    the source's latent; `zero_text` says that no instruction is zeros, not the encoded "".
+    The VAE computes in float32 because its activations overflow float16. `longest` is how many
+    tokens both text encoders read, which are left out where every text is encoded as tokens.
+    `source_scale` multiplies the source's latent; `zero_text` says that no instruction is zeros,
+    not the encoded "".
     """
 
     vae: Any
     text_encoders: Sequence[Any]
     tokenizers: Sequence[Any]
     words: tuple[Word, ...]
+    longest: int
     source_scale: float = 1.0
     zero_text: bool = True
 
@@ -111,13 +115,14 @@ class InstructPix2PixXLEncoder:
 
         Warns when the instruction is longer than the base reads.
         """
-        assert as_tokens or not self.words, "the encoders do not know the words: encode as tokens"
-        longest = min(encoder.config.max_position_embeddings for encoder in self.text_encoders)
+        longest = self.longest
         ids = [token_ids(t, instruction, self.words, longest=longest) for t in self.tokenizers]
         if not instruction and self.zero_text:
             ids = [torch.full_like(ids_L, HIDDEN) for ids_L in ids]
         if as_tokens:
             return {"token_ids": ids[0], "token_ids_2": ids[1]}
+        assert not self.words, "the encoders do not know the words: encode as tokens"
+        assert self.text_encoders, "opened without text encoders: encode as tokens"
         device = self.text_encoders[0].device
         text_BLD, pooled_BP = read_text(self.text_encoders, [x[None].to(device) for x in ids])
         return {"text": text_BLD[0].cpu(), "pooled": pooled_BP[0].cpu()}
@@ -138,7 +143,8 @@ def open_family(
     )
     if not learns_text:
         return family
-    encoders, tokenizers = open_text(base, device, dtype)
+    tokenizers = open_tokenizers(base)
+    encoders = open_encoders(base, tokenizers, device, dtype)
     return replace(
         family,
         text_encoders=dict(zip(ENCODERS, encoders, strict=True)),
@@ -148,13 +154,14 @@ def open_family(
 
 
 def open_encoder(
-    base: Base, device: torch.device | str, words: Sequence[Word]
+    base: Base, device: torch.device | str, words: Sequence[Word], reads_text: bool
 ) -> InstructPix2PixXLEncoder:
     """Load VAE and text encoders in float32: what half precision loses here stays in the cache."""
     hush()
     from diffusers import AutoencoderKL
 
-    encoders, tokenizers = open_text(base, device, torch.float32)
+    tokenizers = open_tokenizers(base)
+    encoders = open_encoders(base, tokenizers, device, torch.float32) if reads_text else []
     for tokenizer in tokenizers:
         add_words(tokenizer, words)
     vae = load_part(AutoencoderKL, base, "vae", device, torch.float32)
@@ -164,6 +171,7 @@ def open_encoder(
         text_encoders=encoders,
         tokenizers=tokenizers,
         words=tuple(words),
+        longest=min(longest_text(base, part) for part in ENCODERS),
         # As diffusers' pipeline reads its own index: CosXL scales the source, others do not.
         source_scale=vae.config.scaling_factor if index.get("is_cosxl_edit") else 1.0,
         zero_text=bool(index.get("force_zeros_for_empty_prompt", True)),

@@ -63,6 +63,15 @@ def load_tokenizer(base: Base, part: str = "tokenizer") -> Any:
     return _from(base, part, CLIPTokenizer.from_pretrained, subfolder=part)
 
 
+def longest_text(base: Base, part: str) -> int:
+    """Return how many tokens the text encoder in the folder `part` reads."""
+    hush()
+    from transformers import CLIPTextConfig
+
+    config = _from(base, part, CLIPTextConfig.from_pretrained, subfolder=part)
+    return config.max_position_embeddings
+
+
 def load_pipeline(
     kind: Any, base: Base, device: torch.device | str, dtype: torch.dtype | None, **options: Any
 ) -> Any:

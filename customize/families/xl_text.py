@@ -30,21 +30,25 @@ def read_text(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, T
     return text_BLD * shown_B[:, None, None], read[1][0] * shown_B[:, None]
 
 
-def open_text(
-    base: Base, device: torch.device | str, dtype: torch.dtype
-) -> tuple[list[Any], list[Any]]:
-    """Load both encoders, frozen, and their tokenizers."""
+def open_tokenizers(base: Base) -> list[Any]:
+    """Load both tokenizers."""
+    return [load_tokenizer(base, part) for part in TOKENIZERS]
+
+
+def open_encoders(
+    base: Base, tokenizers: Sequence[Any], device: torch.device | str, dtype: torch.dtype
+) -> list[Any]:
+    """Load both encoders, frozen."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     kinds = (CLIPTextModel, CLIPTextModelWithProjection)
-    tokenizers = [load_tokenizer(base, part) for part in TOKENIZERS]
     encoders = [
         load_part(kind, base, part, device, dtype)
         for kind, part in zip(kinds, ENCODERS, strict=True)
     ]
     for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
         pool_at_the_end(encoder, tokenizer)
-    return encoders, tokenizers
+    return encoders
 
 
 def pool_at_the_end(encoder: nn.Module, tokenizer: Any) -> None:
