@@ -51,6 +51,8 @@ def main() -> None:
     if options.child:
         print(json.dumps(_child(options)))
         return
+    geometry = _geometry(options)
+    write_base(Path(options.work) / geometry, geometry)  # here, so that no child's peak has it in
     rows = [_compared(options, name) for name in CONFIGURATIONS if options.only in (None, name)]
     if options.only:
         return
@@ -63,7 +65,9 @@ def _compared(options: argparse.Namespace, name: str) -> dict[str, Any]:
     measured = {part: _run(options, name, part)["bytes"] for part in ("encode", "train")}
     expected = _run(options, name, "estimate")
     row: dict[str, Any] = {"configuration": name}
-    for part in ("encode", "train"):
+    for found in (measured, expected):
+        found["peak"] = max(found["encode"], found["train"])
+    for part in ("encode", "train", "peak"):
         row[part] = {
             "measured_mib": round(measured[part] / 2**20),
             "expected_mib": round(expected[part] / 2**20),
@@ -91,10 +95,13 @@ def _run(options: argparse.Namespace, name: str, part: str) -> dict[str, float]:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
+def _geometry(options: argparse.Namespace) -> Geometry:
+    return "quarter" if options.device == "cpu" else "sd15"
+
+
 def _child(options: argparse.Namespace) -> dict[str, float]:
-    geometry: Geometry = "quarter" if options.device == "cpu" else "sd15"
     start = imported()
-    recipe = _recipe(options, geometry)
+    recipe = _recipe(options, _geometry(options))
     from customize.planning import plan_run
 
     plan = plan_run(recipe, lambda _: None)
