@@ -58,7 +58,7 @@ def measure(row: Row, bench: Bench, alone: Mapping[str, float], own: float) -> d
         "change_made": scores,
         "strong": {name: strong(bench.concepts[name], made) for name, made in outputs.items()},
         "base_lost": 1 - others / own,
-        "seconds": seconds,
+        "seconds": None if row.way == "joint" else seconds,  # a training, not a merge
         "megabytes": path.stat().st_size / 1e6,
         "chosen": chosen,
         "meets": min(retention.values()) >= KEPT and 1 - others / own <= LOST,
@@ -142,8 +142,8 @@ def show(done: Mapping[str, dict[str, Any]]) -> str:
             row["method"] + (f" ({row['chosen']})" if row.get("chosen") else ""),
             *(f"{100 * row['retention'][name]:.0f} %" for name in CONCEPT_NAMES),
             f"{100 * row['base_lost']:.1f} %",
-            f"{row.get('seconds', 0):.1f}",
-            f"{row.get('megabytes', 0):.1f}",
+            f"{row['seconds']:.1f}" if row.get("seconds") else "",
+            f"{row['megabytes']:.1f}" if "megabytes" in row else "",
             "yes" if row.get("meets") else "",
         ]
         for row in done.values()
