@@ -226,7 +226,7 @@ def _rows(merged: Merged, files: Iterable[Path]) -> Iterator[list[str]]:
             f"{merged.losses[worst]:.2%} ({worst})",
         ]
     for path, missed in zip(files, merged.missed, strict=bool(merged.missed)):
-        yield ["constraints", f"{path.name}: missed by {missed:.2%} on its own instructions"]
+        yield ["constraints", f"{path}: missed by {missed:.2%} on its own instructions"]
     if merged.otherwise:
         way = merged.header.training["options"]["otherwise"]
         text = f"{len(merged.otherwise)} layers that read more than text were merged by {way}"
