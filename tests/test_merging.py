@@ -18,7 +18,7 @@ from torch import Tensor
 from customize import families
 from customize.adapters import CrossAttentionKV, LowRank, attach
 from customize.adapters import Method as Adapter
-from customize.adapters.deltas import weight_deltas
+from customize.adapters.deltas import layers, weight_delta, weight_deltas
 from customize.adapters.file import read_adapter, save_adapter, stream_adapter
 from customize.adapters.header import Taught
 from customize.cli import main
@@ -26,7 +26,17 @@ from customize.errors import MergeError, OutputExistsError
 from customize.families.bases import Base, resolve_base
 from customize.families.weights import BaseWeights, reads_text_alone
 from customize.families.words import Word
-from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
+from customize.merging import (
+    Concat,
+    Constrained,
+    Dare,
+    Limits,
+    Linear,
+    Method,
+    Svd,
+    Ties,
+    constraining,
+)
 from customize.merging.constrained import Rows
 from customize.merging.files import merge
 from customize.merging.inputs import open_inputs
@@ -45,6 +55,7 @@ EXACT: dict[str, Method] = {
     "ties": Ties(density=1),
     "dare": Dare(density=1),
 }
+ALONE: dict[str, Method] = {**EXACT, "constrained": Constrained(), "cut": Constrained()}
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +106,14 @@ def _assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor], near: f
         torch.testing.assert_close(found[layer], change, rtol=1e-5, atol=near, msg=layer)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", ALONE)
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_a_merge_of_one_is_that_one(
     name: str, kind: str, base: Base, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    merged = merge([files[kind]], tmp_path / "m.safetensors", EXACT[name])
+    limits = Limits(error=1e-6) if name == "cut" else None
+    merged = merge([files[kind]], tmp_path / "m.safetensors", ALONE[name], limits=limits)
+    assert max(merged.missed, default=0.0) == 0
     _assert_equal(_changes(merged.path, base), _changes(files[kind], base), 2e-6)
     words = {n: t for n, t in read_adapter(files[kind]).tensors.items() if n.startswith("words.")}
     assert words
@@ -259,6 +272,30 @@ def test_a_taught_text_encoder_is_read_as_each_input_taught_it(
     assert float((kv.merged - kv.alone).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("limits", [Limits(), Limits(rank=1)], ids=["whole", "cut"])
+def test_constraints_are_solved_for_the_text_encoder_that_is_stored(
+    limits: Limits, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[dict[str, Tensor]]()
+
+    def reading(base: Base, inputs: Any, vocabulary: Any, merged_text: Any) -> Texts:
+        read.append(dict(merged_text))
+        return read_texts(base, inputs, vocabulary, merged_text)
+
+    monkeypatch.setattr(constraining, "read_texts", reading)
+    paths = [files["lora"], files["dora"]]
+    stored = read_adapter(
+        merge(paths, tmp_path / "m.safetensors", Constrained(), limits=limits).path
+    )
+    changes = [layer for layer in layers(stored) if layer.startswith("text_encoder.")]
+    assert len(changes) > 3
+    assert {f"{layer}.delta" for layer in changes} == read[0].keys()
+    for layer in changes:
+        told = read[0][f"{layer}.delta"]
+        found = weight_delta(stored, layer, torch.zeros_like(told))
+        torch.testing.assert_close(told, found, rtol=1e-5, atol=1e-6)
+
+
 def test_constrained_works_from_the_command_line_alone(
     files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -312,9 +349,9 @@ def test_concepts_of_one_name_stay_two(base: Base, tmp_path: Path) -> None:
 
 def test_a_failed_merge_leaves_nothing(files: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
-    bad = Texts((Rows(torch.ones(1, 3), torch.ones(1, 3)),), torch.ones(1, 4))
+    bad = Texts((Rows(torch.ones(1, 3), torch.ones(1, 3)),) * 2, torch.ones(1, 4))
     with pytest.raises(RuntimeError):
-        merge([files["kv"]], output, Constrained(), texts=bad)
+        merge([files["kv"], files["lora"]], output, Constrained(), texts=bad)
     assert list(tmp_path.iterdir()) == []
     output.write_text("mine")
     with pytest.raises(OutputExistsError):
@@ -375,5 +412,3 @@ def test_two_text_encoders_are_read_with_the_words_of_both(tmp_path: Path) -> No
         assert any(name.startswith(f"{encoder}.encoder.layers.0.") for name in names)
     assert all(layer.startswith("denoiser.") for layer in merged.otherwise)
     assert merged.missed[0] < merged.missed[1]  # the greater change wins where texts are alike
-    alone = merge(paths[1:], tmp_path / "1.safetensors", Constrained(ridge=1e-9))
-    assert max(alone.missed) < 1e-3

@@ -80,8 +80,6 @@ def test_every_file_that_cannot_be_read_is_named(
 ) -> None:
     files = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
     assert main(["merge", *files, "-o", str(tmp_path / "m.safetensors")]) == 2
-    assert [name in capsys.readouterr().err for name in files].count(True) >= 1
-    assert main(["merge", *files, "-o", str(tmp_path / "m.safetensors")]) == 2
     told = capsys.readouterr().err
     assert all(name in told for name in files)
 
@@ -115,8 +113,8 @@ def test_unequal_bases_may_be_allowed(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_constraints_need_instructions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = tmp_path / "silent.safetensors"
     save_adapter(silent, toy_header(base_name="embedded"), {f"{LAYER}.delta": torch.ones(2, 3)})
-    given = ["merge", str(silent), "--allow-other-base", "-o", str(tmp_path / "m.safetensors")]
-    assert main(given) == 2
+    given = ["merge", str(silent), str(silent), "--allow-other-base"]
+    assert main([*given, "-o", str(tmp_path / "m.safetensors")]) == 2
     told = capsys.readouterr().err
     assert "silent.safetensors: no instruction or word is known" in told
     assert "choose another --method" in told

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from customize.merging.constrained import Rows, constrained, wanted
 from customize.merging.linear import concat, linear
+from customize.merging.regression import regress
 from customize.merging.solving import solve
 from customize.merging.sparse import dare, drop, ties, trim
 
@@ -35,6 +36,21 @@ THINNED: dict[str, Merge] = {
         then="ties",
     ),
 }
+
+
+def _by_constraints(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    rows, generic = _rows(0, [2] * len(deltas), 5), _rows(1, [20], 5)[0]
+    pairs = zip(deltas, weights, rows, strict=True)
+    return constrained([wanted(d, w, Rows(r, r)) for d, w, r in pairs], solve(rows, generic))
+
+
+def _by_regression(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    moments = [rows.T @ rows for rows in _rows(0, [3] * (len(deltas) + 1), 5)]
+    scaled = [weight * delta for weight, delta in zip(weights, deltas, strict=True)]
+    return regress(scaled, moments[1:], moments[0])
+
+
+SCALED = {**THINNED, "constrained": _by_constraints, "regress": _by_regression}
 few = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 10**6)
 counts = st.integers(1, 4)
@@ -58,14 +74,14 @@ def test_a_merge_of_one_is_that_one(name: str, seed: int) -> None:
     assert torch.equal(SUMS[name]([delta], [1.0]), delta)
 
 
-@pytest.mark.parametrize("name", THINNED)
+@pytest.mark.parametrize("name", SCALED)
 @few
 @given(seed=seeds, count=counts, factor=st.sampled_from([-2.0, 0.5, 4.0]))
 def test_weights_scale_linearly(name: str, seed: int, count: int, factor: float) -> None:
     deltas, weights = _deltas(seed, count), [1.0, 0.5, -0.25, 2.0][:count]
-    scaled = THINNED[name](deltas, [factor * weight for weight in weights])
-    expected = factor * THINNED[name](deltas, weights)
-    torch.testing.assert_close(scaled, expected, rtol=1e-6, atol=1e-6)
+    scaled = SCALED[name](deltas, [factor * weight for weight in weights])
+    expected = factor * SCALED[name](deltas, weights)
+    torch.testing.assert_close(scaled, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", THINNED)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from customize.families.weights import reads_text_alone
-from customize.merging import Constrained, Limits
+from customize.merging import Constrained, Limits, Linear
 from customize.merging.combining import Change, Layer, combine, cut
 from customize.merging.constrained import constrained, wanted
 from customize.merging.inputs import placeholder
@@ -27,15 +27,22 @@ class Constraining:
     def __init__(
         self, job: Job, method: Constrained, limits: Limits, texts: Texts | None = None
     ) -> None:
-        """Solve for what all layers share; `texts` None encodes them with the job's base."""
+        """Solve for what all layers share; `texts` None encodes them with the job's base.
+
+        One input has nothing to be reconciled with: its changes stay as they are.
+        """
         self._job, self._method, self._limits = job, method, limits
+        self.otherwise: list[str] = []
+        self._wanted, self._missed = [0.0] * len(job.inputs), [0.0] * len(job.inputs)
+        self._alone = len(job.inputs) == 1
+        if self._alone:
+            return
         if texts is None:
-            texts = read_texts(job.base, job.inputs, job.vocabulary, _MergedText(job, method))
+            text = _MergedText(job, method, limits)
+            texts = read_texts(job.base, job.inputs, job.vocabulary, text)
         self._rows = [row.compact() for row in texts.asked]
         asked = [row.merged for row in self._rows]
         self._maps = solve(asked, texts.generic, ridge=method.ridge)
-        self._wanted, self._missed = [0.0] * len(asked), [0.0] * len(asked)
-        self.otherwise: list[str] = []
 
     @property
     def missed(self) -> tuple[float, ...]:
@@ -49,6 +56,8 @@ class Constraining:
             if layer.name.startswith("denoiser."):
                 self.otherwise.append(layer.name)
             return combine(self._method.otherwise, layer, self._limits)
+        if self._alone:
+            return combine(Linear(), layer, self._limits)
         targets = self._targets(layer)
         merged = constrained(targets, self._maps)
         self._measure(merged, targets)
@@ -76,10 +85,10 @@ class Constraining:
 
 
 class _MergedText(Mapping[str, Tensor]):
-    """The merged changes of the text encoders, each made when asked for."""
+    """The merged changes of the text encoders as they are stored, each made when asked for."""
 
-    def __init__(self, job: Job, method: Constrained) -> None:
-        self._job, self._method = job, method
+    def __init__(self, job: Job, method: Constrained, limits: Limits) -> None:
+        self._job, self._method, self._limits = job, method, limits
         names = {name for item in job.inputs for name in item.shapes}
         self._names = sorted(f"{n}.delta" for n in names if n.startswith("text_encoder"))
 
@@ -87,7 +96,7 @@ class _MergedText(Mapping[str, Tensor]):
         if name not in self._names:
             raise KeyError(name)
         layer = self._job.layer(name.removesuffix(".delta"))
-        return combine(self._method.otherwise, layer, Limits()).product()
+        return combine(self._method.otherwise, layer, self._limits).product()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
