@@ -13,7 +13,7 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.errors import OutputExistsError
-from customize.merging import Linear
+from customize.merging import Limits, Linear
 from customize.merging.calls import Call, answers, recorded, with_texts_of
 from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.distilling import Course, Lesson, change_of, distill
@@ -119,9 +119,14 @@ def test_a_distilled_merge_answers_more_like_its_inputs_than_what_it_started_fro
 def test_without_a_start_it_is_the_closed_form_and_nothing_else_is_left(
     stage: Stage, tmp_path: Path
 ) -> None:
-    merged = merge_by_distillation(stage, tmp_path / "m.safetensors", Distillation(steps=1))
-    assert merged.header.training["options"]["start"] == "constrained"
-    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+    output = tmp_path / "a folder" / "not there yet" / "m.safetensors"
+    merged = merge_by_distillation(stage, output, Distillation(steps=1), limits=Limits(rank=3))
+    told = merged.header.training["options"]
+    assert told == {
+        **{"steps": 1, "preserve": 4.0, "learning_rate": 1e-4},
+        **{"start": "constrained", "rank": 3},
+    }
+    assert [path.name for path in output.parent.iterdir()] == ["m.safetensors"]
 
 
 def test_one_adapter_stays_as_it_is(world: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from merging_world import judged_world
 
 from customize.adapters.file import read_adapter
 from customize.cli import main
+from customize.merging import requested
 from customize.merging.report import FIGURES, MAP, SHEET
 
 
@@ -28,18 +29,20 @@ def test_regression_with_a_report(
 ) -> None:
     output, report = tmp_path / "m.safetensors", tmp_path / "report"
     options = ("--method", "regression", "--preserve", 0.5, "--ridge", 0.02, "--report", report)
+    options += ("--error", 0.5)
     assert merge(world, output, *options) == 0
     told = read_adapter(output).header.training
     assert told["options"]["preserve"] == 0.5
     assert told["options"]["ridge"] == 0.02
+    assert told["options"]["error"] == 0.5
     figures = json.loads((report / FIGURES).read_text())
     assert figures["method"] == "regression"
     assert figures["sampling"]["steps"] == 2
     assert (report / SHEET).exists()
     assert (report / MAP).exists()
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "retention" in printed
-    assert "concept  look" in printed
+    assert "concept look" in printed
     assert merge(world, tmp_path / "n.safetensors", *options) == 2, "the report is there already"
     assert not (tmp_path / "n.safetensors").exists()
 
@@ -57,6 +60,36 @@ def test_any_method_can_be_reported_on(world: Path, tmp_path: Path) -> None:
     output, report = tmp_path / "m.safetensors", tmp_path / "report"
     assert merge(world, output, "--method", "ties", "--report", report) == 0
     assert json.loads((report / FIGURES).read_text())["options"]["density"] == 0.2
+
+
+@pytest.mark.parametrize("method", ["ties", "regression"])
+def test_an_output_that_is_there_is_told_before_anything_is_opened(
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    output = tmp_path / "m.safetensors"
+    output.write_text("mine")
+    monkeypatch.setattr(requested, "open_job", lambda *_, **__: pytest.fail("opened"))
+    assert merge(world, output, "--method", method, "--report", tmp_path / "report") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize("method", ["linear", "regression"])
+def test_an_output_that_is_an_input_is_refused(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    output = tmp_path / "m.safetensors"
+    output.symlink_to(world / "my_dog.safetensors")
+    before = output.read_bytes()
+    files = [str(world / f"{name}.safetensors") for name in ("my_dog", "look")]
+    for more in ((), ("--overwrite",)):
+        assert main(["merge", *files, "-o", str(output), "--method", method, *more]) == 2
+        assert "it is one of the adapters to merge" in capsys.readouterr().err
+    assert output.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from customize.merging.combining import Change, Layer, cut
 from customize.merging.distilling import Course, Lesson, change_of, distill
 from customize.merging.evidence import STEPS as STEPS_RECORDED
 from customize.merging.files import Combine, Merged, check_free, merge_job, write_merged
+from customize.merging.heading import options_of
 from customize.merging.inputs import placeholder
 from customize.merging.sampled import edit_all, in_sizes
 from customize.merging.trials import Asked, reworded, varied
@@ -64,10 +65,11 @@ def merge_by_distillation(
     """Correct `start`, the stage's job merged in some way, and write `output`.
 
     None starts from `constrained` where layers read text alone, else from addition. One adapter has
-    nothing to be reconciled with and stays as it is. Raises OutputExistsError.
+    nothing to be reconciled with and stays as it is. Raises MergeError and OutputExistsError.
     """
-    check_free(output, overwrite=overwrite)
+    check_free(output, stage.job.files, overwrite=overwrite)
     if start is None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=output.parent, prefix=".start-") as folder:
             path = Path(folder) / "start.safetensors"
             start = read_adapter(merge_job(stage.job, path, _closed_form(stage.job)).path)
@@ -78,25 +80,31 @@ def merge_by_distillation(
                 dtype=dtype,
                 overwrite=overwrite,
             )
-    correction = _correction(stage, start, way) if len(stage.job.inputs) > 1 else {}
+    course = Course(steps=way.steps, learning_rate=way.learning_rate or _rate(stage.job))
+    several = len(stage.job.inputs) > 1
+    correction = _correction(stage, start, course, way.preserve) if several else {}
     return write_merged(
         stage.job,
         _adding(start, correction, limits or Limits()),
         output,
         method="distill",
-        options={**asdict(way), "start": start.header.training["merged_by"]},
+        options={
+            **asdict(way),
+            "learning_rate": course.learning_rate,
+            "start": start.header.training["merged_by"],
+            **options_of(limits or Limits()),
+        },
         dtype=dtype,
         overwrite=overwrite,
     )
 
 
 def _correction(
-    stage: Stage, start: AdapterFile, way: Distillation
+    stage: Stage, start: AdapterFile, course: Course, preserve: float
 ) -> Mapping[str, tuple[Tensor, Tensor]]:
     """Learn the factors (down, up) that every layer of the denoiser lacks."""
-    lessons = _lessons(stage, start, way.preserve)
+    lessons = _lessons(stage, start, preserve)
     names = [layer.name for layer in stage.job.layers() if layer.name.startswith("denoiser.")]
-    course = Course(steps=way.steps, learning_rate=way.learning_rate or _rate(stage.job))
     with _applied(stage.pipeline, (start, 1.0)):
         return distill(stage.pipeline.unet, names, lessons, course)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
-from customize.errors import OutputExistsError
+from customize.errors import MergeError, OutputExistsError
 from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
 from customize.merging.combining import Change, Layer, combine
 from customize.merging.constraining import Constraining
@@ -66,16 +66,26 @@ def merge(
     unless `texts` are given) are needed. Raises MergeError, AdapterFileError, BaseModelError,
     OutputExistsError.
     """
-    check_free(output, overwrite=overwrite)
+    check_free(output, files, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
     return merge_job(
         job, output, method, limits=limits, texts=texts, dtype=dtype, overwrite=overwrite
     )
 
 
-def check_free(output: Path, *, overwrite: bool) -> None:
-    """Raise OutputExistsError for a file that is there and may not be replaced."""
-    if output.exists() and not overwrite:
+def check_free(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Refuse an output that is one of the inputs, or that is there and may not be replaced.
+
+    Raises MergeError and OutputExistsError.
+    """
+    if not output.exists():
+        return
+    if any(path.exists() and path.samefile(output) for path in inputs):
+        raise MergeError(
+            f"output {output}: it is one of the adapters to merge, which are read to the end; "
+            "expected another file; choose another output"
+        )
+    if not overwrite:
         raise OutputExistsError(
             f"output {output}: it is there already; expected a free name; choose another or allow "
             "replacing it (--overwrite, or overwrite=True)"

@@ -37,6 +37,11 @@ class Job:
         return base
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the inputs are read from."""
+        return tuple(item.path for item in self.inputs)
+
+    @property
     def family(self) -> FamilyName:
         """The family of the adapters and of their base.
 

@@ -15,6 +15,7 @@ from customize.merging import Constrained, Dare, Limits, Linear, Method, Ties
 from customize.merging.automatic import ENOUGH, Tried, best_of, told, try_one
 from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.files import Merged, check_free, merge_job, write_merged
+from customize.merging.heading import options_of
 from customize.merging.job import Job
 from customize.merging.regressing import Regressing
 from customize.merging.regression import PRESERVE, RIDGE
@@ -51,9 +52,9 @@ def merge_by_regression(
 ) -> Merged:
     """Merge the stage's job by least squares on captured inputs and write `output`.
 
-    See `regression.regress` for `preserve` and `ridge`. Raises OutputExistsError.
+    See `regression.regress` for `preserve` and `ridge`. Raises MergeError and OutputExistsError.
     """
-    check_free(output, overwrite=overwrite)
+    check_free(output, stage.job.files, overwrite=overwrite)
     regressing = Regressing(
         stage.job,
         evidence or stage.evidence(),
@@ -67,9 +68,8 @@ def merge_by_regression(
         output,
         method="regression",
         options={
-            "preserve": preserve,
-            "ridge": ridge,
-            "otherwise": "linear",
+            **{"preserve": preserve, "ridge": ridge, "otherwise": "linear"},
+            **options_of(limits or Limits()),
         },
         dtype=dtype,
         overwrite=overwrite,
@@ -90,9 +90,9 @@ def merge_automatically(
     """Try every way that fits the stage's job, each judged, and write the best to `output`.
 
     Where all leave a concept behind the best is corrected by distillation. See `automatic.best_of`
-    for what is best. Raises OutputExistsError.
+    for what is best. Raises MergeError and OutputExistsError.
     """
-    check_free(output, overwrite=overwrite)
+    check_free(output, stage.job.files, overwrite=overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     options: Any = {"limits": limits, "dtype": dtype}
     with TemporaryDirectory(dir=output.parent, prefix=".auto-") as name:

@@ -11,7 +11,7 @@ from customize.adapters.file import read_adapter
 from customize.merging import Limits, Method
 from customize.merging.automatic import rule
 from customize.merging.distilled import Distillation, merge_by_distillation
-from customize.merging.files import Merged, merge_job
+from customize.merging.files import Merged, check_free, merge_job
 from customize.merging.job import Job, open_job
 from customize.merging.judged import Chosen, merge_automatically, merge_by_regression
 from customize.merging.regression import PRESERVE, RIDGE
@@ -70,6 +70,7 @@ def merge_looking(
     Other arguments are those of `files.merge`. Raises what it raises, and PairsError for concepts
     whose pairs are not found, ScoreError for an unusable CLIP.
     """
+    check_free(output, files, overwrite=overwrite)
     if looking.report is not None:
         check_folder(looking.report, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
@@ -89,7 +90,7 @@ def merge_looking(
         merged, verdict = merge_job(job, output, way, **options), None
     if looking.report is not None:
         verdict = verdict or judge.judge(read_adapter(output), merged.renamed)
-        paths = [item.path for item in job.inputs]
+        paths = job.files
         log(
             write_report(
                 looking.report, judge, verdict, paths, _facts(stage, merged, chosen), models
