@@ -179,7 +179,7 @@ def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]
         }
     )
     plan = plan_run(recipe, lambda _: None)
-    accelerator = open_accelerator(recipe.train.precision, recipe.train.accumulation)
+    accelerator = open_accelerator(recipe.train.precision)
     session = open_session(plan, accelerator, RunFolder(recipe.output), progress=False)
     return session.steps()
 

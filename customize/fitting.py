@@ -69,7 +69,7 @@ def fit_editing_base(
 
 
 def _open(recipe: FittingRecipe, *, progress: bool) -> Fit:
-    accelerator = open_accelerator(recipe.precision, recipe.accumulation)
+    accelerator = open_accelerator(recipe.precision)
     if accelerator.num_processes > 1:
         raise TrainingError(
             f"fit-base: launched as {accelerator.num_processes} processes; expected one; "

@@ -18,14 +18,17 @@ Mixed = Literal["no", "bf16", "fp16"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
 
 
-def open_accelerator(precision: Precision, accumulation: int = 1) -> Any:
+def open_accelerator(precision: Precision) -> Any:
     """Find the device and open accelerate on it, launched by `accelerate launch` or not.
+
+    It is told of no accumulation: `train_steps` divides by the recipe's, and once is enough.
 
     Raises TrainingError for fp16 without a GPU.
     """
     hush()
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin
 
     # A second run in one process may ask for another precision than the first.
     AcceleratorState._reset_state(reset_partial_state=False)
@@ -40,7 +43,7 @@ def open_accelerator(precision: Precision, accumulation: int = 1) -> Any:
     wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
     return Accelerator(
         mixed_precision=mixed,
-        gradient_accumulation_steps=accumulation,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[wrapping],
     )
 

@@ -45,7 +45,6 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         word_learning_rate=train.word_learning_rate,
         weight_decay=train.weight_decay,
     )
-    accumulation = accelerator.gradient_accumulation_steps
     pairs = len(plan.pairs())
     return Session(
         plan=plan,
@@ -58,8 +57,8 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         samples=samples,
         goal=_goal(plan, texts, device),
         pace=Pace(
-            steps=count_steps(recipe, pairs, accelerator.num_processes, accumulation),
-            accumulation=accumulation,
+            steps=count_steps(recipe, pairs, accelerator.num_processes),
+            accumulation=train.accumulation,
             clip_norm=train.clip_norm,
             schedule=train.schedule,
             warmup=train.warmup,

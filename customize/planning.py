@@ -95,12 +95,12 @@ def views_of(pairs: Sequence[Pair], recipe: Recipe, base: Base) -> list[View]:
     return found
 
 
-def count_steps(recipe: Recipe, pairs: int, processes: int, accumulation: int) -> int:
+def count_steps(recipe: Recipe, pairs: int, processes: int) -> int:
     """Return how many optimizer steps the recipe asks for; an epoch passes each pair once."""
     if recipe.train.steps is not None:
         return recipe.train.steps
     assert recipe.train.epochs is not None
-    drawn = recipe.train.batch * accumulation * processes
+    drawn = recipe.train.batch * recipe.train.accumulation * processes
     own = drawn * (1 - recipe.preservation.regularization_share)
     return math.ceil(recipe.train.epochs * pairs / own)
 

@@ -35,7 +35,7 @@ def run_recipe(
     `progress` shows a bar on a terminal. Raises OutputExistsError for a finished run,
     BaseModelError and PairsError for what cannot be used, TrainingError for what breaks on the way.
     """
-    accelerator = open_accelerator(recipe.train.precision, recipe.train.accumulation)
+    accelerator = open_accelerator(recipe.train.precision)
     folder, main = RunFolder(recipe.output), accelerator.is_main_process
     say = log if main else _silent
     with _warnings_told(say):

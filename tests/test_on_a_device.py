@@ -79,7 +79,7 @@ def test_a_step_neither_leaves_the_device_nor_waits_for_it(
         Goal(empty, others, preserved_share=0.5, min_snr=5.0),
         torch.optim.SGD([{"params": [*attached.tensors().values()], "lr": 1.0, "full_lr": 1.0}]),
         Pace(2, accumulation=2, clip_norm=1.0),
-        open_accelerator("no", 2),
+        open_accelerator("no"),
         seed=0,
         average=Average(attached, 0.9),
     )

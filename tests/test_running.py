@@ -22,9 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from customize import opening, running, training
+from customize.adapters import Attached
 from customize.adapters.file import read_adapter
+from customize.batches import Batch
 from customize.checkpoint import read_checkpoint
 from customize.errors import OutputExistsError, PairsError, TrainingError
+from customize.losses import Losses
 from customize.recipe import Recipe
 from customize.reporting import Reports
 from customize.running import RunResult, run_recipe
@@ -372,6 +375,29 @@ def test_other_trackers_are_used_where_installed_and_missed_aloud(
     assert step == 1
     assert figures["loss"] > 0
     assert list((tmp_path / "run" / "logs").iterdir())  # TensorBoard always
+
+
+def test_accumulated_batches_have_the_gradient_of_one_large_batch(
+    tmp_path: Path, unbroken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Divided once, not by accelerate again: the norm to be logged and clipped is the same."""
+
+    def plain(_: Any, attached: Attached, batch: Batch, *__: Any) -> Losses:
+        learned = attached.tensors().values()
+        slope_B = batch.mean_BChw.square().mean((1, 2, 3))
+        error_B = slope_B * torch.stack([p.sum() for p in learned]).sum()
+        expected.append(float(slope_B.mean()) * sum(p.numel() for p in learned) ** 0.5)
+        return Losses(error_B.mean(), error_B.detach(), 0)
+
+    expected, norms = list[float](), list[float]()
+    monkeypatch.setattr(training, "loss", plain)
+    monkeypatch.setattr(Reports, "step", lambda _, step: norms.append(step.gradient_norm))
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "3")
+    for accumulation in (1, 2, 4):
+        train = {"steps": 1, "batch": 4 // accumulation, "accumulation": accumulation}
+        run(toy_recipe(unbroken, output=str(tmp_path / f"{accumulation}"), train=train))
+    assert expected[0] > 1e-3
+    assert norms == pytest.approx([expected[0]] * 3)
 
 
 @pytest.mark.parametrize(
