@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -27,6 +28,8 @@ from statistics import median
 from typing import Any
 
 import torch
+from geometry import SIDES, unet_config, write_base, write_pairs
+from memory_probe import imported, peak
 
 from customize.hardware import mixed_precision
 
@@ -44,6 +47,9 @@ def main() -> None:
     if options.child:
         print(json.dumps(_child(options)))
         return
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: no GPU was found; leave it out to measure on the CPU")
+    write_base(Path(options.work) / options.geometry, options.geometry)  # so no child's peak has it
     rounds = [
         _run(options, who, method, precision)
         for _ in range(options.rounds)
@@ -53,7 +59,7 @@ def main() -> None:
     ]
     runs = _pooled(rounds, options.batch)
     summary = {method: _ratios(runs, method) for method in METHODS}
-    found = {"machine": _machine(), "settings": vars(options), "runs": runs, "summary": summary}
+    found = {"machine": machine(), "settings": vars(options), "runs": runs, "summary": summary}
     RESULTS.mkdir(exist_ok=True)
     suffix = "" if options.device == "cpu" else f"_{options.device}"
     (RESULTS / f"train_speed{suffix}.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -66,7 +72,14 @@ def _run(options: argparse.Namespace, who: str, method: str, precision: str) -> 
     given |= {"who": who, "method": method, "precision": precision}
     arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
     command = [sys.executable, str(Path(__file__)), "--child", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=device_environment(options.device),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if ended.returncode:
         raise SystemExit(f"{who} {method} {precision} failed:\n{ended.stderr[-3000:]}")
     found = json.loads(ended.stdout.splitlines()[-1])
@@ -117,12 +130,9 @@ def _ratios(runs: list[dict[str, Any]], method: str) -> dict[str, float]:
 
 
 def _child(options: argparse.Namespace) -> dict[str, Any]:
-    from geometry import SIDES, unet_config, write_base, write_pairs
-    from memory_probe import imported, peak
-
     start = imported()
     work = Path(options.work)
-    base = write_base(work / options.geometry, options.geometry)
+    base = work / options.geometry
     pairs = write_pairs(work / "pairs", SIDES[options.geometry])
     steps = (_plain if options.who == "plain" else _ours)(options, base, pairs)
     began = time.perf_counter()
@@ -160,13 +170,16 @@ def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]
     from customize.recipe import Recipe
     from customize.run_folder import RunFolder
 
-    output = tempfile.mkdtemp(dir=options.work)
+    output = Path(options.work) / "run"
+    shutil.rmtree(output, ignore_errors=True)
+    # A GPU's `auto` is bfloat16 whatever the training's precision: equal means equal here.
+    base_precision = "float32" if options.precision == "no" else "auto"
     adapter: dict[str, Any] = {"method": options.method}
     if options.method == "low_rank":
         adapter["rank"] = RANK
     recipe = Recipe.model_validate(
         {
-            "base": {"name": str(base)},
+            "base": {"name": str(base), "precision": base_precision},
             "concepts": [{"name": "speed", "pairs": str(pairs)}],
             "adapter": adapter,
             "train": {
@@ -175,7 +188,7 @@ def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]
                 "precision": options.precision,
             },
             "preservation": {"share": 0.0} if options.who == "same_work" else {},
-            "output": output,
+            "output": str(output),
         }
     )
     plan = plan_run(recipe, lambda _: None)
@@ -226,7 +239,13 @@ def _matrix_rate(device: str, kind: torch.dtype) -> float:
     return 2 * size**3 / min(_timed(products) for _ in range(7))
 
 
-def _machine() -> dict[str, Any]:
+def device_environment(device: str) -> dict[str, str]:
+    """Return the environment of a process that is to run on `device`."""
+    return {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})}
+
+
+def machine() -> dict[str, Any]:
+    """Name processor, GPU, date and versions."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     facts = {"processor": _processor(), "threads": torch.get_num_threads(), "gpu": gpu}
     facts["when"] = time.strftime("%Y-%m-%d %H:%M")
