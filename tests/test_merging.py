@@ -215,8 +215,9 @@ def test_limits_cut_every_layer_and_say_the_loss(
     for layer, change in _changes(merged.path, base).items():
         lost = float((change - whole[layer]).norm() / whole[layer].norm())
         assert merged.losses[layer] == pytest.approx(lost, abs=1e-4)
-    told = merged.header.training["loss_of_truncation"]
-    assert told == pytest.approx(max(merged.losses.values()))
+    told, losses = merged.header.training, merged.losses.values()
+    assert told["loss_of_truncation"] == pytest.approx(max(losses))
+    assert told["mean_loss_of_truncation"] == pytest.approx(sum(losses) / len(losses))
 
 
 def test_constraints_are_kept_on_text_layers_and_said_elsewhere(
@@ -238,6 +239,31 @@ def test_constraints_are_kept_on_text_layers_and_said_elsewhere(
     assert set(merged.otherwise) == {layer for layer in others if layer.startswith("denoiser.")}
     for layer in others:
         torch.testing.assert_close(found[layer], ones[1][layer], rtol=1e-5, atol=1e-6)
+
+
+def test_constraints_that_agree_are_kept_where_texts_share_rows(
+    base: Base, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Start token and padding are in all instructions: one change for all is what all ask for."""
+    paths = list[Path]()
+    for name in ("kv", "lora", "dora"):
+        own, kv = read_adapter(files[name]), read_adapter(files["kv"])
+        tensors = {k: t for k, t in kv.tensors.items() if k.endswith("delta")}
+        tensors |= {k: t for k, t in own.tensors.items() if k.startswith("words.")}
+        header = replace(kv.header, concepts=own.header.concepts)
+        paths.append(save_adapter(tmp_path / name, header, tensors))
+    agreed = merge(paths, tmp_path / "agreed", Constrained())
+    assert max(agreed.missed) < 1e-4
+    assert max(merge(paths, tmp_path / "by hand", Constrained(ridge=0.1)).missed) > 1e-3
+    quarrel = merge(paths, tmp_path / "quarrel", Constrained(), weights=[1, 1, -1])
+    assert max(quarrel.missed) > 1e-3
+    blind = merge(paths, tmp_path / "blind", Constrained(ridge=1e-8), weights=[1, 1, -1])
+    norms = [float(_flat(path, base).norm()) for path in (quarrel.path, blind.path)]
+    assert norms[0] < 0.2 * norms[1], "what cannot be kept is averaged, not blown up"
+
+
+def _flat(path: Path, base: Base) -> Tensor:
+    return torch.cat([change.flatten() for change in _changes(path, base).values()])
 
 
 def test_a_taught_text_encoder_is_read_as_each_input_taught_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from customize.families.weights import reads_text_alone
@@ -16,6 +17,10 @@ from customize.merging.solving import solve
 from customize.merging.texts import Texts, read_texts
 
 _MEASURED = 32
+_EXACT, _AGREED, _PROBES = 1e-8, 1e-4, 8
+"""The ridge for constraints that can all be kept, what then may be missed, and how many random
+combinations of a layer's outputs tell whether they can.
+"""
 
 
 class Constraining:
@@ -43,6 +48,9 @@ class Constraining:
         self._rows = [row.compact() for row in texts.asked]
         asked = [row.merged for row in self._rows]
         self._maps = solve(asked, texts.generic, ridge=method.ridge)
+        self._exact = None
+        if method.ridge is None:
+            self._exact = solve(asked, texts.generic, ridge=_EXACT)
 
     @property
     def missed(self) -> tuple[float, ...]:
@@ -59,7 +67,8 @@ class Constraining:
         if self._alone:
             return combine(Linear(), layer, self._limits)
         targets = self._targets(layer)
-        merged = constrained(targets, self._maps)
+        exact = self._exact if self._exact and self._agree(targets, self._exact) else None
+        merged = constrained(targets, exact or self._maps)
         self._measure(merged, targets)
         change = Change(full=merged)
         return cut(change, self._limits) if self._limits.cuts else change
@@ -74,6 +83,19 @@ class Constraining:
             delta = layer.delta(item) if changes else placeholder(layer.shape)
             found.append(wanted(delta, item.weight, row, base))
         return found
+
+    def _agree(self, targets: list[Tensor], exact: list[Tensor]) -> bool:
+        """Tell whether one change can give every input what it wants."""
+        generator = torch.Generator().manual_seed(0)
+        probe_PN = torch.randn(_PROBES, len(targets[0]), generator=generator)
+        asked = [probe_PN @ target for target in targets]
+        merged = constrained(asked, exact)
+        most = max(float(target.norm()) for target in asked)
+        return all(
+            float((merged @ row.merged.T.float() - target).norm())
+            <= _AGREED * (float(target.norm()) or most)
+            for row, target in zip(self._rows, asked, strict=True)
+        )
 
     def _measure(self, merged: Tensor, targets: list[Tensor]) -> None:
         """Compare answers along the directions that hold most of each input's rows."""

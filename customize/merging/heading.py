@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from statistics import fmean
 from typing import Any
 
 from customize.adapters.header import Header, library_versions
@@ -26,6 +27,7 @@ def header_of(
     }
     if losses:
         told["loss_of_truncation"] = max(losses.values())
+        told["mean_loss_of_truncation"] = fmean(losses.values())
     return Header(
         family=first.family,
         base_name=first.base_name,
