@@ -16,7 +16,7 @@ from customize.scoring.sweep import Point, check_settings, distinct, measure
 from customize.scoring.tasks import EditTask
 from customize.text_tables import table
 
-TOLERANCE = 0.03
+TOLERANCE = 0.01
 """Share of the best direction that may be given up for keeping more of the picture."""
 
 IMAGE_GUIDANCES = (1.0, 1.2, 1.5, 1.8)
@@ -95,7 +95,7 @@ def tune(
 def choose(points: Sequence[Point], floor: float | None = None) -> Choice:
     """Choose the setting that keeps most of the picture while doing nearly all of the edit.
 
-    The largest direction is what the edit can reach; of the settings within 3 % of it, the one with
+    The largest direction is what the edit can reach; of the settings within 1 % of it, the one with
     the highest image similarity is taken. With a `floor` only settings whose image similarity
     reaches it count, as InstructPix2Pix filtered its pairs (0.75 by ViT-L/14); where none does, the
     one that comes nearest is taken. Where no setting goes the right way at all, the largest
