@@ -50,6 +50,20 @@ def write_base(folder: Path, geometry: Geometry, dtype: torch.dtype = torch.floa
     return folder
 
 
+def write_configs(folder: Path, geometry: Geometry) -> Path:
+    """Write a base's configs and tokenizers without weights; returns `folder`."""
+    hush()
+    with quiet_loading(), torch.device("meta"):
+        parts = _pipeline(geometry).components
+    for name, part in parts.items():
+        if hasattr(part, "save_config"):  # diffusers
+            part.save_config(folder / name)
+        elif part is not None:
+            getattr(part, "config", part).save_pretrained(folder / name)
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
 def unet_config(geometry: Geometry) -> dict[str, Any]:
     """Return the UNet's config."""
     shared = {"sample_size": SIDES[geometry] // 8, "in_channels": 8, "out_channels": 4}
