@@ -373,6 +373,18 @@ def test_concepts_of_one_name_stay_two(base: Base, tmp_path: Path) -> None:
     assert [concept.name for concept in merged.header.concepts] == ["style", "style-2"]
 
 
+def test_inputs_are_told_by_their_runs_names(base: Base, tmp_path: Path) -> None:
+    """Every run's file is called `adapter`: pairs of one must not hide those of another."""
+    paths = [tmp_path / name / "adapter.safetensors" for name in ("one/dog", "two/dog", "cat")]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        _taught(path, base, PLAIN, f"<{seed}>", seed, pairs={"dog/1.png": str(seed)})
+    header = merge(paths, tmp_path / "m.safetensors", Linear()).header
+    names = ["dog", "dog (2)", "cat"]
+    assert [one["name"] for one in header.training["inputs"]] == names
+    assert header.pairs == {f"{name}/dog/1.png": str(n) for n, name in enumerate(names)}
+
+
 def test_a_failed_merge_leaves_nothing(files: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
     bad = Texts((Rows(torch.ones(1, 3), torch.ones(1, 3)),) * 2, torch.ones(1, 4))

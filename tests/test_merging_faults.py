@@ -156,4 +156,4 @@ def test_a_name_with_a_colon_is_a_name(tmp_path: Path) -> None:
     with output.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     told = json.loads(header["__metadata__"]["customize"])["training"]["inputs"]
-    assert [(one["file"], one["weight"]) for one in told] == [("a:1", 1.0)]
+    assert [(one["name"], one["weight"]) for one in told] == [("a:1", 1.0)]

@@ -259,18 +259,17 @@ def test_a_report_holds_figures_a_sheet_and_a_map(
     words = read_adapter(world / "my_dog.safetensors").tensors
     rows = {name: words[name] for name in words if name.startswith("words.")}
     verdict = judge.judge(AdapterFile(merged.header, {**dict(merged.tensors), **rows}))
-    files = [item.path for item in stage.job.inputs]
+    files = [Path("runs/x/adapter.safetensors"), Path("also/x/adapter.safetensors")]
     text = write_report(folder, judge, verdict, files, {"method": "look alone"})
     figures: Mapping[str, Any] = json.loads((folder / FIGURES).read_text())
     assert figures["method"] == "look alone"
     assert figures["concepts"]["look"]["alone"] == figures["concepts"]["look"]["merged"]
-    assert figures["concepts"]["my_dog"]["adapter"] == "my_dog.safetensors"
+    assert figures["concepts"]["my_dog"]["adapter"] == "x"
+    assert figures["concepts"]["look"]["adapter"] == "x (2)"
     assert set(figures["concepts"]["my_dog"]["leaks_in"]) == {"look"}
     assert set(figures["base"]["leaks_in"]) == {"my_dog", "look"}
-    assert set(figures["base"]["kept_alone"]) == {"my_dog.safetensors", "look.safetensors"}
-    assert figures["base"]["kept_merged"] == pytest.approx(
-        figures["base"]["kept_alone"]["look.safetensors"]
-    )
+    assert set(figures["base"]["kept_alone"]) == {"x", "x (2)"}
+    assert figures["base"]["kept_merged"] == pytest.approx(figures["base"]["kept_alone"]["x (2)"])
     with Image.open(folder / SHEET) as sheet, Image.open(folder / MAP) as drawn:
         assert sheet.height > sheet.width / 2
         assert drawn.width > 400

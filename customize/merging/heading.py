@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from customize.adapters.header import Header, library_versions
+from customize.adapters.labels import labels_of
 from customize.merging import Limits, Method
 from customize.merging.job import Job
 
@@ -16,13 +17,13 @@ def header_of(
     job: Job, method: str, options: Mapping[str, Any], losses: Mapping[str, float]
 ) -> Header:
     """Describe the merged adapter: the base of the first input, the concepts of all."""
-    first = job.inputs[0].header
+    first, labels = job.inputs[0].header, labels_of(job.files)
     told: dict[str, Any] = {
         "merged_by": method,
         "options": dict(options),
         "inputs": [
-            {"file": item.path.name, "weight": item.weight, "sha256": item.sha256}
-            for item in job.inputs
+            {"name": label, "weight": item.weight, "sha256": item.sha256}
+            for label, item in zip(labels, job.inputs, strict=True)
         ],
     }
     if losses:
@@ -36,7 +37,11 @@ def header_of(
         targets=tuple(dict.fromkeys(t for item in job.inputs for t in item.header.targets)),
         concepts=job.vocabulary.concepts,
         versions=library_versions(),
-        pairs={f"{i.path.stem}/{k}": v for i in job.inputs for k, v in i.header.pairs.items()},
+        pairs={
+            f"{label}/{name}": digest
+            for label, item in zip(labels, job.inputs, strict=True)
+            for name, digest in item.header.pairs.items()
+        },
         training=told,
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from customize.adapters.labels import labels_of
 from customize.errors import OutputExistsError
 from customize.merging.judging import Judge, Verdict
 from customize.merging.leaks import OWN, Leaks, find_leaks
@@ -65,11 +66,12 @@ def figures_of(
     models: Models | None,
 ) -> dict[str, Any]:
     """Gather every figure by concept, and of the base's own edits before and after."""
+    names = labels_of(files)
     concepts: dict[str, Any] = {}
     for asked in judge.asked:
         kept = verdict.concepts[asked.name]
         concepts[asked.name] = {
-            "adapter": files[asked.owner].name,
+            "adapter": names[asked.owner],
             "edits": len(asked.examples),
             "held_out": asked.held_out,
             "alone": kept.alone,
@@ -81,12 +83,11 @@ def figures_of(
                 "merged": _scores(asked, verdict.outputs[asked.name], models),
             },
         }
-    alone = zip(files, judge.kept_alone(), strict=True)
     return {
         "concepts": concepts,
         "base": {
             "edits": len(judge.own),
-            "kept_alone": {file.name: kept for file, kept in alone},
+            "kept_alone": dict(zip(names, judge.kept_alone(), strict=True)),
             "kept_merged": verdict.base,
             "leaks_in": {of: share for (at, of), share in leaks.items() if at == OWN},
         },

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.adapters.file import read_header
+from customize.adapters.labels import label_of, numbered
 from customize.editing import Editor
 from customize.editing_inputs import with_strength
 from customize.errors import ScoreError
@@ -86,7 +87,8 @@ def compared(
             "nothing to compare: no adapter was named and the base alone is left out; expected at "
             "least one of them; name an adapter (--adapter), or leave --adapters-only out"
         )
-    return _distinct(found)
+    labels = numbered(variant.label for variant in found)
+    return [replace(variant, label=label) for variant, label in zip(found, labels, strict=True)]
 
 
 def group_of(text: str) -> list[tuple[Path, float]]:
@@ -97,18 +99,5 @@ def group_of(text: str) -> list[tuple[Path, float]]:
 
 
 def _label(path: Path, strength: float) -> str:
-    """Name an adapter by its file, or by its folder where the file is called as every run's."""
-    name = path.resolve().parent.name if path.stem == "adapter" else path.stem
-    return name if strength == 1 else f"{name}:{strength:g}"
-
-
-def _distinct(variants: Iterable[Variant]) -> list[Variant]:
-    """Number labels that would be the same."""
-    seen: dict[str, int] = {}
-    result: list[Variant] = []
-    for variant in variants:
-        seen[variant.label] = seen.get(variant.label, 0) + 1
-        number = seen[variant.label]
-        label = variant.label if number == 1 else f"{variant.label} ({number})"
-        result.append(replace(variant, label=label))
-    return result
+    """Name an adapter, with its strength where that is not 1."""
+    return label_of(path) if strength == 1 else f"{label_of(path)}:{strength:g}"
