@@ -164,6 +164,7 @@ def _tell_files(one: Written) -> None:
 def _tell_proofs(written: Sequence[Written], proofs: Proofs | None) -> None:
     """Print the proof that files read back, and what cutting cost; or that it is not known."""
     from customize.exporting import verdicts
+    from customize.exporting.guide import error_told
 
     if proofs and not proofs.unproven:
         print(table(verdicts.rows(proofs.verdicts), verdicts.TITLES))
@@ -171,8 +172,9 @@ def _tell_proofs(written: Sequence[Written], proofs: Proofs | None) -> None:
             if proof.change is not None:
                 print(f"{target}: cut; {proof.change}")
         return
-    rows = [[one.target, f"{len(one.errors)}", f"{one.largest_error:.1e}"] for one in written]
+    rows = [[one.target, f"{len(one.errors) or '-'}", error_told(one)] for one in written]
     print(table(rows, ["target", "layers", "largest relative error"]))
     why = f"the base cannot be opened: {proofs.unproven}" if proofs else "--no-verify"
+    how = "read back by customize alone" if proofs else "not read back"
     what = ", nor the change in edits measured" if any(map(verdicts.is_cut, written)) else ""
-    print(f"not read back{what} ({why})")
+    print(f"{how}{what} ({why})")

@@ -26,15 +26,17 @@ from customize.adapters.header import Taught
 from customize.errors import ExportError, OutputExistsError
 from customize.exporting import TARGETS, Options, Precision, Target, Written, export, export_all
 from customize.exporting.changes import Changes, Weights, delta_of
+from customize.exporting.changes import LowRank as LowRankChange
 from customize.exporting.custom_diffusion import from_custom_diffusion, to_custom_diffusion
 from customize.exporting.diffusers_lora import from_diffusers, metadata_of, to_diffusers
 from customize.exporting.embeddings import from_embedding, to_bundle
 from customize.exporting.fitting import Holds, fit
+from customize.exporting.guide import notes_of
 from customize.exporting.importing import import_adapter
 from customize.exporting.kohya import from_kohya, to_kohya
 from customize.exporting.native import from_native, to_native
 from customize.exporting.peft_folder import CONFIG, MODEL, from_peft, to_peft
-from customize.exporting.plans import HOLDS
+from customize.exporting.plans import HOLDS, plan_weights
 from customize.families.bases import Base
 from customize.families.weights import BaseWeights
 from customize.families.words import Word
@@ -336,11 +338,94 @@ def test_all_writes_a_folder_for_each_and_says_what_was_refused(
         export_all(adapters["lora"], base, tmp_path / "all")
 
 
-def test_words_without_weights_are_refused(base: Base, tmp_path: Path) -> None:
-    adapter = AdapterFile(toy_header(), {"words.text_encoder.<a>": torch.ones(1, 16)})
-    with pytest.raises(ExportError, match="holds words and no weights"):
-        export(adapter, base, "kohya", tmp_path)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("target", ["kohya", "full-model"])
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "embeddings", "a/b", "a\\b", "/tmp/x"])
+def test_a_name_that_is_a_path_is_refused(
+    base: Base, adapters: dict[str, AdapterFile], target: Target, name: str, tmp_path: Path
+) -> None:
+    """`--name ..` with `--overwrite` once removed the folder above."""
+    (tmp_path / "mine.txt").write_text("mine")
+    options = Options(name=name)
+    with pytest.raises(ExportError, match="expected the files' name alone"):
+        export(adapters["kv"], base, target, tmp_path / "out", options, overwrite=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
+
+
+def test_a_full_model_replaces_no_word_unasked(
+    base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
+) -> None:
+    word = tmp_path / "embeddings" / "my-dog.safetensors"
+    word.parent.mkdir()
+    word.write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match=r"my-dog\.safetensors is there already"):
+        export(adapters["kv"], base, "full-model", tmp_path)
+    assert word.read_bytes() == b"mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["embeddings"]
+
+
+def test_all_again_leaves_nothing_of_the_first(
+    base: Base,
+    adapters: dict[str, AdapterFile],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def names() -> set[str]:
+        return {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+
+    (tmp_path / "kohya").mkdir()  # no README tells that this was written here
+    (tmp_path / "kohya" / "mine.txt").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "one.safetensors").write_text("mine")
+
+    def all_of(method: str, name: str) -> None:
+        options = Options(name=name)
+        export_all(adapters[method], base, tmp_path, options, overwrite=True, verify=False)
+
+    all_of("kv", "one")
+    first = names()
+    assert {
+        "kohya/mine.txt",
+        "kohya/one.safetensors",
+        "custom-diffusion/embeddings/my-dog.safetensors",
+    } <= first
+
+    def full(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("customize.exporting.guide.write", full)
+        with pytest.raises(OSError, match="disk is full"):
+            all_of("lora", "two")
+    assert names() == first
+    all_of("lora", "two")
+    stale = [name for name in names() if "one" in name or name.startswith("custom-diffusion")]
+    assert stale == ["other/one.safetensors"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_add_embedding_is_told_where_it_is_not_read(tmp_path: Path) -> None:
+    """InvokeAI refuses such files, kohya's scripts leave the layer out (docs/frontends.md)."""
+    pair = LowRankChange(torch.ones(1, 8), torch.ones(8, 1))
+    odd, plain = "denoiser.add_embedding.linear_1", "denoiser.mid_block.resnets.0.time_emb_proj"
+    header = toy_header(family="instruct_pix2pix_xl")
+    base = Base("toy", tmp_path, "instruct_pix2pix_xl", "0" * 64, 32, 8)
+    weights: Any = Loaded()  # of which none is read
+
+    def planned(target: Target, changes: Changes) -> str:
+        fitted, plan = plan_weights(
+            AdapterFile(header, {}), base, target, changes, weights, Options(name="x")
+        )
+        return " ".join(notes_of(target, plan, fitted.changes))
+
+    both = Changes({odd: pair, plain: pair})
+    told = planned("kohya", both)
+    assert "leave out 1 layers such as add_embedding.linear_1" in told
+    assert "InvokeAI refuses" in told
+    assert "leave out" not in planned("kohya", Changes({plain: pair}))
+    with pytest.raises(ExportError, match="names are of two kinds"):
+        planned("invokeai", both)
+    assert planned("invokeai", Changes({plain: pair}))
+    assert planned("invokeai", Changes({odd: pair}))
 
 
 @pytest.mark.parametrize(

@@ -179,9 +179,15 @@ def test_nothing_is_replaced_or_left_behind(
     base: Base, adapter: AdapterFile, tmp_path: Path
 ) -> None:
     (tmp_path / "dog").mkdir()
-    with pytest.raises(OutputExistsError, match="dog is there already"):
-        write_full_model(adapter, base, tmp_path, "dog", dtype=torch.float16)
-    assert [path.name for path in tmp_path.iterdir()] == ["dog"]
+    (tmp_path / "dog" / "mine.txt").write_text("mine")
+    for overwrite, said in ((False, "dog is there already"), (True, "no folder of a model")):
+        with pytest.raises(OutputExistsError, match=said):
+            write_full_model(
+                adapter, base, tmp_path, "dog", dtype=torch.float16, overwrite=overwrite
+            )
+    assert [path.name for path in tmp_path.rglob("*")] == ["dog", "mine.txt"]
+    (tmp_path / "dog" / "mine.txt").rename(tmp_path / "dog" / "model_index.json")
     write_full_model(adapter, base, tmp_path, "dog", dtype=torch.float16, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dog", "dog.safetensors"]
+    assert json.loads((tmp_path / "dog" / "model_index.json").read_text())
     assert {t.dtype for t in load_file(tmp_path / "dog.safetensors").values()} == {torch.float16}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import socket
@@ -18,10 +19,10 @@ from upload_server import upload_hub
 from customize import cli
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
-from customize.errors import ExportError, HubError, OutputExistsError
+from customize.errors import ExportError, HubError
 from customize.exporting.card import Shown, card_text, latest_preview, read_scores
 from customize.exporting.pushing import push
-from customize.exporting.sidecars import sidecar, write_sidecars
+from customize.exporting.sidecars import plan_sidecars, sidecar
 
 TOKEN = "hf_" + "s3cret" * 5  # made up, to look for
 
@@ -137,17 +138,17 @@ def test_sidecars_spell_the_word_as_their_program_does(
     assert said["example instructions"] == instructions
 
 
-def test_sidecars_lie_beside_the_weights_and_replace_nothing(
-    header: Header, tmp_path: Path
-) -> None:
-    weights, preview = tmp_path / "dog.safetensors", Image.new("RGB", (900, 300), "red")
-    files = write_sidecars(header, weights, "a1111", preview=preview)
-    assert [path.name for path in files] == ["dog.json", "dog.png"]
-    assert json.loads(files[0].read_text())["trigger words"] == ["my-dog", "apply the brand style"]
-    with Image.open(files[1]) as picture:
+def test_sidecars_are_a_description_and_a_small_preview(header: Header) -> None:
+    preview = Image.new("RGB", (900, 300), "red")
+    plan = plan_sidecars(header, "dog", "a1111", preview)
+    assert list(plan) == ["dog.json", "dog.png"]
+    described, pictured = plan.values()
+    assert isinstance(described, str)
+    assert isinstance(pictured, bytes)
+    assert json.loads(described)["trigger words"] == ["my-dog", "apply the brand style"]
+    with Image.open(io.BytesIO(pictured)) as picture:
         assert picture.size == (512, 171)
-    with pytest.raises(OutputExistsError, match=r"dog\.json is there already"):
-        write_sidecars(header, weights, "a1111")
+    assert list(plan_sidecars(header, "dog", "a1111")) == ["dog.json"]
 
 
 def test_push_uploads_adapter_exports_card_and_preview(

@@ -15,10 +15,10 @@ from torch import Tensor
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import AdapterFile
 from customize.adapters.header import Taught
-from customize.errors import ExportError
-from customize.exporting import Options, Target, Written, export
+from customize.errors import BaseModelError, ExportError
+from customize.exporting import Options, Precision, Target, Written, export
 from customize.exporting.verdicts import TITLES, rows
-from customize.exporting.verifying import OwnEdits, own_edits, verify
+from customize.exporting.verifying import OwnEdits, own_edits, prove, verify
 from customize.families import open_family
 from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
@@ -33,7 +33,7 @@ READERS: dict[Target, tuple[str, ...]] = {
     "invokeai": ("customize",),
     "peft": ("customize", "peft"),
     "custom-diffusion": ("customize", "diffusers"),
-    "full-model": ("diffusers, single file", "diffusers, folder"),
+    "full-model": ("customize", "diffusers, single file", "diffusers, folder"),
 }
 
 
@@ -68,20 +68,27 @@ def own(base: Base, taught: AdapterFile) -> OwnEdits:
     return own_edits(taught, base)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("target", READERS)
 def test_every_reader_finds_the_adapter(
-    base: Base, taught: AdapterFile, own: OwnEdits, target: Target, tmp_path: Path
+    base: Base,
+    taught: AdapterFile,
+    own: OwnEdits,
+    target: Target,
+    dtype: Precision,
+    tmp_path: Path,
 ) -> None:
-    written = export(taught, base, target, tmp_path, Options())
+    # Of this name, a folder's files were all taken for words.
+    written = export(taught, base, target, tmp_path / "embeddings", Options(dtype=dtype))
     proof = verify(written, taught, base, own)
     assert proof.change is None, "nothing was cut"
     verdicts = proof.verdicts
     assert tuple(verdict.reader for verdict in verdicts) == READERS[target]
     for verdict in verdicts:
         assert verdict.matched == verdict.expected == LAYERS
-        assert verdict.error <= 1e-3
+        assert verdict.error <= {"float16": 1e-3, "bfloat16": 8e-3}[dtype]
         assert verdict.pixels is not None
-        assert verdict.pixels <= 2
+        assert verdict.pixels <= {"float16": 2, "bfloat16": 16}[dtype]
     assert len(rows(verdicts)[0]) == len(TITLES)
     assert all(path.exists() for path in written.files)
 
@@ -101,7 +108,7 @@ def test_low_rank_adapters_come_back(
     adapter = adapter_of(base, method)
     written = export(adapter, base, target, tmp_path, Options())
     verdicts = verify(written, adapter, base).verdicts
-    assert len(verdicts) == 2
+    assert len(verdicts) == len(READERS[target])
     assert all(verdict.matched == verdict.expected > LAYERS for verdict in verdicts)
 
 
@@ -201,3 +208,43 @@ def test_a_wrong_word_shows_in_the_pixels(base: Base, taught: AdapterFile, tmp_p
     with pytest.raises(ExportError, match="an edit differs by"):
         verify(written, adapter, base, own_edits(adapter, base))
     assert not any(path.exists() for path in written.files)
+
+
+@pytest.mark.parametrize("method", [CrossAttentionKV(), LowRank(rank=2, decompose=True)])
+def test_without_its_base_an_export_is_still_compared(
+    base: Base, method: Method, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BaseModelError("no tokenizer")
+
+    monkeypatch.setattr("customize.families.open_pipeline", closed)
+    adapter = adapter_of(base, method, WORD)
+    targets: tuple[Target, ...] = ("kohya", "comfyui", "diffusers", "peft")
+    targets += ("custom-diffusion",) * isinstance(method, CrossAttentionKV)
+    written = [export(adapter, base, target, tmp_path / target) for target in targets]
+    proofs = prove(written, adapter, base)
+    assert (proofs.unproven, proofs.failed) == ("no tokenizer", {})
+    damage(written[0].files[0], halve)
+    damage(written[1].files[0], lose_a_layer)
+    failed = prove(written, adapter, base).failed
+    assert sorted(failed) == ["comfyui", "kohya"]
+    assert "layers came back as they are" in failed["kohya"]
+    assert [one.files[0].exists() for one in written[:3]] == [False, False, True]
+
+
+def test_words_alone_come_back(base: Base, taught: AdapterFile, tmp_path: Path) -> None:
+    words = {name: t for name, t in taught.tensors.items() if name.startswith("words.")}
+    adapter = AdapterFile(taught.header, words)
+    own = own_edits(adapter, base)
+    for target in ("kohya", "comfyui", "diffusers"):
+        written = export(adapter, base, target, tmp_path / target)
+        (path,) = written.files
+        assert path.name == "my-dog.safetensors"
+        assert "words and no weights" in written.notes[0]
+        for verdict in verify(written, adapter, base, own).verdicts:
+            assert verdict.pixels is not None
+            assert verdict.pixels <= 2
+    for target in ("peft", "custom-diffusion"):
+        with pytest.raises(ExportError, match="holds words and no weights"):
+            export(adapter, base, target, tmp_path / target)
+        assert not (tmp_path / target).exists()

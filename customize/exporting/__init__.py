@@ -54,13 +54,18 @@ class Options:
     dtype: Precision = "float16"
     preview: Path | None = None
 
+    @property
+    def limited(self) -> bool:
+        """Tell whether low rank may lose anything."""
+        return (self.rank, self.energy, self.error, self.size_mb) != (None,) * 4
+
 
 @dataclass(frozen=True)
 class Written:
     """What one target got in its folder: files, the weights' first, and what people must know.
 
-    `errors` has the relative error (Frobenius) of each layer's change against the adapter's own,
-    rounding included.
+    `options` are those it was written with. `errors` has the relative error (Frobenius) of each
+    layer's change against the adapter's own, rounding included.
     """
 
     target: Target
@@ -68,6 +73,7 @@ class Written:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
 
     @property
     def largest_error(self) -> float:
@@ -122,15 +128,31 @@ def export_all(
     """Write every target that can hold `adapter` into a folder of its own, and a README.
 
     `verify` reads every target back and removes what is not the adapter, so that the README lists
-    what is there; `models` holds the CLIP for a cut adapter's edits. Raises OutputExistsError
-    before anything is written where one of the folders is there, and ExportError where no target
-    is left.
+    what is there; `models` holds the CLIP for a cut adapter's edits. `overwrite` replaces the
+    folders of an earlier README whole, and single files elsewhere. Raises OutputExistsError before
+    anything is written where one of the folders is there, and ExportError where no target is left.
     """
-    from customize.exporting import guide, places, verifying, writing
+    from customize.exporting import checks, guide, places
 
-    writing.check(adapter, base, options or Options())
-    taken = [folder / name for name in (guide.NAME, *TARGETS)]
-    places.refuse_existing(*taken, overwrite=overwrite)
+    checks.check(adapter, base, options or Options())
+    folders = [folder / target for target in TARGETS]
+    places.refuse_existing(folder / guide.NAME, *folders, overwrite=overwrite)
+    earlier = folders if guide.is_there(folder) else []
+    with places.set_aside(*earlier):
+        return _export_all(adapter, base, folder, options, overwrite, verify, models)
+
+
+def _export_all(
+    adapter: AdapterFile,
+    base: Base,
+    folder: Path,
+    options: Options | None,
+    overwrite: bool,
+    verify: bool,
+    models: Models | None,
+) -> Exports:
+    from customize.exporting import guide, verifying
+
     written, refused = list[Written](), dict[Target, str]()
     for target in TARGETS:
         try:

@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.exporting.places import refuse_existing
+from customize.errors import OutputExistsError
+from customize.exporting.places import refuse_existing, set_aside
 from customize.saved_configs import forget_places
 
 if TYPE_CHECKING:
@@ -49,22 +50,27 @@ def write_full_model(
     """Write `folder/NAME.safetensors` and the diffusers folder `folder/NAME`, or nothing.
 
     Returns all files, the single file first, and notes for people. Weights are added in float32 and
-    kept in `dtype`. Raises OutputExistsError, and AdapterFileError where the adapter does not fit.
+    kept in `dtype`. Only a folder that holds a model is ever replaced. Raises OutputExistsError,
+    and AdapterFileError where the adapter does not fit.
     """
     from customize.adapters.deltas import words
     from customize.families.quiet import errors_only
 
     places = folder / f"{name}.safetensors", folder / name
     refuse_existing(*places, overwrite=overwrite)
+    if places[1].exists() and not (places[1] / "model_index.json").is_file():
+        raise OutputExistsError(
+            f"{places[1]} is there and is no folder of a model; expected one, or a free name; "
+            "choose another with --name, or move it away"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
         with errors_only():
             _write(adapter, base, temporary, dtype)
-        if places[1].is_dir():
-            shutil.rmtree(places[1])
-        (temporary / "folder").replace(places[1])
-        (temporary / "single.safetensors").replace(places[0])
+        with set_aside(*places):
+            (temporary / "folder").replace(places[1])
+            (temporary / "single.safetensors").replace(places[0])
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     files = (places[0], *sorted(path for path in places[1].rglob("*") if path.is_file()))

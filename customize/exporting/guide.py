@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from customize.exporting import Target, Written
 from customize.exporting.changes import Changes, LowRank
 from customize.exporting.embeddings import file_name
+from customize.exporting.paths import split_layer
 from customize.exporting.places import write_text
 from customize.exporting.plans import Content, Plan
 
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
     from customize.exporting.verifying import Proofs
 
 NAME = "README.md"
-# Above it a file is larger than most that people share.
-_LARGE_RANK = 128
+_TITLE = "# Which file goes where"
+# Above this rank, and these bytes, a file is larger than most that people share.
+_LARGE_RANK, _LARGE = 128, 15e6
+_WHOLE: frozenset[Target] = frozenset({"custom-diffusion", "full-model"})
 
 USES: Mapping[Target, str] = {
     "kohya": "ComfyUI models/loras, A1111 and Forge models/Lora, InvokeAI's model manager, "
     "kohya's scripts, pipe.load_lora_weights",
     "diffusers": "pipe.load_lora_weights(folder)",
     "comfyui": "ComfyUI models/loras, with LoraLoader",
-    "a1111": "A1111 and Forge models/Lora; words are in the file, so the embedding files are not "
-    "needed",
+    "a1111": "A1111 and Forge models/Lora; A1111 reads words from this file, Forge does not: put "
+    "the embedding files in embeddings/ there, and for many words use the target kohya",
     "invokeai": "InvokeAI's model manager",
     "peft": "PeftModel.from_pretrained(pipe.unet, folder), the text encoder's likewise",
     "custom-diffusion": "pipe.unet.load_attn_procs(folder, weight_name=..., _pipeline=pipe); "
@@ -46,18 +49,23 @@ def write(
     return path
 
 
+def is_there(folder: Path) -> bool:
+    """Tell a folder that every target was written into before."""
+    path = folder / NAME
+    return path.is_file() and path.read_bytes().startswith(_TITLE.encode())
+
+
 def _lines(
     written: Sequence[Written], missing: Mapping[Target, str], proofs: Proofs | None
 ) -> Iterator[str]:
-    yield "# Which file goes where\n"
+    yield f"{_TITLE}\n"
     yield "All of these edit pictures, so they need an InstructPix2Pix model to work on."
     yield _read_back(proofs)
     yield "| folder | size | largest relative error of a layer |"
     yield "| --- | --- | --- |"
     for one in written:
         size = sum(path.stat().st_size for path in one.files) / 1e6
-        error = f"{one.largest_error:.1e}" if one.errors else "whole weights"
-        yield f"| {one.target} | {size:.1f} MB | {error} |"
+        yield f"| {one.target} | {size:.1f} MB | {error_told(one)} |"
     for one in written:
         yield f"\n## {one.target}\n"
         yield from (f"- {note}" for note in one.notes)
@@ -69,11 +77,18 @@ def _lines(
         yield from (f"- {reason}" for reason in missing.values())
 
 
+def error_told(written: Written) -> str:
+    """Say how much of a layer's change was lost, where layers' changes are what was written."""
+    if written.errors:
+        return f"{written.largest_error:.1e}"
+    return "whole weights" if written.target in _WHOLE else "words alone"
+
+
 def _read_back(proofs: Proofs | None) -> str:
     if proofs is None:
         return "They were not read back.\n"
     if proofs.unproven:
-        return f"They could not be read back: {proofs.unproven}\n"
+        return f"They were read back by customize alone, without edits: {proofs.unproven}\n"
     return "Each was read back and compared with the adapter.\n"
 
 
@@ -82,9 +97,21 @@ def notes_of(target: Target, plan: Plan, fitted: Changes) -> Iterator[str]:
     names = [name for name, content in plan.items() if isinstance(content, Content)]
     yield f"{', '.join(names)}: {USES[target]}"
     ranks = [len(c.down) for c in fitted.layers.values() if isinstance(c, LowRank)]
-    if max(ranks, default=0) > _LARGE_RANK:
+    if max(ranks, default=0) > _LARGE_RANK and _bytes(plan) > _LARGE:
         yield f"ranks go up to {max(ranks)}: --size-mb 15 or --energy 0.6 make smaller files"
-    for word, rows in fitted.words.items():
+    if target == "kohya":
+        yield from _unread(fitted)
+    yield from notes_of_words(fitted)
+
+
+def _bytes(plan: Plan) -> int:
+    contents = (content for content in plan.values() if isinstance(content, Content))
+    return sum(tensor.nbytes for content in contents for tensor in content.tensors.values())
+
+
+def notes_of_words(changes: Changes) -> Iterator[str]:
+    """Tell where each word's embedding file goes, and what people write."""
+    for word, rows in changes.words.items():
         name = file_name(word)
         load = _LOAD_BOTH if "text_encoder_2" in rows else _LOAD
         yield (
@@ -94,6 +121,16 @@ def notes_of(target: Target, plan: Plan, fitted: Changes) -> Iterator[str]:
         )
 
 
+def _unread(changes: Changes) -> Iterator[str]:
+    """Tell of layers that not every reader of kohya's names takes (docs/frontends.md)."""
+    paths = [split_layer(layer)[1] for layer in changes.layers]
+    if outside := [path for path in paths if path.startswith(_NOT_IN_KOHYA)]:
+        yield f"kohya's scripts leave out {len(outside)} layers such as {outside[0]}"
+    if any(path.startswith("add_embedding.") for path in paths):
+        yield "InvokeAI refuses the file, for it changes add_embedding"
+
+
+_NOT_IN_KOHYA = ("conv_in", "conv_out", "time_embedding.", "add_embedding.")
 _LOAD = 'load_textual_inversion(file, token="{word}")'
 _LOAD_BOTH = (
     'load_textual_inversion(tensors["clip_l"], token="{word}", text_encoder=pipe.text_encoder, '

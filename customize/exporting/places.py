@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from customize.errors import OutputExistsError
@@ -16,6 +19,35 @@ def refuse_existing(*paths: Path, overwrite: bool) -> None:
                 f"{path} is there already; expected a free name; choose another, move it away or "
                 "add --overwrite"
             )
+
+
+@contextmanager
+def set_aside(*places: Path) -> Iterator[None]:
+    """Move what lies at `places` out of the way of what is written there, and then remove it.
+
+    Where writing fails, what it left there is removed and everything is back.
+    """
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for place in filter(Path.exists, places):
+            aside = place.with_name(f".replaced-{os.getpid()}-{place.name}")
+            place.replace(aside)
+            moved.append((place, aside))
+        yield
+    except BaseException:
+        for place, aside in moved:
+            _remove(place)
+            aside.replace(place)
+        raise
+    for _, aside in moved:
+        _remove(aside)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

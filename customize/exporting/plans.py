@@ -39,8 +39,8 @@ class Content:
     metadata: Mapping[str, str]
 
 
-# What goes where in the target's folder: tensors, or the text of a small file.
-Plan = dict[str, Content | str]
+# What goes where in the target's folder: tensors, or a small file's text or bytes.
+Plan = dict[str, Content | str | bytes]
 
 
 def plan_weights(
@@ -54,6 +54,8 @@ def plan_weights(
     """Fit the changes to the target and lay its weights' files out."""
     if target == "custom-diffusion":
         return Fitted(changes, {}), _plan_custom_diffusion(changes, weights, options)
+    if target == "invokeai":
+        _refuse_mixed_names(changes)
     fitted = fit(changes, HOLDS[target], weights, options, _progress(target))
     xl, name = is_xl(adapter), options.name
     assert name is not None
@@ -82,6 +84,17 @@ def plan_weights(
 
     facts = describe(adapter.header, fitted.changes, base, name, xl=xl) | facts
     return fitted, {place: Content(tensors, facts | hashes(tensors, facts))}
+
+
+def _refuse_mixed_names(changes: Changes) -> None:
+    """Refuse what InvokeAI does: SDXL's `add_embedding` has another kind of name than the rest."""
+    odd = [layer for layer in changes.layers if layer.startswith("denoiser.add_embedding.")]
+    if odd and len(odd) < len(changes.layers):
+        raise ExportError(
+            f"invokeai: the adapter changes {odd[0]} beside other layers; expected no such layer: "
+            "InvokeAI refuses a file whose names are of two kinds (docs/frontends.md); export it "
+            "to another target"
+        )
 
 
 def _plan_peft(changes: Changes, base: Base) -> Plan:

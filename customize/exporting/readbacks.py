@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from customize.exporting import Written
-from customize.exporting.written_files import embedding_files, load_words, weights_files
+from customize.exporting.paths import is_encoder, with_text_model, without_text_model
+from customize.exporting.written_files import load_words, read_changes, weights_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ def read_back(written: Written, adapter: AdapterFile, base: Base) -> Iterator[Re
             yield by_customize(written, adapter, base)
             yield by_attention_processors(written, adapter, base)
         case "full-model":
+            yield by_single_file(written, adapter, base)
             yield by_converters(written, adapter, base)
             yield by_folder(written, base)
         case _:
@@ -57,18 +59,10 @@ def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack
     """Import the files as `customize import` does."""
     from customize.adapters.apply import apply_adapters
     from customize.adapters.file import AdapterFile
-    from customize.exporting.changes import Changes
-    from customize.exporting.embeddings import from_embedding
     from customize.exporting.native import to_native
-    from customize.exporting.opening_files import open_file
-    from customize.exporting.reading_files import read
     from customize.families.weights import BaseWeights
 
-    parts = [read(path).changes for path in weights_files(written)]
-    layers = {layer: change for part in parts for layer, change in part.layers.items()}
-    found = embedding_files(written, adapter)
-    words = {word: from_embedding(open_file(path).tensors()) for word, path in found.items()}
-    tensors = to_native(Changes(layers, words), BaseWeights(base))
+    tensors = to_native(read_changes(written, adapter), BaseWeights(base))
     header = replace(adapter.header, alpha=None)  # files carry their scale in the factors
     pipeline = open_plain(base)
     apply_adapters(pipeline, [(AdapterFile(header, tensors), 1.0)])
@@ -78,11 +72,11 @@ def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack
 def by_diffusers(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
     """Load weights with `load_lora_weights`, words with `load_textual_inversion`."""
     pipeline = open_plain(base)
-    (path,) = weights_files(written)
     load_words(pipeline, written, adapter)
-    pipeline.load_lora_weights(path.parent, weight_name=path.name)
-    pipeline.fuse_lora()
-    pipeline.unload_lora_weights()
+    for path in weights_files(written):  # none where the adapter is words alone
+        pipeline.load_lora_weights(path.parent, weight_name=path.name)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
     return _plain("diffusers", pipeline)
 
 
@@ -134,6 +128,25 @@ def by_converters(written: Written, adapter: AdapterFile, base: Base) -> ReadBac
     return _plain("diffusers, single file", pipeline)
 
 
+def by_single_file(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
+    """Read the single file by our own table of its names."""
+    from safetensors.torch import load_file
+
+    from customize.exporting.full_model import pipeline_weights
+    from customize.exporting.single_file_keys import from_single_file
+
+    pipeline = open_plain(base)
+    models: dict[str, Any] = {name: getattr(pipeline, name) for name in pipeline_weights(pipeline)}
+    configs = {n: {} if is_encoder(n) else model.config for n, model in models.items()}
+    for name, tensors in from_single_file(load_file(written.files[0]), configs).items():
+        if is_encoder(name):
+            _load_text(models[name], tensors)
+        else:
+            models[name].load_state_dict(tensors)
+    load_words(pipeline, written, adapter)
+    return _plain("customize", pipeline)
+
+
 def by_folder(written: Written, base: Base) -> ReadBack:
     """Open the written folder as a base, words and all."""
     from customize.families.bases import resolve_base
@@ -163,6 +176,7 @@ def _plain(reader: str, pipeline: Any) -> ReadBack:
 
 def _load_text(text_encoder: Any, tensors: Mapping[str, Tensor]) -> None:
     """Load a converted text encoder, which in transformers 5 has no level `text_model`."""
-    if not hasattr(text_encoder, "text_model"):
-        tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    tensors = {without_text_model(name): tensor for name, tensor in tensors.items()}
+    if hasattr(text_encoder, "text_model"):
+        tensors = {with_text_model(name): tensor for name, tensor in tensors.items()}
     text_encoder.load_state_dict(tensors)

@@ -6,15 +6,14 @@ NAME.png; where each looks is in docs/frontends.md.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from customize.exporting import Target
 from customize.exporting.embeddings import file_name
-from customize.exporting.places import refuse_existing, write_text
-from customize.run_folder import save_picture
+from customize.exporting.plans import Plan
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,28 +23,18 @@ if TYPE_CHECKING:
 _PREVIEW_SIDE = 512
 
 
-def write_sidecars(
-    header: Header,
-    weights: Path,
-    target: Target,
-    *,
-    preview: Image.Image | None = None,
-    overwrite: bool = False,
-) -> tuple[Path, ...]:
-    """Write NAME.json, and NAME.png where there is a preview, beside the weights' file.
-
-    The preview is shrunk to 512 pixels. Raises OutputExistsError, with nothing written.
-    """
-    described, pictured = weights.with_suffix(".json"), weights.with_suffix(".png")
-    files = (described,) if preview is None else (described, pictured)
-    refuse_existing(*files, overwrite=overwrite)
-    if preview is not None:
-        small = preview.convert("RGB")
-        small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
-        save_picture(small, pictured)
+def plan_sidecars(
+    header: Header, name: str, target: Target, preview: Image.Image | None = None
+) -> Plan:
+    """Plan NAME.json, and NAME.png where there is a preview, which is shrunk to 512 pixels."""
     text = json.dumps(sidecar(header, target), indent=4, ensure_ascii=False)
-    write_text(described, text + "\n")
-    return files
+    plan: Plan = {f"{name}.json": text + "\n"}
+    if preview is not None:
+        small, content = preview.copy(), io.BytesIO()
+        small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        small.save(content, format="PNG")
+        plan[f"{name}.png"] = content.getvalue()
+    return plan
 
 
 def sidecar(header: Header, target: Target) -> dict[str, Any]:

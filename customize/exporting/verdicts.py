@@ -22,7 +22,8 @@ TOLERANCE = 1e-3
 """Relative error of a change beyond what writing announced: half precision, and adding it up."""
 
 PIXELS = 2.0
-"""How far one edit's pixels (0..255) may be from the adapter's own where nothing was cut off."""
+"""How far one edit's pixels (0..255) may be from the adapter's own where nothing was cut off, at
+that tolerance."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,15 @@ class Verdict:
 
 
 def is_cut(written: Written) -> bool:
-    """Tell whether writing lost more of a layer than half precision does."""
-    return written.largest_error > TOLERANCE
+    """Tell whether limits cost more of a layer than rounding does."""
+    return written.options.limited and written.largest_error > tolerance(written)
+
+
+def tolerance(written: Written) -> float:
+    """Return the relative error that the written precision explains."""
+    import torch
+
+    return max(TOLERANCE, torch.finfo(getattr(torch, written.options.dtype)).eps)
 
 
 def judge(
@@ -63,13 +71,13 @@ def judge(
     verdict = Verdict(
         target=written.target,
         reader=found.reader,
-        matched=sum(error <= _allowed(written, layer) for layer, error in errors.items()),
+        matched=sum(error <= allowed(written, layer) for layer, error in errors.items()),
         expected=len(changed),
         error=max(errors.values(), default=0.0),
         pixels=pixels,
         strangers=tuple(_strangers(found, written, set(changed), weights)),
     )
-    _check(verdict, written)
+    refuse_unproven(verdict, written)
     return verdict
 
 
@@ -104,8 +112,9 @@ def _error(
     return float(off / whole.norm()) if whole.any() else float(off)
 
 
-def _allowed(written: Written, layer: str) -> float:
-    return 1.05 * written.errors.get(layer, 0.0) + TOLERANCE
+def allowed(written: Written, layer: str) -> float:
+    """Return the relative error that a layer may come back with."""
+    return 1.05 * written.errors.get(layer, 0.0) + tolerance(written)
 
 
 def _strangers(
@@ -119,12 +128,12 @@ def _strangers(
         # Words only add rows to the embedding table.
         after = found.weight_of(layer).float()[: len(before)]
         off = float((after - before).norm())
-        rounding = TOLERANCE if written.target == "full-model" else 0.0
+        rounding = tolerance(written) if written.target == "full-model" else 0.0
         if after.shape != before.shape or off > rounding * float(before.norm()):
             yield layer
 
 
-def _check(verdict: Verdict, written: Written) -> None:
+def refuse_unproven(verdict: Verdict, written: Written) -> None:
     """Raise ExportError for a verdict that does not prove the files."""
     if verdict.strangers:
         found = f"{len(verdict.strangers)} other layers changed, such as {verdict.strangers[0]}"
@@ -133,7 +142,7 @@ def _check(verdict: Verdict, written: Written) -> None:
             f"only {verdict.matched} of {verdict.expected} layers came back as they are (largest "
             f"relative error {verdict.error:.1e})"
         )
-    elif verdict.pixels is not None and verdict.pixels > _pixels_allowed(written):
+    elif verdict.pixels is not None and verdict.pixels > _pixelsallowed(written):
         found = f"an edit differs by {verdict.pixels:.1f} of 255"
     else:
         return
@@ -143,7 +152,7 @@ def _check(verdict: Verdict, written: Written) -> None:
     )
 
 
-def _pixels_allowed(written: Written) -> float:
+def _pixelsallowed(written: Written) -> float:
     """Hold only files that lost nothing to the adapter's own pixels."""
     free = is_cut(written) or written.target == "full-model"
-    return float("inf") if free else PIXELS
+    return float("inf") if free else PIXELS * tolerance(written) / TOLERANCE

@@ -18,6 +18,7 @@ from customize.exporting.edit_changes import EditChange, compare_edits
 from customize.exporting.readbacks import open_plain, read_back
 from customize.exporting.sample_edits import Request, edited, requests_of
 from customize.exporting.verdicts import Verdict, is_cut, judge, largest_difference
+from customize.exporting.without_base import check_files
 from customize.exporting.written_files import remove
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Proof:
 class Proofs:
     """The targets that were proved, and why the others were not.
 
-    The files of those in `failed` are gone. `unproven` says why nothing could be read back at all;
-    all files are left then.
+    The files of those in `failed` are gone. `unproven` says why the base could not be opened;
+    files were then read by our own readers alone, and whole models by none.
     """
 
     proved: Mapping[Target, Proof] = field(default_factory=dict)
@@ -76,7 +77,7 @@ def prove(
     try:
         own = own_edits(adapter, base, _EDITS if any(map(is_cut, written)) else 1)
     except BaseModelError as error:
-        return Proofs(unproven=str(error))
+        return Proofs(failed=check_files(written, adapter, base), unproven=str(error))
     except AdapterFileError:
         for one in written:
             remove(one)

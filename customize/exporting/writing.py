@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.errors import ExportError
 from customize.exporting import Options, Target, Written
+from customize.exporting.checks import check
 from customize.exporting.embeddings import file_name
-from customize.exporting.guide import notes_of
+from customize.exporting.guide import notes_of, notes_of_words
 from customize.exporting.places import refuse_existing
-from customize.exporting.plans import Plan, is_xl, plan_weights, plan_words
+from customize.exporting.plans import Content, Plan, is_xl, plan_weights, plan_words
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from customize.adapters.file import AdapterFile
+    from customize.exporting.changes import Changes
     from customize.families.bases import Base
 
 # Programs that show NAME.json and NAME.png beside NAME.safetensors.
 SHOWN: frozenset[Target] = frozenset({"kohya", "comfyui", "a1111", "invokeai"})
+# Programs that read words whether weights come with them or not.
+_WORDS_ALONE: frozenset[Target] = frozenset({*SHOWN, "diffusers"})
 
 
 def write(
@@ -35,51 +42,29 @@ def write(
 ) -> Written:
     """Write one target; see `customize.exporting.export`."""
     from customize.exporting.native import from_native
+    from customize.exporting.sidecars import plan_sidecars
     from customize.families.weights import BaseWeights
 
     check(adapter, base, options)
-    options = replace(options, name=options.name or _name_of(adapter))
+    name = options.name or _name_of(adapter)
+    options = replace(options, name=name)
     weights = BaseWeights(base)
     changes = from_native(adapter, weights)
-    if not changes.layers and target != "full-model":
-        raise ExportError(
-            f"{target}: the adapter holds words and no weights; expected weights to write; use the "
-            "embedding files of the target full-model, or teach layers as well"
-        )
-    xl = is_xl(adapter)
-    words = plan_words(changes, xl=xl)
+    words = plan_words(changes, xl=is_xl(adapter))
     if target == "full-model":
         return _write_full_model(adapter, base, folder, options, words, overwrite)
+    if not changes.layers:
+        return _write_words(target, folder, options, words, changes, overwrite)
+    preview = _preview(options.preview) if target in SHOWN and options.preview else None
     fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
     notes = tuple(notes_of(target, plan, fitted.changes))
-    if target in SHOWN:
-        beside = [folder / f"{options.name}.{kind}" for kind in ("json", "png")]
-        refuse_existing(*beside, overwrite=overwrite)
-    files = save_all(folder, plan | words, overwrite=overwrite)
-    if target in SHOWN:
-        files += _show(adapter, files[0], target, options, overwrite=overwrite)
-    return Written(target, folder, files, notes, fitted.errors)
-
-
-def _show(
-    adapter: AdapterFile, weights: Path, target: Target, options: Options, *, overwrite: bool
-) -> tuple[Path, ...]:
-    """Write the description and the picture that programs show beside the weights."""
-    from PIL import Image
-
-    from customize.exporting.sidecars import write_sidecars
-
-    header = adapter.header
-    if options.preview is None:
-        return write_sidecars(header, weights, target, overwrite=overwrite)
-    with Image.open(options.preview) as preview:
-        return write_sidecars(header, weights, target, preview=preview, overwrite=overwrite)
+    beside = plan_sidecars(adapter.header, name, target, preview) if target in SHOWN else {}
+    files = save_all(folder, plan | words | beside, overwrite=overwrite)
+    return Written(target, folder, files, notes, fitted.errors, options)
 
 
 def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
     """Write every file of the plan or none; raises OutputExistsError before anything is written."""
-    from safetensors.torch import save_file
-
     places = [folder / name for name in plan]
     refuse_existing(*places, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,17 +73,57 @@ def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
         for name, content in plan.items():
             place = temporary / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, str):
-                place.write_text(content, encoding="utf-8")
-            else:
-                tensors = {key: tensor.contiguous() for key, tensor in content.tensors.items()}
-                save_file(tensors, place, dict(content.metadata))
+            _save(content, place)
         for name, place in zip(plan, places, strict=True):
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary / name, place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return tuple(places)
+
+
+def _save(content: Content | str | bytes, place: Path) -> None:
+    from safetensors.torch import save_file
+
+    match content:
+        case str():
+            place.write_text(content, encoding="utf-8")
+        case bytes():
+            place.write_bytes(content)
+        case Content(tensors, metadata):
+            whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+            save_file(whole, place, dict(metadata))
+
+
+def _write_words(
+    target: Target,
+    folder: Path,
+    options: Options,
+    plan: Plan,
+    changes: Changes,
+    overwrite: bool,
+) -> Written:
+    """Write the words of an adapter that holds nothing else."""
+    if not plan or target not in _WORDS_ALONE:
+        raise ExportError(
+            f"{target}: the adapter holds {'words and ' * bool(plan)}no weights; expected weights "
+            "to write; export words to one of the other programs, or teach layers as well"
+        )
+    files = save_all(folder, plan, overwrite=overwrite)
+    notes = ("the adapter holds words and no weights: the embedding files are all of it",)
+    return Written(target, folder, files, notes + tuple(notes_of_words(changes)), {}, options)
+
+
+def _preview(path: Path) -> Image.Image | None:
+    """Open the picture to show; one that is broken is left out."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        warnings.warn(f"no preview beside the weights: {path} is broken ({error})", stacklevel=2)
+        return None
 
 
 def _write_full_model(
@@ -110,36 +135,16 @@ def _write_full_model(
     from customize.exporting.full_model import write_full_model
 
     assert options.name is not None
+    refuse_existing(*(folder / name for name in words), overwrite=overwrite)
     dtype = getattr(torch, options.dtype)
     files, notes = write_full_model(
         adapter, base, folder, options.name, dtype=dtype, overwrite=overwrite
     )
-    files += save_all(folder, words, overwrite=True)
-    return Written("full-model", folder, files, notes)
-
-
-def check(adapter: AdapterFile, base: Base, options: Options) -> None:
-    """Refuse a base of another family and limits that contradict each other."""
-    from customize.adapters.file import other_base
-
-    other_base(adapter.header, base)
-    if options.size_mb is not None and (options.energy, options.error) != (None, None):
-        raise ExportError(
-            "--size-mb chooses the energy itself, and --energy or --error was given too; expected "
-            "one of them; leave the other out"
-        )
-    for name, value, highest in (
-        ("rank", options.rank, None),
-        ("energy", options.energy, 1),
-        ("error", options.error, 1),
-        ("size-mb", options.size_mb, None),
-    ):
-        if value is not None and (value <= 0 or (highest is not None and value > highest)):
-            limit = f"above 0 and at most {highest}" if highest else "above 0"
-            raise ExportError(f"--{name} {value:g}: expected a number {limit}; give such a one")
+    files += save_all(folder, words, overwrite=overwrite)
+    return Written("full-model", folder, files, notes, {}, options)
 
 
 def _name_of(adapter: AdapterFile) -> str:
-    """Name the files after the concepts."""
-    names = [file_name(concept.name) for concept in adapter.header.concepts]
-    return "_".join(names)[:80] or "adapter"
+    """Name the files after the concepts; `embeddings` is the words' folder."""
+    name = "_".join(file_name(concept.name) for concept in adapter.header.concepts)[:80]
+    return name if name not in ("", "embeddings") else "adapter"

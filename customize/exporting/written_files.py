@@ -11,20 +11,36 @@ from customize.exporting.embeddings import file_name
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
+    from customize.exporting.changes import Changes
 
 
 def weights_files(written: Written) -> list[Path]:
     """List the safetensors that hold weights; words lie in a folder of their own."""
     files = (path for path in written.files if path.suffix == ".safetensors")
-    return [path for path in files if path.parent.name != "embeddings"]
+    return [path for path in files if path.parent != written.folder / "embeddings"]
 
 
 def embedding_files(written: Written, adapter: AdapterFile) -> Mapping[str, Path]:
     """Find the embedding file of each word of the adapter."""
     from customize.adapters.deltas import words
 
-    files = {path.stem: path for path in written.files if path.parent.name == "embeddings"}
+    place = written.folder / "embeddings"
+    files = {path.stem: path for path in written.files if path.parent == place}
     return {word: files[file_name(word)] for word in words(adapter)}
+
+
+def read_changes(written: Written, adapter: AdapterFile) -> Changes:
+    """Read weights and words back by our own readers, whatever the layout of one file or many."""
+    from customize.exporting.changes import Changes
+    from customize.exporting.embeddings import from_embedding
+    from customize.exporting.opening_files import open_file
+    from customize.exporting.reading_files import read
+
+    parts = [read(path).changes for path in weights_files(written)]
+    layers = {layer: change for part in parts for layer, change in part.layers.items()}
+    found = embedding_files(written, adapter)
+    words = {word: from_embedding(open_file(path).tensors()) for word, path in found.items()}
+    return Changes(layers, words)
 
 
 def load_words(pipeline: Any, written: Written, adapter: AdapterFile) -> None:
