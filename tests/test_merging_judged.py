@@ -281,7 +281,9 @@ def test_a_report_holds_figures_a_sheet_and_a_map(
 
 
 def test_renamed_words_are_said_as_the_merge_knows_them(judge: Judge) -> None:
-    asked = judge.asked[0]
+    first = judge.asked[0]
+    loud = (replace(one, instruction="Add <My-Dog>") for one in first.examples)
+    asked = replace(first, examples=tuple(loud))
     seen = list[str]()
 
     class Listening(Judge):
@@ -293,4 +295,4 @@ def test_renamed_words_are_said_as_the_merge_knows_them(judge: Judge) -> None:
 
     listening = Listening(judge.pipeline, judge.sampling, judge.adapters, [asked], ())
     listening.judge(judge.adapters[0], [{"<my-dog>": "<my-dog-2>"}, {}])
-    assert seen == ["add <my-dog-2>"] * 2 + ["add <my-dog>"] * 2
+    assert seen == ["Add <my-dog-2>"] * 2 + ["Add <My-Dog>"] * 2

@@ -175,10 +175,10 @@ def test_variants_are_the_base_alone_and_each_group_of_adapters(tmp_path: Path) 
 
 
 def test_taught_words_are_said_plainly_to_whom_they_are_unknown() -> None:
-    task = EditTask("a.png", "paint <my-dog> like <my-cat>", None, "a dog", "<my-dog>")
+    task = EditTask("a.png", "paint <My-Dog> like <my-cat>", None, "a dog", "<my-Dog>")
     plain = {"<my-dog>": "dog", "<my-cat>": "cat"}
     changed = reworded(task, plain, ["<my-dog>"])
-    assert changed.instruction == "paint <my-dog> like cat"
+    assert changed.instruction == "paint <My-Dog> like cat"
     assert changed.plainly == "paint dog like cat"
     assert (changed.source_caption, changed.target_caption) == ("a dog", "dog")
     item = changed.finished("b.png")

@@ -7,7 +7,7 @@ inversion uses, so that its pipelines expand the word by themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,21 @@ def expand_words(instruction: str, words: Sequence[Word]) -> str:
     >>> expand_words("add <my-dog>", [Word("<my-dog>", vectors=2)])
     'add <my-dog> <my-dog>_1'
     """
-    for word in words:
-        tokens = " ".join(word.tokens)
-        instruction = re.sub(re.escape(word.text), lambda _, t=tokens: t, instruction, flags=re.I)
-    return instruction
+    return replace_words(instruction, {word.text: " ".join(word.tokens) for word in words})
+
+
+def replace_words(text: str, table: Mapping[str, str]) -> str:
+    """Write each word of the table, in whatever case it stands there, as the table says.
+
+    All at once, the longest first: what was written is not read again.
+
+    >>> replace_words("add <My-Dog> to <my-dog-2>", {"<my-dog>": "<my-dog-2>", "<my-dog-2>": "it"})
+    'add <my-dog-2> to it'
+    """
+    lowered = {old.lower(): new for old, new in table.items()}
+    words = sorted(lowered, key=len, reverse=True)
+    pattern = "|".join(map(re.escape, words)) or r"(?!)"
+    return re.sub(pattern, lambda found: lowered[found[0].lower()], text, flags=re.IGNORECASE)
 
 
 def add_words(tokenizer: Any, words: Sequence[Word]) -> int:

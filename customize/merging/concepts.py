@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from customize.adapters.header import Taught
-from customize.families.words import Word
+from customize.families.words import Word, replace_words
 from customize.merging.inputs import Input
 
 _PREFIX = "words."
@@ -126,13 +125,9 @@ def _distinct(
 
 def _reworded(concepts: Sequence[Taught], changes: Mapping[str, str]) -> Iterator[Taught]:
     lowered = {old.lower(): new for old, new in changes.items()}
-    pattern = re.compile("|".join(map(re.escape, changes)) or r"(?!)", re.IGNORECASE)
     for taught in concepts:
         yield replace(
             taught,
             word=lowered.get(taught.word.lower(), taught.word) if taught.word else None,
-            instructions=tuple(
-                pattern.sub(lambda found: lowered[found[0].lower()], text)
-                for text in taught.instructions
-            ),
+            instructions=tuple(replace_words(text, changes) for text in taught.instructions),
         )

@@ -16,6 +16,7 @@ import numpy as np
 from customize.adapters.header import Header, Taught
 from customize.errors import Fault, PairsError
 from customize.families.bases import Base
+from customize.families.words import replace_words
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
@@ -112,12 +113,10 @@ def varied(asked: Sequence[Asked], owner: int, most: int = 16) -> list[Example]:
 
 def reworded(asked: Asked, renamed: Mapping[str, str]) -> Asked:
     """Say the concept's instructions with the words that the merged adapter knows it by."""
-    examples = list[Example]()
-    for example in asked.examples:
-        instruction = example.instruction
-        for old, new in renamed.items():
-            instruction = instruction.replace(old, new)
-        examples.append(replace(example, instruction=instruction))
+    examples = (
+        replace(example, instruction=replace_words(example.instruction, renamed))
+        for example in asked.examples
+    )
     return replace(asked, examples=tuple(examples))
 
 

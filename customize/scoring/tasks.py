@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from customize.errors import ScoreError
+from customize.families.words import replace_words
 from customize.pairs.held_out import held_out_pairs
 from customize.pairs.layouts import find_pairs
 from customize.recipe import Recipe
@@ -130,24 +131,15 @@ def reworded(task: EditTask, plain: Mapping[str, str], known: Sequence[str] = ()
 
     `known` are the words that the adapters in use teach.
     """
-    told = _replacer({word: text for word, text in plain.items() if word not in known})
-    written = _replacer(plain)
+    lowered = {word.lower() for word in known}
+    foreign = {word: text for word, text in plain.items() if word.lower() not in lowered}
     return replace(
         task,
-        instruction=told(task.instruction),
-        plainly=written(task.instruction),
-        source_caption=task.source_caption and written(task.source_caption),
-        target_caption=task.target_caption and written(task.target_caption),
+        instruction=replace_words(task.instruction, foreign),
+        plainly=replace_words(task.instruction, plain),
+        source_caption=task.source_caption and replace_words(task.source_caption, plain),
+        target_caption=task.target_caption and replace_words(task.target_caption, plain),
     )
-
-
-def _replacer(plain: Mapping[str, str]) -> Callable[[str], str]:
-    def replaced(text: str) -> str:
-        for word, by in plain.items():
-            text = text.replace(word, by)
-        return text
-
-    return replaced
 
 
 def _task(pair: Pair) -> EditTask:
@@ -164,7 +156,7 @@ def _task(pair: Pair) -> EditTask:
 def _concept_of(pair: Pair, recipe: Recipe, trained: Mapping[str, Sequence[Pair]]) -> str:
     """Say which concept a held-out pair shows: by its word, by its instruction, or the only one."""
     for concept in recipe.concepts:
-        if concept.word is not None and concept.word in pair.instruction:
+        if concept.word is not None and concept.word.lower() in pair.instruction.lower():
             return concept.name
     for name, pairs in trained.items():
         if pair.instruction in [each.instruction for each in pairs]:
