@@ -17,10 +17,14 @@ from customize.shapes import Pair
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found: the pairs of each concept that has any, and all findings, errors first."""
+    """What was found: the pairs of each concept that has any, and all findings, errors first.
+
+    `base` is None where it could not be found, which is an error.
+    """
 
     pairs: dict[str, PairSet]
     findings: list[Finding]
+    base: Base | None
 
     @property
     def has_errors(self) -> bool:
@@ -32,13 +36,27 @@ class Checked:
         return [pair for found in self.pairs.values() for pair in found.pairs]
 
 
-def check_recipe(recipe: Recipe) -> Checked:
-    """Look at the base, the words and every pair of `recipe`; faults become findings."""
+def base_of(recipe: Recipe) -> Base:
+    """Find the base that a recipe names; raises BaseModelError.
+
+    Where it asks for float32 throughout, `base.precision: auto` is float32 on a GPU too.
+    """
+    precision = recipe.base.precision
+    if precision == "auto" and recipe.train.precision == "no":
+        precision = "float32"
+    return resolve_base(recipe.base.name, recipe.base.revision, precision)
+
+
+def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
+    """Look at the base, the words and every pair of `recipe`; faults become findings.
+
+    `base` is the recipe's own where it was found before.
+    """
     findings = [_from_text(text) for text in warnings(recipe)]
     pairs: dict[str, PairSet] = {}
-    base, tokenizer = None, None
+    tokenizer = None
     try:
-        base = resolve_base(recipe.base.name, recipe.base.revision, recipe.base.precision)
+        base = base or base_of(recipe)
         tokenizer = _tokenizer(base)
     except BaseModelError as error:
         findings.append(Finding("error", "base", *_found_and_cure(str(error))))
@@ -63,7 +81,7 @@ def check_recipe(recipe: Recipe) -> Checked:
             most_tokens=tokenizer.model_max_length - 2 if tokenizer else None,  # start, end
         )
     findings += _regularization_findings(recipe)
-    return Checked(pairs, sorted(findings, key=lambda finding: finding.level != "error"))
+    return Checked(pairs, sorted(findings, key=lambda finding: finding.level != "error"), base)
 
 
 def _tokenizer(base: Base) -> Any:

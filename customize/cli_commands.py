@@ -12,6 +12,7 @@ from customize.errors import BaseModelError
 from customize.text_tables import table
 
 if TYPE_CHECKING:
+    from customize.checking import Checked
     from customize.pairs.lint import Finding
     from customize.recipe import Recipe
 
@@ -87,11 +88,11 @@ def check(arguments: argparse.Namespace) -> int:
     print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")
     if checked.has_errors:
         return 2
-    print("\n".join(_memory(recipe, room)))
+    print("\n".join(_memory(recipe, checked, room)))
     return 0
 
 
-def _memory(recipe: Recipe, room: int | None) -> list[str]:
+def _memory(recipe: Recipe, checked: Checked, room: int | None) -> list[str]:
     """Say how much memory training will take, on a GPU where there or asked for."""
     import torch
 
@@ -100,7 +101,7 @@ def _memory(recipe: Recipe, room: int | None) -> list[str]:
     from customize.planning import plan_run
 
     device = "cuda" if room is not None or torch.cuda.is_available() else "cpu"
-    return advise(load_of(plan_run(recipe, lambda _: None), device), room)
+    return advise(load_of(plan_run(recipe, lambda _: None, checked), device), room)
 
 
 def schema(arguments: argparse.Namespace) -> int:

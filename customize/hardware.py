@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from customize.errors import TrainingError
+from customize.families.bases import gpu_has_bfloat16
 from customize.families.quiet import hush
 from customize.recipe import Recipe
 
@@ -60,7 +61,7 @@ def mixed_precision(wanted: Precision) -> Mixed:
     if launched == "bf16" or launched == "fp16":
         return launched
     if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if gpu_has_bfloat16() else "fp16"
     if torch.backends.mps.is_available():
         return "no"
     return "bf16" if _cpu_has_bfloat16() else "no"

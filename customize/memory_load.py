@@ -8,7 +8,7 @@ from typing import Literal
 from customize.adapters import Method
 from customize.families.bases import Base
 from customize.families.words import Word
-from customize.hardware import mixed_precision
+from customize.hardware import Mixed, Precision, mixed_precision
 from customize.optimizing import OptimizerName
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
@@ -25,7 +25,7 @@ class Load:
     size: tuple[int, int] = (512, 512)
     batch: int = 1
     preserved_share: float = 0.0
-    mixed: str = "no"
+    mixed: Mixed = "no"
     optimizer: OptimizerName = "adamw8bit"
     checkpointing: bool = False
     quantization: Literal["none", "int8", "nf4"] = "none"
@@ -47,9 +47,14 @@ def load_of(plan: Plan, device: str) -> Load:
         size=max(sizes, key=lambda size: size[0] * size[1]),
         batch=train.batch,
         preserved_share=plan.recipe.preservation.share,
-        mixed="bf16" if device == "cuda" else mixed_precision(train.precision),
+        mixed=_mixed(train.precision, device),
         optimizer=train.optimizer,
         checkpointing=train.gradient_checkpointing,
         quantization=plan.recipe.base.quantization,
         device=device,
     )
+
+
+def _mixed(wanted: Precision, device: str) -> Mixed:
+    """Return what `device` would compute in; the GPU may be another machine's."""
+    return "bf16" if device == "cuda" and wanted == "auto" else mixed_precision(wanted)

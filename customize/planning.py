@@ -10,9 +10,9 @@ from typing import Any
 
 from customize import adapters
 from customize.caching import View, pair_digest
-from customize.checking import check_recipe
+from customize.checking import Checked, base_of, check_recipe
 from customize.errors import Fault, PairsError
-from customize.families.bases import Base, resolve_base
+from customize.families.bases import Base
 from customize.families.words import Word
 from customize.pairs.buckets import bucket_for, crops
 from customize.pairs.decode import load_picture
@@ -53,13 +53,13 @@ class Plan:
         return [pair for pairs in self.concepts.values() for pair in pairs]
 
 
-def plan_run(recipe: Recipe, log: Callable[[str], None]) -> Plan:
-    """Find and check all that the recipe names; warnings are logged.
+def plan_run(recipe: Recipe, log: Callable[[str], None], checked: Checked | None = None) -> Plan:
+    """Find and check all that the recipe names, if it is not `checked` yet; warnings are logged.
 
     Raises BaseModelError, or PairsError with every error the lint found.
     """
-    base = resolve_base(recipe.base.name, recipe.base.revision, recipe.base.precision)
-    checked = check_recipe(recipe)
+    base = (checked.base if checked else None) or base_of(recipe)
+    checked = checked or check_recipe(recipe, base)
     for finding in checked.findings:
         if finding.level == "warning":
             log(str(finding))

@@ -53,7 +53,7 @@ class Base(Section):
     revision: str | None = None
     """Hub branch, tag or commit; null takes the newest."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the frozen weights; `auto` fits the device."""
+    """Number format of the frozen weights; `auto` fits the device and `train.precision: no`."""
     quantization: Literal["none", "int8", "nf4"] = "none"
     """Hold the attention layers' frozen weights in 8 or 4 bits while training: less memory."""
 
@@ -133,7 +133,7 @@ class Train(Section):
     min_snr: float | None = Field(default=None, gt=0, le=100)
     """Gamma of min-SNR loss weighting, usually 5; null weighs all noise levels alike."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Mixed precision of the computation; learned weights stay float32."""
+    """Mixed precision of the computation; `no` is float32; learned weights always are."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     compile: bool = False

@@ -18,6 +18,7 @@ from customize.cli import main
 from customize.errors import BaseModelError
 from customize.families import weight_files
 from customize.families.bases import Base, resolve_base
+from customize.hardware import mixed_precision
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -42,6 +43,23 @@ def test_a_folder_resolves(good: Path) -> None:
     assert (base.family, base.resolution, base.multiple) == ("instruct_pix2pix", 32, 8)
     assert base.dtype("cpu") is torch.float32
     assert resolve_base(str(good), precision="bfloat16").dtype("cpu") is torch.bfloat16
+
+
+@pytest.mark.parametrize("generation", ["Turing", "Ampere"])
+def test_a_gpu_that_only_emulates_bfloat16_takes_float16(
+    good: Path, generation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch answers: Turing and older can be asked for bfloat16 but have no units for it."""
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or generation == "Ampere"
+
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    own = {"Turing": torch.float16, "Ampere": torch.bfloat16}[generation]
+    assert resolve_base(str(good)).dtype("cuda") is own
+    assert mixed_precision("auto") == {"Turing": "fp16", "Ampere": "bf16"}[generation]
 
 
 def test_fingerprint_is_of_the_weights(

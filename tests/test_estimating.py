@@ -126,6 +126,21 @@ def test_a_plan_says_what_it_loads(tmp_path: Path) -> None:
     assert [word.text for word in load.words] == ["<my-dog>"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "mixed", "weights"),
+    [("auto", "bf16", 2), ("bf16", "bf16", 2), ("fp16", "fp16", 2), ("no", "no", 4)],
+)
+def test_a_card_is_loaded_in_the_precision_asked_for(
+    tmp_path: Path, wanted: str, mixed: str, weights: int
+) -> None:
+    """Without mixed precision the frozen weights, left to `auto`, are float32 on a GPU too."""
+    plan = plan_run(toy_recipe(tmp_path, train={"precision": wanted}), lambda _: None)
+    load = load_of(plan, "cuda")
+    assert (load.mixed, load.base.dtype("cuda").itemsize) == (mixed, weights)
+    half = toy_recipe(tmp_path, base={"precision": "bfloat16"}, train={"precision": wanted})
+    assert plan_run(half, lambda _: None).base.dtype("cuda") is torch.bfloat16
+
+
 def test_advice_names_what_makes_it_fit(load: Load) -> None:
     large = replace(load, batch=8, size=(64, 64))
     whole, half = estimate(large), estimate(replace(large, batch=4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from builders import toy_resolved
 from run_builders import toy_pairs, toy_recipe
 from torch import nn
 
-from customize import hardware
+from customize import checking, hardware
 from customize.adapters import LowRank, attach
 from customize.curves import loss_curve
 from customize.errors import BaseModelError, RecipeError, TrainingError
@@ -119,6 +120,23 @@ def test_views_cover_crops_and_flips(tmp_path: Path, base: Base) -> None:
     views = views_of(pairs, recipe, base)
     assert len(views) == len({repr(view) for view in views}) == 3 * 3 * 2
     assert {view.size for view in views} == {(32, 32)}
+
+
+def test_a_base_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the hub every look asks for the newest snapshot again."""
+    names, real = list[str](), checking.resolve_base
+
+    def look(name: str, *rest: Any) -> Base:
+        names.append(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(checking, "resolve_base", look)
+    recipe = toy_recipe(tmp_path)
+    checked = checking.check_recipe(recipe)
+    assert plan_run(recipe, lambda _: None, checked).base is checked.base
+    assert len(names) == 1
+    plan_run(recipe, lambda _: None)
+    assert names == [recipe.base.name] * 2
 
 
 def test_what_shapes_training_is_told_apart_from_what_does_not(tmp_path: Path) -> None:

@@ -57,7 +57,14 @@ class Base:
             ]
         if torch.device(device).type != "cuda":
             return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if gpu_has_bfloat16() else torch.float16
+
+
+def gpu_has_bfloat16() -> bool:
+    """Tell whether the GPU multiplies bfloat16 itself; NVIDIA's before Ampere only emulate it."""
+    import torch
+
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def resolve_base(
