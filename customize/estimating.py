@@ -25,6 +25,7 @@ from customize.families.loading import without_weights
 from customize.losses import Goal, loss
 from customize.memory_ledger import Ledger
 from customize.memory_load import Load
+from customize.offloading import offload
 from customize.optimizing import OptimizerName
 from customize.quantizing import quantizable, quantized_bytes
 from customize.shapes import Example
@@ -87,6 +88,9 @@ def estimate(load: Load) -> Estimate:
         if load.quantization != "none":
             weights -= _saved_by_quantizing(family, load)
         with mock.patch.object(nn.Module, "to", _stay):
+            if load.offload and not on_cpu:
+                networks = (family.denoiser, *family.text_encoders.values())
+                weights -= sum(offload(network, torch.device("cpu")) for network in networks)
             attached = attach(family, load.method, load.words)
         if on_cpu:
             family.denoiser.set_attn_processor(CpuAttention())

@@ -55,14 +55,16 @@ def smallest_change(load: Load, room: int) -> tuple[str, Estimate] | None:
     estimate; None where nothing suffices.
 
     Smaller batches accumulated learn the same in hardly more time; recomputing takes a third more;
-    quantized weights come last, being the only ones that change what is learned.
+    quantized weights are the only ones that change what is learned; offloaded ones come last, being
+    copied at every use.
     """
     batches = [load.batch]
     while batches[-1] > 1:
         batches.append(batches[-1] // 2)
     recomputing = replace(load, checkpointing=True)
-    four_bits = replace(recomputing, quantization="nf4")
-    for changed in dict.fromkeys((load, recomputing, four_bits)):
+    four_bits = replace(recomputing, quantization="nf4", offload=False)
+    offloaded = replace(recomputing, quantization="none", offload=True)
+    for changed in dict.fromkeys((load, recomputing, four_bits, offloaded)):
         for batch in batches:
             candidate = replace(changed, batch=batch)
             found = estimate(candidate)
@@ -83,6 +85,8 @@ def _said(load: Load, changed: Load) -> str:
         parts.append("train.gradient_checkpointing: true")
     if changed.quantization != load.quantization:
         parts.append(f"base.quantization: {changed.quantization}")
+    if changed.offload != load.offload:
+        parts.append(f"base.offload: {str(changed.offload).lower()}")
     return " and ".join(parts)
 
 

@@ -29,6 +29,7 @@ class Load:
     optimizer: OptimizerName = "adamw8bit"
     checkpointing: bool = False
     quantization: Literal["none", "int8", "nf4"] = "none"
+    offload: bool = False
     device: str = "cpu"
 
 
@@ -51,6 +52,7 @@ def load_of(plan: Plan, device: str) -> Load:
         optimizer=train.optimizer,
         checkpointing=train.gradient_checkpointing,
         quantization=plan.recipe.base.quantization,
+        offload=plan.recipe.base.offload,
         device=device,
     )
 

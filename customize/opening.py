@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from customize.caching import CachedView, Setting, View, encode_all
 from customize.families import Dropout, Family, open_family
 from customize.hardware import suit_attention, suit_convolutions
 from customize.losses import Goal
+from customize.offloading import offload_family
 from customize.optimizing import Average, Pace, make_optimizer
 from customize.planning import Plan, count_steps, views_of
 from customize.quantizing import quantize
@@ -27,13 +29,8 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
     recipe, device = plan.recipe, accelerator.device
     with accelerator.main_process_first():
         samples, texts = encode_plan(plan, device, folder, progress=progress)
-    learns = learns_text(plan.method, plan.words)
-    live = open_family(plan.base, device=device, learns_text=learns)
-    if recipe.base.quantization != "none":
-        in_full = live.kv_pattern if isinstance(plan.method, CrossAttentionKV) else None
-        quantize(live.denoiser, recipe.base.quantization, keep=in_full)
+    live = _open_base(plan, device)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
-    suit_convolutions(live.denoiser, device)
     if not recipe.train.compile:
         suit_attention(live.denoiser, device)
     family = _prepare(plan, accelerator, live, attached)
@@ -94,6 +91,27 @@ def encode_plan(
         for view in views
     ]
     return samples, texts
+
+
+def _open_base(plan: Plan, device: torch.device) -> Family:
+    """Open the frozen base as the recipe asks; what is offloaded never meets the device whole."""
+    learns, options = learns_text(plan.method, plan.words), plan.recipe.base
+    if options.offload:
+        if device.type in ("cpu", "mps"):
+            warnings.warn(
+                f"base.offload: {device.type} computes in the CPU's memory, so that nothing is "
+                "saved; expected a GPU with memory of its own; set it to false",
+                stacklevel=2,
+            )
+        live = open_family(plan.base, dtype=plan.base.dtype(device), learns_text=learns)
+        suit_convolutions(live.denoiser, device)
+        return offload_family(live, device)
+    live = open_family(plan.base, device=device, learns_text=learns)
+    suit_convolutions(live.denoiser, device)
+    if options.quantization != "none":
+        in_full = live.kv_pattern if isinstance(plan.method, CrossAttentionKV) else None
+        quantize(live.denoiser, options.quantization, keep=in_full)
+    return live
 
 
 def _sample(cached: CachedView, view: View, frequency: float) -> Sample:

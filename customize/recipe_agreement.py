@@ -28,6 +28,7 @@ def contradictions(values: Mapping[str, Any]) -> Iterator[Finding]:
     if train.get("word_learning_rate") is not None and not words:
         cure = "give one a word, or remove this"
         yield ("train", "word_learning_rate"), "no concept has a word", cure
+    yield from _offload(values)
     names = [str(name) for name in _sequence(adapter.get("targets"))]
     if len({*names}) < len(names):
         yield ("adapter", "targets"), "a target given twice", "keep it once"
@@ -51,6 +52,18 @@ def _concepts(values: Mapping[str, Any]) -> Iterator[Finding]:
             yield ("concepts", index, "initializer"), "no word to initialize", cure
         if item.get("word") is None and item.get("vectors", 1) != 1:
             yield ("concepts", index, "vectors"), "no word to hold them", cure
+
+
+def _offload(values: Mapping[str, Any]) -> Iterator[Finding]:
+    base, train = section_of(values, "base"), section_of(values, "train")
+    if base.get("offload") is not True:
+        return
+    if base.get("quantization") in ("int8", "nf4"):
+        found = f"base.quantization: {base['quantization']} beside it"
+        yield ("base", "offload"), found, "keep one: offload needs less memory, the other less time"
+    if train.get("compile") is True:
+        found = "train.compile: true beside it, which cannot compile what moves its weights"
+        yield ("base", "offload"), found, "switch one of the two off"
 
 
 def _shares(values: Mapping[str, Any]) -> Iterator[Finding]:

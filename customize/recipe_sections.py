@@ -56,6 +56,8 @@ class Base(Section):
     """Number format of the frozen weights; `auto` fits the device and `train.precision: no`."""
     quantization: Literal["none", "int8", "nf4"] = "none"
     """Hold the attention layers' frozen weights in 8 or 4 bits while training: less memory."""
+    offload: bool = False
+    """Keep large frozen weights in the CPU's memory, each sent to the GPU when it is used: slow."""
 
 
 class Concept(Section):
@@ -204,7 +206,7 @@ class Preview(Section):
     count: int = Field(default=4, ge=1, le=64)
     """Pictures at most, of those trained on and of those not."""
     steps: int | None = Field(default=None, ge=1, le=1000)
-    """Sampling steps; null takes the base's own, as do the two guidances."""
+    """Sampling steps; null takes the base's own, as do the two guidances, and 20 quick ones at most."""
     text_guidance: float | None = Field(default=None, ge=1, le=50)
     """How strongly the instruction is followed."""
     image_guidance: float | None = Field(default=None, ge=1, le=50)
