@@ -1,10 +1,11 @@
-"""Which edits the previews of a run show: the first trained on, and some never trained on."""
+"""Which edits the previews of a run show, trained on and not, and how they are sampled."""
 
 from __future__ import annotations
 
 from itertools import chain, zip_longest
 
 from customize.families.bases import Base
+from customize.families.sampling import Sampling, sampling_of
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture
 from customize.pairs.held_out import held_out_pairs
@@ -12,6 +13,12 @@ from customize.planning import Plan
 from customize.previews import Shown
 from customize.recipe import Recipe
 from customize.shapes import Pair
+
+MOST_STEPS = 20
+"""Steps of a preview for which the recipe names none: InstructPix2Pix's own hundred, of three
+predictions each, would take longer than learning between two previews."""
+FEWER_STEPS = "dpmpp"
+"""The sampler that makes do with them."""
 
 
 def choose_shown(plan: Plan) -> list[Shown]:
@@ -27,6 +34,21 @@ def choose_shown(plan: Plan) -> list[Shown]:
         held_out = held_out_pairs(recipe.preview.images, plan.pairs())
         shown += [_shown(pair, recipe, plan.base, held_out=True) for pair in held_out[:count]]
     return shown
+
+
+def choose_sampling(plan: Plan) -> tuple[Sampling, str | None]:
+    """Return how previews are sampled and by which scheduler, None for the base's own.
+
+    What the recipe leaves open is as the base does it, with at most `MOST_STEPS` steps.
+    """
+    wanted, own = plan.recipe.preview, sampling_of(plan.base.folder)
+    sampling = Sampling(
+        steps=wanted.steps or min(own.steps, MOST_STEPS),
+        text_guidance=wanted.text_guidance or own.text_guidance,
+        image_guidance=wanted.image_guidance or own.image_guidance,
+    )
+    fewer = wanted.steps is None and sampling.steps < own.steps
+    return sampling, FEWER_STEPS if fewer else None
 
 
 def _shown(pair: Pair, recipe: Recipe, base: Base, *, held_out: bool) -> Shown:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from customize.adapters import Attached
+from customize.editing_schedulers import scheduler_for
 from customize.families import Family, open_pipeline
 from customize.families.bases import Base
 from customize.families.sampling import Sampling, size_told
@@ -52,11 +53,16 @@ class Previewer:
         sampling: Sampling,
         *,
         device: torch.device,
+        scheduler: str | None = None,
         seed: int = 0,
         at_once: int = 1,
     ) -> None:
-        """Take the unwrapped family; `at_once` edits are sampled together."""
+        """Take the unwrapped family; `at_once` edits are sampled together.
+
+        `scheduler` is one of `editing_schedulers`, None the base's own.
+        """
         assert shown
+        self._scheduler = scheduler
         self._base, self._family, self._attached = base, family, attached
         self._shown, self._sampling = tuple(shown), sampling
         self._device, self._seed, self._at_once = device, seed, at_once
@@ -85,6 +91,7 @@ class Previewer:
             dtype=self._base.dtype(self._device),
             denoiser=self._family.denoiser,
         )
+        pipeline.scheduler = scheduler_for(self._scheduler, pipeline.scheduler)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -206,11 +206,11 @@ class Preview(Section):
     count: int = Field(default=4, ge=1, le=64)
     """Pictures at most, of those trained on and of those not."""
     steps: int | None = Field(default=None, ge=1, le=1000)
-    """Sampling steps; null takes the base's own, as do the two guidances, and 20 quick ones at most."""
+    """Sampling steps; null takes the base's own or, where those are more, 20 of DPM-Solver++."""
     text_guidance: float | None = Field(default=None, ge=1, le=50)
-    """How strongly the instruction is followed."""
+    """How strongly the instruction is followed; null takes the base's own."""
     image_guidance: float | None = Field(default=None, ge=1, le=50)
-    """How closely the source is kept."""
+    """How closely the source is kept; null takes the base's own."""
     seed: Seed = 0
     """Starting noise, the same for every preview."""
 

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from customize.errors import TrainingError
-from customize.families.sampling import Sampling, sampling_of
 from customize.hardware import memory_explained, open_accelerator
 from customize.opening import open_session
 from customize.planning import plan_run
-from customize.preview_choice import choose_shown
+from customize.preview_choice import choose_sampling, choose_shown
 from customize.previews import Previewer
 from customize.recipe import Recipe
 from customize.reporting import Reports
@@ -155,24 +154,20 @@ class _Run:
 
 
 def _previewer(session: Session) -> Previewer | None:
-    """Make what makes previews, with the base's own sampling where the recipe names none."""
-    plan, wanted = session.plan, session.plan.recipe.preview
-    if wanted.every is None:
+    """Make what makes previews, if the recipe asks for any."""
+    plan = session.plan
+    if plan.recipe.preview.every is None:
         return None
-    own = sampling_of(plan.base.folder)
-    sampling = Sampling(
-        steps=wanted.steps or own.steps,
-        text_guidance=wanted.text_guidance or own.text_guidance,
-        image_guidance=wanted.image_guidance or own.image_guidance,
-    )
+    sampling, scheduler = choose_sampling(plan)
     return Previewer(
         plan.base,
         session.live,
         session.attached,
         choose_shown(plan),
         sampling,
+        scheduler=scheduler,
         device=session.accelerator.device,
-        seed=wanted.seed,
+        seed=plan.recipe.preview.seed,
         at_once=max(1, plan.recipe.train.batch // 3),  # guidance makes three of each
     )
 

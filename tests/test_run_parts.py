@@ -14,7 +14,7 @@ from builders import toy_resolved
 from run_builders import toy_pairs, toy_recipe
 from torch import nn
 
-from customize import checking, hardware
+from customize import checking, hardware, previews
 from customize.adapters import LowRank, attach
 from customize.curves import loss_curve
 from customize.errors import BaseModelError, RecipeError, TrainingError
@@ -29,7 +29,7 @@ from customize.hardware import (
 )
 from customize.planning import plan_run, shaping_facts, views_of
 from customize.preserving import COMMON, instructions_to_preserve
-from customize.preview_choice import choose_shown, held_out_pairs
+from customize.preview_choice import choose_sampling, choose_shown, held_out_pairs
 from customize.recipe_sections import Preservation
 from customize.shapes import Pair
 
@@ -181,6 +181,46 @@ def test_previews_take_turns_between_concepts(tmp_path: Path) -> None:
         *[("add <my-dog>", True)] * 3,
     ]
     assert all(item.has_target for item in shown)
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "taken"),
+    [
+        (None, None, (20, "DPMSolverMultistepScheduler")),  # the paper's 100
+        (12, None, (12, "DDIMScheduler")),
+        (None, 3, (3, "DDIMScheduler")),
+    ],
+)
+def test_previews_make_do_with_few_steps(
+    tmp_path: Path,
+    own: int | None,
+    wanted: int | None,
+    taken: tuple[int, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = toy_recipe(tmp_path, preview={"every": 1, "steps": wanted, "count": 1})
+    if own is not None:
+        edit = {"steps": own, "text_guidance": 7.5, "image_guidance": 1.5}
+        (tmp_path / "base/customize.json").write_text(json.dumps({"edit": edit}))
+    plan, calls = plan_run(recipe, lambda _: None), list[int]()
+    family, used = open_family(plan.base), list[str]()
+    real = previews.scheduler_for
+
+    def note(name: str | None, scheduler: Any) -> Any:
+        made = real(name, scheduler)
+        used.append(type(made).__name__)
+        return made
+
+    monkeypatch.setattr(previews, "scheduler_for", note)
+    family.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    sampling, scheduler = choose_sampling(plan)
+    device, shown = torch.device("cpu"), choose_shown(plan)
+    attached = attach(family, LowRank(rank=2))
+    made = previews.Previewer(
+        plan.base, family, attached, shown, sampling, device=device, scheduler=scheduler
+    ).make()
+    assert made.sheet.width > 5 * 192
+    assert (len(calls) / 2, used[0]) == taken  # before and after
 
 
 def test_held_out_pictures_alone_take_the_trained_instructions(tmp_path: Path) -> None:
