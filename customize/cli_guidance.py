@@ -72,7 +72,7 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
         image_guidances=arguments.image_guidances or (),
         options=options_of(arguments, "steps", "seed"),
         floor=arguments.floor,
-        at_once=arguments.at_once,
+        **options_of(arguments, "at_once"),
         progress=True,
     )
     print(f"{choice.table()}\n{choice.reason}")

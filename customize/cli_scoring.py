@@ -62,7 +62,7 @@ def score(arguments: argparse.Namespace) -> int:
     from customize.scoring import open_models, score_edits
     from customize.scoring.inputs import clip_for_bases, clip_for_items, read_asked
     from customize.scoring.making import make_edits
-    from customize.scoring.metrics import check_models, named
+    from customize.scoring.metrics import check_models, models_needed, named
     from customize.scoring.report import write_report
     from customize.scoring.results import Scored, notes_of, summary_table, write_json
 
@@ -70,17 +70,21 @@ def score(arguments: argparse.Namespace) -> int:
     check_models(metrics or (), dino=arguments.dino is not None)
     folder = arguments.output or Path("runs") / f"scores_{Path(arguments.what).stem}"
     result, page = folder / "scores.json", folder / "report.html"
+    cache = folder / "cache.sqlite"
     check_free(result, arguments)
+    if not result.exists() and not cache.exists():
+        check_free(page, arguments)  # with one of them there it is of a run to go on with
+    looks_by_clip, looks_by_dino = models_needed(metrics)
     asked = read_asked(arguments.what, arguments.count)
     if asked.finished:
         _refuse_making(arguments)
-        variants, clip = [], arguments.clip or clip_for_items(asked.finished)
-    else:
-        variants = variants_of(arguments, asked)
-        clip = arguments.clip or clip_for_bases([variant.base for variant in variants])
-    models = open_models(
-        clip, arguments.dino, device=arguments.device, cache=folder / "cache.sqlite"
-    )
+    variants = [] if asked.finished else variants_of(arguments, asked)
+    clip = arguments.clip if looks_by_clip else None
+    dino = arguments.dino if looks_by_dino else None
+    if looks_by_clip and clip is None:
+        bases = [variant.base for variant in variants]
+        clip = clip_for_bases(bases) if bases else clip_for_items(asked.finished)
+    models = open_models(clip, dino, device=arguments.device, cache=cache)
     made: Mapping[str, Sequence[Item]] = {Path(arguments.what).stem: asked.finished}
     if variants:
         given = options_of(arguments, "steps", "seed", "text_guidance", "image_guidance")
@@ -89,7 +93,7 @@ def score(arguments: argparse.Namespace) -> int:
             asked.tasks,
             given,
             folder / "edits",
-            at_once=arguments.at_once,
+            **options_of(arguments, "at_once"),
             device=arguments.device,
             progress=True,
         )
@@ -97,8 +101,9 @@ def score(arguments: argparse.Namespace) -> int:
         Scored(label, tuple(items), score_edits(items, models, metrics, progress=True))
         for label, items in made.items()
     ]
-    used = [f"CLIP {clip}"] + ([f"DINO {arguments.dino}"] if arguments.dino else [])
-    about = [f"{len(scored[0].items)} edits of {arguments.what}, measured by {', '.join(used)}"]
+    used = [f"{kind} {name}" for kind, name in (("CLIP", clip), ("DINO", dino)) if name]
+    by = f", measured by {', '.join(used)}" if used else ""
+    about = [f"{len(scored[0].items)} edits of {arguments.what}{by}"]
     write_report(page, scored, "Scores of edits", about)
     write_json(result, scored, models, {"what": arguments.what})  # last: it says all is done
     print(summary_table(scored))
@@ -111,6 +116,7 @@ def tradeoff(arguments: argparse.Namespace) -> int:
     from customize.scoring import open_models
     from customize.scoring.inputs import clip_for_bases, tasks_asked
     from customize.scoring.plots import draw_tradeoff
+    from customize.scoring.sweep import left_out
     from customize.scoring.tradeoff import IMAGE_GUIDANCES, curves_table, read_points, trace
 
     png: Path = arguments.output or Path("tradeoff.png")
@@ -134,21 +140,23 @@ def tradeoff(arguments: argparse.Namespace) -> int:
         text_guidance=texts[0] if texts else None,
         image_guidances=arguments.image_guidances or IMAGE_GUIDANCES,
         options=options_of(arguments, "steps", "seed"),
-        at_once=arguments.at_once,
+        **options_of(arguments, "at_once"),
         device=arguments.device,
         progress=True,
     )
-    title = f"{len(asked.tasks)} edits of {arguments.what}, measured by the CLIP {clip}"
+    measured = [point for curve in curves for point in curve.points]
+    title = f"{measured[0].count} edits of {arguments.what}, measured by the CLIP {clip}"
     draw_tradeoff(curves, title, png, svg)
-    print(curves_table(curves))
-    print(f"{png}\n{svg}\n{points}")
+    fewer = left_out(measured, asked.tasks)
+    print("\n".join([curves_table(curves), *([fewer] if fewer else ()), f"{png}\n{svg}\n{points}"]))
     return 0
 
 
 def _refuse_making(arguments: argparse.Namespace) -> None:
     """Finished edits are not made: options of making would have no effect."""
-    making = ("bases", "adapters", "adapters_only", "steps", "text_guidance", "image_guidance")
-    if given := [name for name in making if getattr(arguments, name)]:
+    given = [name for name in ("bases", "adapters", "adapters_only") if getattr(arguments, name)]
+    given += options_of(arguments, "steps", "seed", "text_guidance", "image_guidance", "at_once")
+    if given:
         named = ", ".join(name.replace("_", "-") for name in given)
         raise ScoreError(
             f"{arguments.what}: these edits are finished, so {named} would have no effect; "

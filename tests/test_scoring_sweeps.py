@@ -25,7 +25,7 @@ from customize.editing import Editor
 from customize.errors import EditError, ScoreError
 from customize.families.bases import resolve_base
 from customize.families.sampling import PAPER, Sampling
-from customize.scoring import making, report
+from customize.scoring import encoders, making, report
 from customize.scoring import tradeoff as tradeoff_module
 from customize.scoring.metrics import METRICS
 from customize.scoring.sweep import Point
@@ -269,10 +269,55 @@ def test_score_finished_edits(run: Callable[..., int], capsys: pytest.CaptureFix
     assert "'psnr' was asked for and no edit has it: it needs a target" in capsys.readouterr().err
     assert run("score", "pairs", "-o", "y", "--metrics", "clip_img", toy=False) == 2
     assert "did you mean 'clip_image'" in capsys.readouterr().err
-    assert run("score", "pairs", "-o", "z", "--steps", "3", toy=False) == 2
-    assert "these edits are finished, so steps would have no effect" in capsys.readouterr().err
+    zeros = ("--steps", "0", "--seed", "5", "--at-once", "2")
+    assert run("score", "pairs", "-o", "z", *zeros, toy=False) == 2
+    told = capsys.readouterr().err
+    assert "these edits are finished, so steps, seed, at-once would have no effect" in told
     assert not Path("y").exists()
     assert not Path("z").exists()
+
+
+def test_models_that_no_metric_looks_through_stay_closed(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(encoders, "open_clip", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(encoders, "open_dino", lambda *_: pytest.fail("opened"))
+    assert run("score", "pairs", "-o", "x", "--dino", "any", "--metrics", "psnr", "ssim") == 0
+    assert "measured by" not in capsys.readouterr().out
+    assert json.loads(Path("x/scores.json").read_text())["models"] == {"clip": None, "dino": None}
+
+
+def test_a_report_of_another_program_stays(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Path("mine/report.html")
+    page.parent.mkdir()
+    page.write_text("mine")
+    assert run("score", "pairs", "-o", "mine", "--metrics", "psnr") == 2
+    assert "mine/report.html: it is there already" in capsys.readouterr().err
+    assert page.read_text() == "mine"
+    assert run("score", "pairs", "-o", "mine", "--metrics", "psnr", "--overwrite") == 0
+
+
+def test_sweeps_take_all_numbers_of_the_same_edits(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Edits without two captions that differ have no direction, so they count in neither number."""
+    rows = Path("pairs/pairs.jsonl").read_text().splitlines()
+    bare = {**json.loads(rows[1]), "source_caption": None}
+    Path("pairs/pairs.jsonl").write_text("\n".join([rows[0], json.dumps(bare)]))
+    image = ("--image-guidance", "1.5")
+    assert run("score", "tradeoff", "pairs", *image) == 0
+    [both] = read_points(Path("tradeoff.json")).values()
+    assert "1 of 2 edits are left out" in capsys.readouterr().out
+    assert ">1 edits of pairs" in Path("tradeoff.svg").read_text()
+    assert run("tune-guidance", "pairs", *image, "--text-guidance", "7.5", "-o", "t.json") == 0
+    assert "1 of 2 edits are left out" in " ".join(capsys.readouterr().out.split())
+    Path("pairs/pairs.jsonl").write_text(rows[0])
+    assert run("score", "tradeoff", "pairs", *image, "-o", "one.png") == 0
+    [one] = read_points(Path("one.json")).values()
+    assert one == both
+    assert (one.count, one.against) == (1, "captions")
 
 
 def test_a_tradeoff_goes_on_where_it_stopped(
@@ -306,6 +351,9 @@ def test_a_tradeoff_goes_on_where_it_stopped(
     assert run(*words, "2", "--overwrite") == 0
     assert measured == [1.0, 1.6, 1.6, 2.0]
     assert read_points(Path("tradeoff.json")).keys() > json.loads(kept)["points"].keys()
+    monkeypatch.setattr(tradeoff_module, "__version__", "another")
+    assert run(*words, "--overwrite") == 0
+    assert measured == [1.0, 1.6, 1.6, 2.0, 1.0, 1.6], "another version is another maker"
     Path("tradeoff.json").write_text("{}")
     assert run(*words, "--overwrite") == 2
     assert "it holds no points to go on from" in capsys.readouterr().err

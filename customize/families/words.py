@@ -52,7 +52,11 @@ def replace_words(text: str, table: Mapping[str, str]) -> str:
     lowered = {old.lower(): new for old, new in table.items()}
     words = sorted(lowered, key=len, reverse=True)
     pattern = "|".join(map(re.escape, words)) or r"(?!)"
-    return re.sub(pattern, lambda found: lowered[found[0].lower()], text, flags=re.IGNORECASE)
+
+    def written(found: re.Match[str]) -> str:
+        return lowered.get(found[0].lower(), found[0])
+
+    return re.sub(pattern, written, text, flags=re.IGNORECASE)
 
 
 def add_words(tokenizer: Any, words: Sequence[Word]) -> int:

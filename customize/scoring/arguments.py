@@ -42,7 +42,7 @@ def add_edits(command: argparse.ArgumentParser, what: str, adapters: str) -> Non
     add("--steps", type=int, help="sampling steps (the base's own)")
     add("--seed", type=int, help="starting noise of the first edit (0)")
     add("--clip", metavar="MODEL", help="embedded, folder or hub id (what suits the base)")
-    add("--at-once", type=_count, default=8, metavar="N", help="edits made together (8)")
+    add("--at-once", type=_count, metavar="N", help="edits made together (8)")
     add("--device", help="cuda, mps or cpu (the best there is)")
 
 
@@ -105,7 +105,7 @@ def _count(text: str) -> int:
 
 
 def options_of(arguments: argparse.Namespace, *names: str) -> Any:
-    """Return the editor's options that were given."""
+    """Return, by name, the options that were given; those left out keep the callee's defaults."""
     given = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -100,6 +100,17 @@ def named(names: Sequence[str]) -> list[MetricName]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def models_needed(metrics: Sequence[MetricName] | None) -> tuple[bool, bool]:
+    """Tell whether any of the metrics looks through a CLIP, and through a DINO; None is all.
+
+    >>> models_needed(["psnr", "dino_concept"])
+    (False, True)
+    """
+    names = [metric.name for metric in METRICS] if metrics is None else metrics
+    starts = {name.partition("_")[0] for name in names}
+    return "clip" in starts, "dino" in starts
+
+
 def check_models(metrics: Sequence[MetricName], *, dino: bool) -> None:
     """Refuse metrics asked for by name that no picture can have here; `dino` if one was named.
 

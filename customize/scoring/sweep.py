@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,13 +35,28 @@ class Point:
     against: Against
 
 
-def measured_against(tasks: Sequence[EditTask]) -> Against:
-    """Say what directions can be measured against."""
-    captioned = any(
-        task.source_caption and task.target_caption and task.source_caption != task.target_caption
+def measurable(tasks: Sequence[EditTask]) -> tuple[Sequence[EditTask], Against]:
+    """Return the tasks that all numbers are taken of, and what directions are measured against.
+
+    Those with two captions that differ, where there are any: direction and similarity are then of
+    the same edits.
+    """
+    captioned = [
+        task
         for task in tasks
-    )
-    return "captions" if captioned else "instructions"
+        if task.source_caption
+        and task.target_caption
+        and task.source_caption != task.target_caption
+    ]
+    return (captioned, "captions") if captioned else (tasks, "instructions")
+
+
+def left_out(points: Iterable[Point], tasks: Sequence[EditTask]) -> str | None:
+    """Say how many of the tasks the points are not of, None where they are of all."""
+    missing = len(tasks) - min(point.count for point in points)
+    if not missing:
+        return None
+    return f"{missing} of {len(tasks)} edits are left out, since they lack two captions that differ"
 
 
 def distinct(guidances: Sequence[float]) -> list[float]:
@@ -73,10 +88,13 @@ def measure(
     *,
     at_once: int = 8,
 ) -> Point:
-    """Make the tasks' edits at one setting and score them; raises EditError and PairsError."""
+    """Make the tasks' edits at one setting and score them; raises EditError and PairsError.
+
+    Only those that `measurable` keeps are made.
+    """
+    tasks, against = measurable(tasks)
     given: Any = {**options, "text_guidance": text_guidance, "image_guidance": image_guidance}
     items = edit_tasks(editor, tasks, given, at_once=at_once)
-    against = measured_against(tasks)
     metric: MetricName = "clip_direction" if against == "captions" else "clip_instruction"
     scores = score_edits(items, models, [metric, "clip_image"], at_once=at_once)
     direction, image = scores.mean(metric), scores.mean("clip_image")

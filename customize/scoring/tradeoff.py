@@ -24,7 +24,7 @@ from customize.families.bases import resolve_base
 from customize.families.sampling import sampling_of
 from customize.scoring import Models
 from customize.scoring.embedding import CODE_VERSION, Contents
-from customize.scoring.sweep import Point, check_settings, distinct, measure
+from customize.scoring.sweep import Point, check_settings, distinct, measurable, measure
 from customize.scoring.tasks import EditTask, reworded
 from customize.scoring.variants import Variant
 from customize.text_tables import table
@@ -71,7 +71,7 @@ def trace(
     )
     with todo:
         for variant in variants:
-            asked = [reworded(task, variant.plain, variant.taught) for task in tasks]
+            asked, _ = measurable([reworded(t, variant.plain, variant.taught) for t in tasks])
             text = _text_guidance(variant) if text_guidance is None else text_guidance
             check_settings(asked, [(text, image) for image in images], options or {})
             start = _facts(variant, asked, models, text, options or {})
@@ -161,6 +161,7 @@ def _facts(
         "text_guidance": text_guidance,
         "options": dict(options),
         "code": CODE_VERSION,
+        "version": __version__,
     }
 
 

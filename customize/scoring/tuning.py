@@ -12,7 +12,7 @@ from customize.editing_inputs import Options
 from customize.errors import ScoreError
 from customize.families.sampling import Sampling, sampling_of
 from customize.scoring import Models
-from customize.scoring.sweep import Point, check_settings, distinct, measure
+from customize.scoring.sweep import Point, check_settings, distinct, left_out, measure
 from customize.scoring.tasks import EditTask
 from customize.text_tables import table
 
@@ -85,6 +85,8 @@ def tune(
         for text, image in tqdm(pairs, "tuning", disable=None if progress else True, leave=False)
     ]
     choice = choose(points, floor)
+    if fewer := left_out(points, tasks):
+        choice = replace(choice, reason=f"{choice.reason}; {fewer}")
     read = next((task.wording for task in tasks if task.wording != task.instruction), None)
     if choice.chosen.against == "captions" or read is None:
         return choice
