@@ -18,7 +18,7 @@ from PIL import Image
 from test_scoring_numbers import CLIP, NEAR, toy_dino
 
 from customize.errors import ScoreError
-from customize.scoring import Item, Models, open_models, pixels, score_edits
+from customize.scoring import Item, Models, open_models, perceptual, score_edits
 from customize.scoring.metrics import check_models
 from customize.scoring.store import Store
 
@@ -44,9 +44,9 @@ def edits(count: int = COUNT, side: int = 64) -> list[Item]:
 
 @pytest.fixture
 def _fresh_lpips() -> Iterator[None]:
-    pixels.lpips_network.cache_clear()
+    perceptual.lpips_network.cache_clear()
     yield
-    pixels.lpips_network.cache_clear()
+    perceptual.lpips_network.cache_clear()
 
 
 @pytest.fixture
@@ -84,13 +84,36 @@ def test_lpips_is_torchmetrics_own() -> None:
         )
         assert value == pytest.approx(float(expected), abs=NEAR)
         assert value > 0.01
+    again = score_edits([*items, *edits(2, 48), items[0]], no_models(), ["lpips"], at_once=2)
+    assert again.values("lpips")[:COUNT] == pytest.approx(values, abs=NEAR)
+    assert again.values("lpips")[-1] == pytest.approx(values[0], abs=NEAR)
     copy = Item(items[0].source, "x", items[0].output, items[0].output)
     assert score_edits([copy], no_models(), ["lpips"]).mean("lpips") == 0
 
 
 @pytest.mark.usefixtures("_torchvision")
+def test_lpips_takes_pairs_of_one_size_together_and_none_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together, measure = list[int](), perceptual.lpips
+
+    def counted(network: Any, outputs: Any, targets: Any) -> list[float]:
+        together.append(len(outputs))
+        return measure(network, outputs, targets)
+
+    monkeypatch.setattr(perceptual, "lpips", counted)
+    items, models = [*edits(3), *edits(2, 48), *edits(1, perceptual.LPIPS_SIDE - 1)], no_models()
+    scores = score_edits([*items, items[0]], models, ["lpips"], at_once=2)
+    assert together == [2, 2, 1]
+    assert len(scores.values("lpips")) == 6
+    assert any("for 1 of 7 edits" in note for note in scores.notes)
+    assert score_edits(items, models, ["lpips"]).values("lpips") == scores.values("lpips")[:5]
+    assert together == [2, 2, 1]
+
+
+@pytest.mark.usefixtures("_torchvision")
 def test_pictures_too_small_for_lpips_have_none() -> None:
-    least = pixels.LPIPS_SIDE
+    least = perceptual.LPIPS_SIDE
     assert score_edits(edits(1, least), no_models(), ["lpips"]).values("lpips")
     [note] = [n for n in score_edits(edits(1, least - 1), no_models()).notes if "lpips" in n]
     assert note == f"lpips is left out: pictures below {least} pixels a side have none"

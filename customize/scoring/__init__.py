@@ -71,11 +71,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Models:
-    """The networks that look at pictures, and where their answers are kept."""
+    """The networks that look at pictures, and where their answers are kept.
+
+    LPIPS goes to the `device`; None is the accelerator if any.
+    """
 
     clip: Clip | None
     dino: Dino | None
     store: Store
+    device: torch.device | str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def open_models(
         clip=None if clip is None else open_clip(clip, device),
         dino=None if dino is None else open_dino(dino, device),
         store=Store(cache),
+        device=device,
     )
 
 

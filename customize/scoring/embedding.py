@@ -49,6 +49,10 @@ class Contents:
             self._known[handle] = hashlib.sha256(_bytes(picture)).hexdigest()
         return self._known[handle]
 
+    def compared(self, metric: MetricName, *pictures: Picture) -> str:
+        """Return the key in a store of what a metric makes of these pictures' pixels."""
+        return " ".join([metric, str(CODE_VERSION), *map(self.key, pictures)])
+
 
 @dataclass(frozen=True)
 class Vectors:

@@ -22,10 +22,11 @@ from customize.scoring import (
     Models,
     Picture,
     Scores,
+    perceptual,
     pixels,
     similarities,
 )
-from customize.scoring.embedding import CODE_VERSION, Vectors, embed, opened
+from customize.scoring.embedding import Vectors, embed, opened
 from customize.scoring.store import Store
 
 Better = Literal["higher", "lower", "neither"]
@@ -74,6 +75,8 @@ def score(
     if metrics is not None:
         wanted = named(metrics)
     vectors = embed(items, models, wanted, at_once=at_once, progress=progress)
+    if "lpips" in wanted:
+        perceptual.keep_lpips(items, vectors.contents, models, at_once=at_once, progress=progress)
     rows: list[dict[MetricName, float]] = []
     missing: Counter[tuple[MetricName, str]] = Counter()
     for item in tqdm(items, "comparing", disable=None if progress else True, leave=False):
@@ -118,7 +121,7 @@ def check_models(metrics: Sequence[MetricName], *, dino: bool) -> None:
     """
     if "dino_concept" in metrics and not dino:
         raise ScoreError(f"metric 'dino_concept' cannot be had: {similarities.NO_DINO}")
-    if "lpips" in metrics and isinstance(why := pixels.lpips_network(), str):
+    if "lpips" in metrics and isinstance(why := perceptual.lpips_network(), str):
         raise ScoreError(f"metric 'lpips' cannot be had: {why}, or leave it out")
 
 
@@ -179,13 +182,13 @@ def _compared(
     name: _Compared, pictures: Sequence[Picture], vectors: Vectors, store: Store
 ) -> Answer:
     """Compare pixels, or look up what comparing these pictures once gave."""
-    key = " ".join([name, str(CODE_VERSION), *map(vectors.contents.key, pictures)])
+    key = vectors.contents.compared(name, *pictures)
     if (held := store.get([key]).get(key)) is not None:
         return float(held[0])
     compare = {
         "psnr": pixels.psnr,
         "ssim": pixels.ssim,
-        "lpips": pixels.lpips,
+        "lpips": perceptual.no_lpips,  # those that can be had were kept before
         "outside_change": pixels.outside_change,
     }[name]
     answer = compare(*map(opened, pictures))

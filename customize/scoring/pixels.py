@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
@@ -18,15 +15,12 @@ BEST_DB = 100.0
 SSIM_WINDOW = 11
 """Pixels across torchmetrics' Gaussian window; smaller pictures have no SSIM."""
 
-LPIPS_SIDE = 31
-"""Pixels a side that AlexNet's strides leave something of."""
-
 
 def psnr(output: Image.Image, target: Image.Image) -> Answer:
     """Peak signal-to-noise ratio in dB, at most 100; a target of another size is scaled."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
-    output_BCHW, target_BCHW = _unit(output), _unit(_scaled(target, output))
+    output_BCHW, target_BCHW = unit(output), unit(scaled(target, output))
     if torch.equal(output_BCHW, target_BCHW):
         return BEST_DB
     return min(BEST_DB, float(peak_signal_noise_ratio(output_BCHW, target_BCHW, data_range=1.0)))
@@ -38,26 +32,15 @@ def ssim(output: Image.Image, target: Image.Image) -> Answer:
 
     if min(output.size) < SSIM_WINDOW:
         return f"pictures below {SSIM_WINDOW} pixels a side have none"
-    pair = _unit(output), _unit(_scaled(target, output))
+    pair = unit(output), unit(scaled(target, output))
     found = structural_similarity_index_measure(*pair, data_range=1.0)
     assert isinstance(found, Tensor)
     return float(found)
 
 
-def lpips(output: Image.Image, target: Image.Image) -> Answer:
-    """Learned perceptual distance (Zhang et al. 2018), AlexNet, version 0.1."""
-    if min(output.size) < LPIPS_SIDE:
-        return f"pictures below {LPIPS_SIDE} pixels a side have none"
-    network = lpips_network()
-    if isinstance(network, str):
-        return network
-    with torch.no_grad():
-        return float(network(_unit(output), _unit(_scaled(target, output))))
-
-
 def outside_change(output: Image.Image, source: Image.Image, mask: Image.Image) -> Answer:
     """Mean absolute difference, 0 to 1, of output and source where the mask is not white."""
-    change_HW = (_unit(output) - _unit(_scaled(source, output))).abs().mean(dim=(0, 1))
+    change_HW = (unit(output) - unit(scaled(source, output))).abs().mean(dim=(0, 1))
     small = mask.convert("L").resize(output.size, Image.Resampling.NEAREST)
     outside_HW = torch.from_numpy(np.asarray(small) < 128)
     if not outside_HW.any():
@@ -65,29 +48,14 @@ def outside_change(output: Image.Image, source: Image.Image, mask: Image.Image) 
     return float(change_HW[outside_HW].mean())
 
 
-@lru_cache(maxsize=1)
-def lpips_network() -> Any:
-    """Open torchmetrics' LPIPS once, or say why it cannot be had and what would help."""
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    try:
-        return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True).eval()
-    except ModuleNotFoundError:
-        found, cure = "is not installed", "install the torchvision that belongs to your torch"
-    except (ImportError, RuntimeError) as error:
-        found, cure = f"does not work here ({error})", "install the one that belongs to your torch"
-    except OSError as error:
-        return f"its AlexNet cannot be fetched ({error}); connect once"
-    return f"it is computed with torchvision, which {found}; {cure}"
-
-
-def _unit(picture: Image.Image) -> Tensor:
+def unit(picture: Image.Image) -> Tensor:
     """Return a picture's pixels as (1, 3, H, W) in 0..1."""
     pixels_HWC = torch.from_numpy(np.array(picture.convert("RGB")))
     return pixels_HWC.permute(2, 0, 1)[None].float() / 255
 
 
-def _scaled(picture: Image.Image, like: Image.Image) -> Image.Image:
+def scaled(picture: Image.Image, like: Image.Image) -> Image.Image:
+    """Return the picture in the size of the other."""
     if picture.size == like.size:
         return picture
     return picture.convert("RGB").resize(like.size, Image.Resampling.LANCZOS)
