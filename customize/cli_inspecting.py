@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from customize.adapters.header import Header
 
 
+_CAN_BE = "imported: customize import {} -o adapter.safetensors"
+
+
 def add_to(commands: Any) -> None:
     """Describe `inspect` to the command line's parser."""
     command = commands.add_parser("inspect", help="tell what an adapter or an edited PNG is")
     command.add_argument(
-        "file", type=Path, metavar="FILE", help="adapter of any program (.safetensors), or PNG"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="adapter of any program (.safetensors, or a folder of peft's), or PNG",
     )
     command.set_defaults(run=inspect)
 
@@ -39,13 +45,27 @@ def inspect(arguments: argparse.Namespace) -> int:
         return 0
     from customize.adapters.file import read_header
     from customize.exporting.opening_files import open_file
+    from customize.exporting.peft_folder import WEIGHTS
     from customize.exporting.recognizing import recognize
 
+    if path.is_dir() and (files := sorted(path.rglob(WEIGHTS))):
+        print(table(list(_folder_rows(path, files))))
+        return 0
     if path.is_file() and recognize(open_file(path)) != "customize":
         print(table(list(_foreign_rows(path))))
         return 0
     print(table(list(_header_rows(path, read_header(path)))))
     return 0
+
+
+def _folder_rows(path: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
+    """Tell a folder of peft's, which holds a file for each model."""
+    from customize.exporting.reading_files import describe, read
+
+    size = sum(file.stat().st_size for file in files) / 1e6
+    yield "folder", f"{path} ({len(files)} files, {size:.1f} MB)"
+    yield from describe(read(path, outlines=True))
+    yield "can be", _CAN_BE.format(path)
 
 
 def _foreign_rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -66,7 +86,7 @@ def _foreign_rows(path: Path) -> Iterator[tuple[str, str]]:
             yield from ((name, f"{list(shape)}") for name, shape in opened.shapes.items())
         case _:
             yield from describe(read(path, outlines=True))
-    yield "can be", f"imported: customize import {path} -o adapter.safetensors"
+    yield "can be", _CAN_BE.format(path)
     told = (key for key in sorted(opened.metadata) if key.startswith(("ss_", "modelspec.")))
     yield from ((key, opened.metadata[key]) for key in told if len(opened.metadata[key]) <= 200)
 

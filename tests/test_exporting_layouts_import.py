@@ -215,6 +215,74 @@ ONE = torch.ones(1)
 CHECKPOINT = {"model.diffusion_model.input_blocks.0.0.weight": ONE, "first_stage_model.x": ONE}
 ATTENTION = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
 WHOLE = file_of({f"{FLAT}.lora_down.weight": noise(2, 16), f"{FLAT}.lora_up.weight": noise(8, 2)})
+
+
+def damaged(**tensors: Tensor) -> bytes:
+    """Return a LoRA of one layer with tensors replaced or added, named `lora_up__weight`."""
+    a, b = pair()
+    whole = {"lora_down.weight": a, "lora_up.weight": b}
+    given = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    return file_of({f"{FLAT}.{n}": t for n, t in (whole | given).items()})
+
+
+def product(kind: str, *ranks: int) -> bytes:
+    """Return a LoHa or LoKr of one layer, each of the four factors of the rank given."""
+    a, b, c, d = ranks
+    shapes = {
+        "hada": {"w1_a": (8, a), "w1_b": (b, 16), "w2_a": (8, c), "w2_b": (d, 16)},
+        "lokr": {"w1_a": (4, a), "w1_b": (b, 4), "w2_a": (2, c), "w2_b": (d, 4)},
+    }[kind]
+    return file_of({f"{FLAT}.{kind}_{name}": noise(*shape) for name, shape in shapes.items()})
+
+
+def described(config: str) -> bytes:
+    a, b = pair()
+    tensors = {f"unet.{KEY}.lora_A.weight": a, f"unet.{KEY}.lora_B.weight": b}
+    return save(tensors, {METADATA: config})
+
+
+ALSO = "lycoris_" + KEY.replace(".", "_")
+UNFIT: Mapping[str, tuple[bytes, str]] = {
+    "ranks": (damaged(lora_up__weight=noise(8, 3)), r"do not fit \(factors of rank 3 and 2\)"),
+    "ranks of loha": (product("hada", 3, 4, 4, 4), "factors of rank 3 and 4"),
+    "ranks of loha that cancel": (product("hada", 3, 4, 4, 3), "factors of rank 3 and 4"),
+    "ranks of lokr": (product("lokr", 2, 2, 3, 4), "factors of rank 3 and 4"),
+    "rank 0": (
+        damaged(lora_down__weight=torch.zeros(0, 16), lora_up__weight=torch.zeros(8, 0)),
+        r"(down|up) has the shape \[(0, 16|8, 0)\]",
+    ),
+    "one axis": (damaged(lora_down__weight=noise(16)), r"down has the shape \[16\]"),
+    "nan": (damaged(lora_up__weight=torch.full((8, 2), torch.nan)), "numbers that are not finite"),
+    "alpha": (damaged(alpha=noise(3)), "alpha has 3 numbers"),
+    "magnitudes": (damaged(dora_scale=noise(7, 1)), "7 magnitudes for 8 of its"),
+    "twice": (
+        file_of({f"{name}.{part}": t for name in (FLAT, ALSO)
+                 for part, t in zip(("lora_down.weight", "lora_up.weight"), pair(), strict=True)}),
+        "is there twice",
+    ),
+    "no json": (described("{oops"), "its lora_adapter_metadata is damaged"),
+    "a list": (described("[1]"), "its lora_adapter_metadata is damaged"),
+    "alpha of text": (described('{"unet.lora_alpha": "x"}'), "metadata is damaged"),
+    "a pattern": (described('{"unet.alpha_pattern": {"(": 1}}'), "metadata is damaged"),
+    "words": (file_of({
+        f"{FLAT}.diff": noise(8, 16), "bundle_emb.x.clip_l": ONE, "bundle_emb.x.emb_params": ONE}),
+        "one of its words has 2 tensors"),
+    "width of a word": (
+        file_of({f"{FLAT}.diff": noise(8, 16), "bundle_emb.dog.emb_params": noise(1, 9)}),
+        "<dog> its rows are 9 wide"),
+    "encoder of a word": (
+        file_of({f"{FLAT}.diff": noise(8, 16),
+                 "bundle_emb.dog.clip_l": noise(1, 16), "bundle_emb.dog.clip_g": noise(1, 16)}),
+        "<dog> it has a text_encoder_2 and .* has none"),
+    "nan in a word": (
+        file_of({f"{FLAT}.diff": noise(8, 16),
+                 "bundle_emb.dog.emb_params": torch.full((1, 16), torch.inf)}),
+        "<dog> it holds numbers that are not finite"),
+    "one stranger": (
+        file_of({f"{FLAT}.diff": noise(8, 16), "lora_unet_extra.diff": ONE}),
+        "1 of 2 tensors of no known layout, such as 'lora_unet_extra.diff'",
+    ),
+}  # fmt: skip
 FOREIGN: Mapping[str, tuple[str, bytes, str]] = {
     "checkpoint": ("a.safetensors", file_of(CHECKPOINT), "a whole Stable Diffusion checkpoint"),
     "vae": ("a.safetensors", file_of({"decoder.conv_in.weight": ONE}), "a VAE"),
@@ -254,6 +322,7 @@ FOREIGN: Mapping[str, tuple[str, bytes, str]] = {
     "html": ("a.safetensors", b"\n<!DOCTYPE html><html>404", "a web page"),
     "lfs": ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git LFS"),
     "missing": ("", b"", "there is none of that name"),
+    **{case: ("a.safetensors", content, said) for case, (content, said) in UNFIT.items()},
 }  # fmt: skip
 
 
@@ -350,7 +419,7 @@ def test_inspect_names_the_layout(
     assert [text for text in expected if text not in told] == []
 
 
-@pytest.mark.parametrize("case", FOREIGN)
+@pytest.mark.parametrize("case", [case for case in FOREIGN if case not in UNFIT])
 def test_files_that_are_no_adapter_of_ours_are_not_exported(
     case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +431,60 @@ def test_files_that_are_no_adapter_of_ours_are_not_exported(
     assert cli.main(["export", str(path), "--to", "all", "-o", str(output)]) == 2
     assert "expected" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_inspect_reads_alpha_of_one_number_in_a_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(damaged(alpha=torch.tensor([2.0])))
+    assert cli.main(["inspect", str(path)]) == 0
+    assert "kohya, LoRA" in capsys.readouterr().out
+
+
+def test_bundled_words_may_bring_their_spelling(base: Base, tmp_path: Path) -> None:
+    rows = noise(1, 16)
+    tensors = {
+        f"{FLAT}.diff": noise(8, 16),
+        "bundle_emb.dog.string_to_param.*": rows,
+        "bundle_emb.dog.string_to_token.*": ONE,
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    adapter, _ = import_adapter(tmp_path / "x.safetensors", base.name)
+    assert torch.equal(adapter.tensors["words.text_encoder.<dog>"], rows)
+
+
+def test_peft_folders_are_inspected_and_damaged_configs_told(
+    base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = pair()
+    for model, key in (("unet", KEY), ("text_encoder", "encoder.layers.0.mlp.fc1")):
+        folder, start = tmp_path / "peft" / model, f"base_model.model.{key}"
+        folder.mkdir(parents=True)
+        tensors = {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}
+        save_file(tensors, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 2}')
+    assert cli.main(["inspect", str(tmp_path / "peft")]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "2 files",
+        "peft, LoRA",
+        "1 of the text_encoder, 1 of the denoiser",
+        "customize import",
+    ):
+        assert part in told
+    (folder / "adapter_config.json").write_text("{oops")
+    output = str(tmp_path / "out.safetensors")
+    for command in (
+        ["inspect", str(folder / "adapter_model.safetensors")],
+        ["inspect", str(tmp_path / "peft")],
+        ["import", str(tmp_path / "peft"), "--base", base.name, "-o", output],
+    ):
+        assert cli.main(command) == 2
+        assert "its adapter_config.json is damaged" in " ".join(capsys.readouterr().err.split())
+    assert cli.main(["inspect", str(tmp_path)]) == 2  # still damaged below
+    (tmp_path / "none").mkdir()
+    assert cli.main(["inspect", str(tmp_path / "none")]) == 2
 
 
 def test_import_on_the_command_line(

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from customize.exporting import kohya
 from customize.exporting.changes import Changes
-from customize.exporting.embeddings import from_bundle, is_bundled
 from customize.exporting.paths import without_text_model
-from customize.exporting.roles import gather
 
 _ENCODERS: Mapping[str, str] = {
     "text_encoders.clip_l.transformer.": "text_encoder",
@@ -30,9 +28,7 @@ def from_comfyui(
 
     `metadata` says nothing that is needed. Raises AdapterFileError for other tensors.
     """
-    modules = {key: tensor for key, tensor in tensors.items() if not is_bundled(key)}
-    changes = gather(modules, layer_of)
-    return Changes(changes.layers, from_bundle(tensors), changes.biases)
+    return kohya.gather_with_words(tensors, layer_of)
 
 
 def layer_of(name: str) -> str | None:

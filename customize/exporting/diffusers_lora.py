@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from customize.errors import AdapterFileError
 from customize.exporting.changes import Change, Changes, Decomposed, LowRank
 from customize.exporting.kohya import denoiser_layer
 from customize.exporting.paths import is_encoder, split_layer, with_text_model, without_text_model
@@ -84,8 +86,26 @@ def from_diffusers(
 
     Raises AdapterFileError for other tensors.
     """
-    config = json.loads((metadata or {}).get(METADATA, "{}"))
+    config = read_config((metadata or {}).get(METADATA, "{}"), METADATA)
     return gather(tensors, layer_of, scales(config))
+
+
+def read_config(text: str, name: str) -> dict[str, Any]:
+    """Read peft's configuration, in a file of `name`; raises AdapterFileError for what is none."""
+    try:
+        config = json.loads(text)
+        for key, value in config.items():
+            numbers = [value] if key.endswith("lora_alpha") else []
+            if key.endswith("alpha_pattern"):
+                numbers = [re.compile(pattern) and own for pattern, own in (value or {}).items()]
+            if not all(number is None or math.isfinite(number) for number in numbers):
+                raise ValueError(f"{key} is not finite")
+    except (ValueError, TypeError, AttributeError, re.error) as error:
+        raise AdapterFileError(
+            f"its {name} is damaged ({error}); expected the configuration that peft writes; "
+            "download or copy it again"
+        ) from None
+    return config
 
 
 def layer_of(name: str) -> str | None:

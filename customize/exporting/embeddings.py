@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from customize.errors import AdapterFileError
 from customize.exporting.changes import Encoder
 
 # One encoder's rows alone (SD 1), or both by name (SDXL).
@@ -49,11 +50,21 @@ def to_embedding(rows: Mapping[Encoder, Tensor], *, xl: bool) -> dict[str, Tenso
 def from_embedding(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> dict[Encoder, Tensor]:
-    """Read one word's rows; a single tensor of any name counts, as diffusers writes its token."""
+    """Read one word's rows; a single tensor of any name counts, as diffusers writes its token.
+
+    Raises AdapterFileError for other tensors.
+    """
+    found: dict[Encoder, Tensor]
     if set(tensors) == set(PAIR):
-        return {encoder: tensors[name].float() for name, encoder in PAIR.items()}
-    (rows,) = tensors.values()
-    return {"text_encoder": rows.float().reshape(-1, rows.shape[-1])}
+        found = {encoder: tensors[name] for name, encoder in PAIR.items()}
+    elif len(tensors) == 1:
+        found = {"text_encoder": next(iter(tensors.values()))}
+    else:
+        raise _no_word(f"{len(tensors)} tensors ({', '.join(sorted(tensors))})")
+    for rows in found.values():
+        if rows.ndim not in (1, 2) or not rows.numel():
+            raise _no_word(f"a tensor of the shape {list(rows.shape)}")
+    return {name: rows.float().reshape(-1, rows.shape[-1]) for name, rows in found.items()}
 
 
 def is_embedding(shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -81,7 +92,18 @@ def from_bundle(tensors: Mapping[str, Tensor]) -> dict[str, dict[Encoder, Tensor
     for key in filter(is_bundled, tensors):
         name, _, part = key.removeprefix(_BUNDLE).partition(".")
         parts[name][part] = tensors[key]
-    return {word_of(name): from_embedding(found) for name, found in parts.items()}
+    rows = {SINGLE, _STAR, *PAIR}  # beside which A1111 may keep how a word was spelled
+    return {
+        word_of(name): from_embedding({p: t for p, t in found.items() if p in rows} or found)
+        for name, found in parts.items()
+    }
+
+
+def _no_word(found: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"one of its words has {found}; expected the rows of one text encoder, or clip_l and "
+        "clip_g; export it again from the program that made it, or take another file"
+    )
 
 
 def is_bundled(key: str) -> bool:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from customize.adapters.file import AdapterFile
 from customize.adapters.header import Header, Taught, library_versions
-from customize.errors import AdapterFileError, Fault, FaultsError
-from customize.exporting.changes import Changes, Weights, outline
+from customize.errors import AdapterFileError
+from customize.exporting.changes import Changes
 from customize.exporting.embeddings import from_embedding
+from customize.exporting.fit_to_base import check_fit
 from customize.exporting.opening_files import open_file
 from customize.exporting.reading_files import (
     MODELS,
@@ -24,19 +23,12 @@ from customize.exporting.reading_files import (
 )
 from customize.exporting.recognizing import foreign, recognize
 
-if TYPE_CHECKING:
-    from customize.families.bases import Base
-
 # The base that files of this text width are for, and what they are called.
 USUAL_BASES: Mapping[int, str] = {
     192: "embedded",
     768: "timbrooks/instruct-pix2pix",
     2048: "diffusers/sdxl-instructpix2pix-768",
 }
-
-
-class ImportFaultsError(FaultsError, AdapterFileError):
-    """Layers of a file that do not fit the base."""
 
 
 def import_adapter(
@@ -66,7 +58,7 @@ def import_adapter(
         )
     base = resolve_base(base_name or _usual_base(path, found.changes))
     weights = BaseWeights(base)
-    _check_fit(path, found.changes, weights, base)
+    check_fit(path, found.changes, weights, base)
     header = Header(
         family=base.family,
         base_name=base.name,
@@ -111,35 +103,9 @@ def _usual_base(path: Path, changes: Changes) -> str:
     )
 
 
-def _check_fit(path: Path, changes: Changes, weights: Weights, base: Base) -> None:
-    """Raise where the base lacks a layer or a shape differs, with what the file seems to be."""
-    faults = []
-    for layer, change in changes.layers.items():
-        if layer not in weights:
-            faults.append(Fault(layer, f"{base.name} has no such layer", "name its own base"))
-            continue
-        ours, theirs = _flat(weights.shape(layer)), _flat(tuple(outline(change).shape))
-        if ours != theirs:
-            found = f"it is {theirs[0]} x {theirs[1]}, in {base.name} {ours[0]} x {ours[1]}"
-            faults.append(Fault(layer, found, "name its own base"))
-    if not faults:
-        return
-    model = MODELS.get(text_width(changes) or 0)
-    kind = f" is for {model} and" if model else ""
-    shown, rest = faults[:5], len(faults) - 5
-    if rest > 0:
-        shown.append(Fault("...", f"{rest} more layers do not fit", "name the right base"))
-    title = f"{path}{kind} does not fit {base.name}"
-    raise ImportFaultsError(title, shown)
-
-
 def _concepts(path: Path, changes: Changes) -> tuple[Taught, ...]:
     """Name what was taught: the words, else the file."""
     return tuple(
         Taught(word.strip("<>"), word, vectors=len(next(iter(rows.values()))))
         for word, rows in changes.words.items()
     ) or (Taught(path.stem),)
-
-
-def _flat(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[0], math.prod(shape[1:])

@@ -7,7 +7,7 @@ own scripts ignore it and diffusers refuses it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -78,6 +78,13 @@ def from_kohya(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None
 
     `metadata` says nothing that is needed. Raises AdapterFileError for what is none of these.
     """
+    return gather_with_words(tensors, layer_of)
+
+
+def gather_with_words(
+    tensors: Mapping[str, Tensor], layer_of: Callable[[str], str | None]
+) -> Changes:
+    """Read modules as `layer_of` names them, and the words that are bundled with them."""
     modules = {key: tensor for key, tensor in tensors.items() if not is_bundled(key)}
     changes = gather(modules, layer_of)
     return Changes(changes.layers, from_bundle(tensors), changes.biases)

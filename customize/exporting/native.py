@@ -80,8 +80,8 @@ def _change(adapter: AdapterFile, layer: str, weights: Weights) -> Change:
 
 def _pair(layer: str, down: Tensor, up: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
     """Shape factors as peft does: a convolution's kernel is in `down`."""
-    rank, kernel = down.shape[0], shape[2:]
+    (out, *rest), rank = shape, down.shape[0]
     return {
-        f"{layer}.lora_A": down.reshape(rank, -1, *kernel),
-        f"{layer}.lora_B": up.reshape(-1, rank, *[1] * len(kernel)),
+        f"{layer}.lora_A": down.reshape(rank, *rest),
+        f"{layer}.lora_B": up.reshape(out, rank, *[1] * len(shape[2:])),
     }

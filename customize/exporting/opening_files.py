@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,9 @@ class Opened:
 
         with safe_open(self.path, framework="pt") as file:
             return {
-                name: torch.empty(shape, device="meta") if shape else file.get_tensor(name)
+                name: torch.empty(shape, device="meta")
+                if math.prod(shape) > 1
+                else file.get_tensor(name)
                 for name, shape in self.shapes.items()
             }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,13 @@ from torch import Tensor
 
 from customize.errors import AdapterFileError
 from customize.exporting.changes import Changes
-from customize.exporting.diffusers_lora import PREFIXES, factors, lora_config, scales
+from customize.exporting.diffusers_lora import (
+    PREFIXES,
+    factors,
+    lora_config,
+    read_config,
+    scales,
+)
 from customize.exporting.kohya import denoiser_layer
 from customize.exporting.paths import split_layer, with_text_model, without_text_model
 from customize.exporting.roles import gather
@@ -44,7 +49,7 @@ def from_peft(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None 
     is for, where it is known; else text encoders are told by their layers' names.
     """
     metadata = metadata or {}
-    config = json.loads(metadata.get(CONFIG, "{}"))
+    config = read_config(metadata.get(CONFIG, "{}"), CONFIG)
     if (kind := config.get("peft_type", "LORA")) != "LORA":
         raise AdapterFileError(
             f"its {CONFIG} says {kind}; expected LORA (or DoRA); take a file of that kind"

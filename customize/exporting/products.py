@@ -19,7 +19,7 @@ def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> Chang
     """Put the tensors of one module together; convolutions may come out flattened to (O, rest).
 
     `scale` replaces alpha / rank for files that keep it elsewhere. Raises KeyError where a tensor
-    of the module is missing.
+    of the module is missing, ValueError and RuntimeError where tensors do not fit one another.
     """
     match parts:
         case {"delta": delta}:
@@ -40,10 +40,24 @@ def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> Chang
     return Decomposed(change, norms.flatten(), 1 if norms.ndim > 1 and len(norms) == 1 else 0)
 
 
+def check_parts(parts: Mapping[Role, Tensor]) -> None:
+    """Raise ValueError for tensors that can mean nothing in their role: empty, or of few axes."""
+    for role, tensor in parts.items():
+        if role == "alpha":
+            if tensor.numel() != 1:
+                raise ValueError(f"alpha has {tensor.numel()} numbers")
+        elif not tensor.numel() or tensor.ndim < (1 if role in _ANY_AXES else 2):
+            raise ValueError(f"{role} has the shape {list(tensor.shape)}")
+
+
+_ANY_AXES: frozenset[Role] = frozenset({"delta", "weight", "magnitude", "dora"})
+
+
 def _low_rank(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
     down, up = parts["down"].float(), parts["up"].float()
     factor = _scale(parts, down.shape[0]) if scale is None else scale
     if "mid" not in parts:
+        _check_ranks(up, down)
         return LowRank(down, factor * up)
     mid_RR = parts["mid"].float()
     delta = torch.einsum("rs...,or,si->oi...", mid_RR, up.flatten(1), down.flatten(1))
@@ -58,6 +72,9 @@ def _hadamard(parts: Mapping[Role, Tensor]) -> LowRank | Full:
     a_OR, b_RI = parts["hada_1a"].float(), parts["hada_1b"].float()
     c_OR, d_RI = parts["hada_2a"].float(), parts["hada_2b"].float()
     scale = _scale(parts, b_RI.shape[0])
+    if "hada_t1" not in parts:
+        _check_ranks(a_OR, b_RI)
+        _check_ranks(c_OR, d_RI)
     if "hada_t1" in parts:
         first = _tucker(parts["hada_t1"], a_OR, b_RI)
         return Full(scale * first * _tucker(parts["hada_t2"], c_OR, d_RI))
@@ -83,6 +100,7 @@ def _kronecker(parts: Mapping[Role, Tensor]) -> LowRank | Full:
 def _pair(parts: Mapping[Role, Tensor], whole: Role, a: Role, b: Role) -> tuple[Tensor, Tensor]:
     """Return a factor as a product of two, the second the identity where it is stored whole."""
     if whole not in parts:
+        _check_ranks(parts[a], parts[b])
         return parts[a].float(), parts[b].float().flatten(1)
     matrix_OI = parts[whole].float().flatten(1)
     return matrix_OI, torch.eye(matrix_OI.shape[1])
@@ -91,6 +109,11 @@ def _pair(parts: Mapping[Role, Tensor], whole: Role, a: Role, b: Role) -> tuple[
 def _tucker(core: Tensor, out_RO: Tensor, in_RI: Tensor) -> Tensor:
     """Rebuild a convolution (O, I, kh, kw) from its Tucker core (r, r, kh, kw)."""
     return torch.einsum("rs...,ro,si->oi...", core.float(), out_RO, in_RI).contiguous()
+
+
+def _check_ranks(up: Tensor, down: Tensor) -> None:
+    if up.shape[1] != down.shape[0]:
+        raise ValueError(f"factors of rank {up.shape[1]} and {down.shape[0]}")
 
 
 def _smaller(down: Tensor, up: Tensor) -> LowRank | Full:

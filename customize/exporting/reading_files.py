@@ -66,7 +66,11 @@ def read(path: Path, *, outlines: bool = False) -> Found:
     if layout == "peft":
         metadata |= _peft_config(path)
     tensors = opened.outlines() if outlines else opened.tensors()
-    return Found(layout, kind_of(opened.shapes), READERS[layout](tensors, metadata))
+    try:
+        changes = READERS[layout](tensors, metadata)
+    except AdapterFileError as error:  # readers know no file
+        raise AdapterFileError(f"{path}: {error}") from None
+    return Found(layout, kind_of(opened.shapes), changes)
 
 
 def describe(found: Found) -> Iterator[tuple[str, str]]:

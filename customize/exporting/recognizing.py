@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from customize.exporting import comfyui, diffusers_lora, kohya, peft_folder
@@ -85,7 +85,19 @@ def foreign(opened: Opened) -> str:
     for pattern, kind in _FOREIGN:
         if any(re.match(pattern, name) for name in names):
             return kind
-    return f"a file of {len(names)} tensors of no known layout, such as {names[0]!r}"
+    unread = _unread(names)
+    count = f"{len(unread)} of {len(names)}" if len(unread) < len(names) else f"{len(names)}"
+    return f"a file of {count} tensors of no known layout, such as {unread[0]!r}"
+
+
+def _unread(names: Sequence[str]) -> Sequence[str]:
+    """Return the tensors that are left over by the layout that knows most of them."""
+
+    def left(layer_of: Callable[[str], str | None]) -> list[str]:
+        split = ((name, split_key(name)) for name in names if not is_bundled(name))
+        return [name for name, found in split if found is None or not layer_of(found[0])]
+
+    return min((left(layer_of) for _, layer_of in _LAYOUTS), key=len) or names
 
 
 def kind_of(names: Iterable[str]) -> str:

@@ -108,9 +108,10 @@ def gather(
     """Read every module of a file whose layout names them as `layer_of` says.
 
     `scale_of` gives alpha / rank by layer and rank for layouts that keep it outside of the tensors.
-    Raises AdapterFileError for a tensor that fits no known module or role, or lacks its partner.
+    Raises AdapterFileError for a tensor that fits no known module or role, or lacks its partner, or
+    does not fit it.
     """
-    from customize.exporting.products import change_of
+    from customize.exporting.products import change_of, check_parts
 
     modules: dict[str, dict[Role, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
@@ -118,6 +119,8 @@ def gather(
         layer = layer_of(module)
         if layer is None:
             raise _unreadable(f"the tensor {key!r} belongs to no known layer")
+        if role in modules[layer]:
+            raise _unreadable(f"its layer {layer} is there twice, under {key!r} and another name")
         modules[layer][role] = tensor
     biases = tuple(layer for layer, parts in modules.items() if "bias" in parts)
     layers = {}
@@ -125,11 +128,15 @@ def gather(
         parts.pop("bias", None)
         if not parts:
             continue
-        rank = parts["down"].shape[0] if "down" in parts else 0
         try:
+            check_parts(parts)
+            rank = len(parts["down"]) if "down" in parts else 0
             layers[layer] = change_of(parts, scale_of(layer, rank))
         except KeyError as missing:
             raise _unreadable(f"its layer {layer} lacks the tensor {missing.args[0]!r}") from None
+        except (ValueError, RuntimeError) as error:  # torch's own where shapes do not fit
+            first = str(error).splitlines()[0]
+            raise _unreadable(f"its layer {layer} has tensors that do not fit ({first})") from None
     return Changes(layers, biases=biases)
 
 
