@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,10 @@ def push(arguments: argparse.Namespace) -> int:
 
     text, sheet = _card(arguments)
     pictures = {_PICTURE: sheet} if sheet else {}
-    folder = pushing.gather(arguments.file, text, arguments.exports, pictures)
-    try:
+    with tempfile.TemporaryDirectory(prefix="customize-push-") as temporary:
+        folder = Path(temporary)
+        pushing.gather(folder, arguments.file, text, arguments.exports, pictures)
         pushed = pushing.push(folder, arguments.repo, private=arguments.private)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(pushed.files)} files are at {pushed.url}")
     _advise(arguments)
     return 0
@@ -83,7 +83,7 @@ def _card(arguments: argparse.Namespace) -> tuple[str, Path | None]:
         license_id=arguments.license,
         pictures=_shown(header, sheet),
         scores=read_scores(arguments.scores) if arguments.scores else None,
-        files=_exported(arguments.exports) if arguments.exports else (),
+        files=_exported(arguments.exports.resolve()) if arguments.exports else (),
     )
     return text, sheet
 

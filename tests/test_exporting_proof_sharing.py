@@ -96,6 +96,13 @@ def test_scores_are_read_from_any_json(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     path.write_text('{"my_dog": {"clip_direction": 0.25, "passed": true}, "count": 3}')
     assert read_scores(path) == {"my dog clip direction": 0.25, "count": 3.0}
+    variants = [{"label": "a", "means": {"lpips": None, "psnr": {"mean": 2, "std": 0}}}]
+    path.write_text(json.dumps({"format": "customize-scores", "variants": variants}))
+    assert read_scores(path) == {"a: psnr": 2.0}
+    for wrong in (1, [1], [{"label": "a", "means": {"lpips": None}}], [{"label": "a"}], None):
+        path.write_text(json.dumps({"format": "customize-scores", "variants": wrong}))
+        with pytest.raises(ExportError, match="it holds no numbers"):
+            read_scores(path)
     path.write_text("{")
     with pytest.raises(ExportError, match="expected JSON with scores"):
         read_scores(path)
@@ -156,14 +163,19 @@ def test_push_uploads_adapter_exports_card_and_preview(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     exports = adapter.parent / "exports"
     (exports / "kohya").mkdir(parents=True)
     (exports / "kohya" / "dog.safetensors").write_bytes(b"weights")
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.chdir(exports)
     with upload_hub() as hub, caplog.at_level(logging.DEBUG):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
-        command = ["push", str(adapter), "--repo", "me/dog", "--exports", str(exports), "--private"]
+        command = ["push", str(adapter), "--repo", "me/dog", "--exports", ".", "--private"]
         assert cli.main(command) == 0
     assert sorted(hub.files) == [
         "README.md",
@@ -178,6 +190,7 @@ def test_push_uploads_adapter_exports_card_and_preview(
     printed = capsys.readouterr()
     assert f"4 files are at {hub.address}/me/dog" in printed.out
     assert TOKEN not in printed.out + printed.err + caplog.text
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(

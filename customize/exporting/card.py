@@ -65,7 +65,10 @@ def read_scores(path: Path) -> dict[str, float]:
             f"{path}: it cannot be read ({error}); expected JSON with scores; name another"
         ) from None
     ours = isinstance(content, dict) and content.get("format") == "customize-scores"
-    found = dict(_means(content) if ours else _numbers(content, ""))
+    try:
+        found = dict(_means(content) if ours else _numbers(content, ""))
+    except (KeyError, TypeError, AttributeError):
+        found = {}
     if not found:
         raise ExportError(
             f"{path}: it holds no numbers; expected the scores.json of `customize score`, or "
@@ -164,7 +167,8 @@ def _means(content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Name each mean of a scores.json by what was scored and by its metric."""
     for variant in content["variants"]:
         for metric, found in variant["means"].items():
-            yield f"{variant['label']}: {metric}", found["mean"]
+            if found is not None and found["mean"] is not None:
+                yield f"{variant['label']}: {metric}", float(found["mean"])
 
 
 def _numbers(content: Any, place: str) -> Iterator[tuple[str, float]]:

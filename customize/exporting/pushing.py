@@ -7,7 +7,6 @@ printed and never part of a message.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,21 +47,21 @@ def push(
     return Pushed(url, tuple(files))
 
 
-def gather(adapter: Path, card: str, exports: Path | None, pictures: dict[str, Path]) -> Path:
-    """Copy what is to be uploaded into a temporary folder, which the caller removes.
+def gather(
+    folder: Path, adapter: Path, card: str, exports: Path | None, pictures: dict[str, Path]
+) -> None:
+    """Copy what is to be uploaded into an empty `folder`.
 
     `pictures` maps a place in the upload to a file.
     """
-    folder = Path(tempfile.mkdtemp(prefix="customize-push-"))
     (folder / "README.md").write_text(card, encoding="utf-8")
     shutil.copy(adapter, folder / adapter.name)
     if exports is not None:
         hidden = shutil.ignore_patterns(".*")
-        shutil.copytree(exports, folder / exports.name, ignore=hidden)
+        shutil.copytree(exports, folder / exports.resolve().name, ignore=hidden)
     for place, path in pictures.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / place)
-    return folder
 
 
 def _upload(api: HfApi, folder: Path, repository: str, private: bool) -> str:
