@@ -6,14 +6,14 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from customize.errors import AdapterFileError, ExportError
-from customize.exporting import TARGETS, Options
+from customize.exporting import TARGETS, Options, Precision
 from customize.text_tables import table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from customize.adapters.file import AdapterFile
     from customize.exporting import Written
@@ -33,24 +33,29 @@ def _add_export(commands: Any) -> None:
     add = command.add_argument
     add("file", type=Path, metavar="FILE", help="adapter.safetensors")
     add("--to", required=True, choices=[*TARGETS, "all"], metavar="TARGET", help=", ".join(TARGETS))
-    add("-o", "--output", type=Path, metavar="FOLDER", help="where to write (exports beside FILE)")
+    add("-o", "--output", type=Path, metavar="FOLDER", help="default: exports/TARGET by FILE")
     add("--name", metavar="NAME", help="the files' name (the concepts')")
     add("--base", metavar="BASE", help="embedded, hub id, folder or file (the adapter's)")
     add("--rank", type=int, help="highest rank of a layer")
     add("--energy", type=float, help="least share of the singular values' sum, such as 0.6")
     add("--error", type=float, help="highest relative error of a layer, such as 0.01")
     add("--size-mb", type=float, metavar="MB", help="size that the weights' file may have")
-    add("--dtype", choices=["float16", "bfloat16", "float32"], default="float16")
+    add("--dtype", choices=get_args(Precision), help="precision of the weights (float16)")
     add("--clip", metavar="CLIP", help="scores edits of a cut adapter (the embedded base's own)")
     add("--no-verify", dest="verify", action="store_false", help="do not read the files back")
-    add("--overwrite", action="store_true", help="replace files that exist")
+    add("--overwrite", action="store_true", help="replace files (all: an earlier all's folders)")
     command.set_defaults(run=export)
 
 
 def _add_import(commands: Any) -> None:
     command = commands.add_parser("import", help="read an adapter that another program made")
     add = command.add_argument
-    add("file", type=Path, metavar="FILE", help="LoRA, LyCORIS or Custom Diffusion .safetensors")
+    add(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="LoRA, LyCORIS or Custom Diffusion .safetensors, or a folder of peft's",
+    )
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the adapter to write")
     add("--base", metavar="BASE", help="base it is to work on (the usual one of its shapes)")
     add(
@@ -72,14 +77,17 @@ def export(arguments: argparse.Namespace) -> int:
     from customize.exporting.card import latest_preview
     from customize.families.bases import resolve_base
 
+    _refuse_without_effect(arguments)
     adapter = read_adapter(arguments.file)
     base = resolve_base(arguments.base or adapter.header.base_name)
     if difference := other_base(adapter.header, base):
         warnings.warn(f"{arguments.file}: {difference}", stacklevel=2)
     given = ("name", "rank", "energy", "error", "size_mb", "dtype")
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in given}
+    settings["dtype"] = arguments.dtype or Options.dtype
     options = Options(**settings, preview=latest_preview(arguments.file))
-    folder = arguments.output or arguments.file.parent / "exports"
+    exports = arguments.file.parent / "exports"
+    folder = arguments.output or (exports if arguments.to == "all" else exports / arguments.to)
     overwrite, models = arguments.overwrite, _models(arguments, base)
     if arguments.to != "all":
         one = exporting.export(adapter, base, arguments.to, folder, options, overwrite=overwrite)
@@ -100,6 +108,29 @@ def export(arguments: argparse.Namespace) -> int:
     for reason in failed.values():
         print(f"removed: {reason}", file=sys.stderr)
     return 2 if failed else 0
+
+
+def _refuse_without_effect(arguments: argparse.Namespace) -> None:
+    """Refuse an option that would change nothing of the one target asked for."""
+    for name in _WITHOUT_EFFECT.get(arguments.to, ()):
+        if getattr(arguments, name) is not None:
+            raise ExportError(
+                f"--{name.replace('_', '-')} changes nothing of {arguments.to}: {_WHY[name]}; "
+                "expected it left out; leave it out, or choose another target"
+            )
+
+
+_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
+    "diffusers": ("name",),
+    "peft": ("name",),
+    "custom-diffusion": ("name", "dtype"),
+    "full-model": ("rank", "energy", "error", "size_mb"),
+}
+_WHY: Mapping[str, str] = {
+    "name": "its files have names of their own",
+    "dtype": "it holds whole weights in float32",
+    **dict.fromkeys(("rank", "energy", "error", "size_mb"), "it holds whole weights"),
+}
 
 
 def import_file(arguments: argparse.Namespace) -> int:

@@ -265,6 +265,8 @@ def test_limits_of_rank_energy_error_and_size_are_kept(
         ({"size_mb": 1.0, "energy": 0.5}, "chooses the energy itself"),
         ({"energy": 1.5}, "--energy 1.5: expected a number above 0 and at most 1"),
         ({"rank": 0}, "--rank 0: expected a number above 0"),
+        ({"error": float("nan")}, "--error nan: expected a number above 0"),
+        ({"size_mb": float("nan")}, "--size-mb nan: expected a number above 0"),
     ],
 )
 def test_limits_that_cannot_be_are_refused(
@@ -464,9 +466,15 @@ def test_export_on_the_command_line(
     (tmp_path / "previews").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "previews" / "step_000001.png")
     assert cli.main(["export", str(path), "--to", "kohya", "--no-verify", "--name", "dog"]) == 0
-    written = {p.name for p in (tmp_path / "exports").iterdir()}
+    written = {p.name for p in (tmp_path / "exports" / "kohya").iterdir()}
     assert written == {"dog.safetensors", "dog.json", "dog.png", "embeddings"}
     assert "ComfyUI models/loras" in capsys.readouterr().out
+    assert cli.main(["export", str(path), "--to", "custom-diffusion", "--no-verify"]) == 0
+    assert "whole weights" in capsys.readouterr().out
+    (tmp_path / "previews" / "step_000002.png").write_bytes(b"\x89PNG broken")
+    assert cli.main(["export", str(path), "--to", "invokeai", "--no-verify"]) == 0
+    assert "step_000002.png is broken" in capsys.readouterr().err
+    assert len(list((tmp_path / "exports" / "invokeai").iterdir())) == 3
     command = ["export", str(path), "--to", "all", "--no-verify", "-o", str(tmp_path / "all")]
     assert cli.main([*command, "--rank", "0"]) == 2
     assert capsys.readouterr().err.count("--rank 0") == 1
@@ -474,3 +482,21 @@ def test_export_on_the_command_line(
     assert cli.main([*command, "--overwrite"]) == 0
     told = capsys.readouterr().out
     assert [target for target in TARGETS if target not in told] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "option"),
+    [
+        ("peft", "--name=x"),
+        ("diffusers", "--name=x"),
+        ("custom-diffusion", "--dtype=float32"),
+        ("full-model", "--rank=2"),
+        ("full-model", "--size-mb=2"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    target: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "out")
+    assert cli.main(["export", "adapter.safetensors", "--to", target, option, "-o", output]) == 2
+    assert f"{option.partition('=')[0]} changes nothing of {target}" in capsys.readouterr().err

@@ -112,6 +112,18 @@ def test_low_rank_adapters_come_back(
     assert all(verdict.matched == verdict.expected > LAYERS for verdict in verdicts)
 
 
+@pytest.mark.parametrize("target", ["diffusers", "peft"])
+def test_dora_of_some_layers_is_baked(base: Base, target: Target, tmp_path: Path) -> None:
+    """Both layouts say for a whole model whether it is DoRA."""
+    whole = adapter_of(base, LowRank(rank=2, decompose=True))
+    norms = sorted(name for name in whole.tensors if name.endswith(".magnitude"))
+    tensors = {name: t for name, t in whole.tensors.items() if name not in norms[::2]}
+    adapter = AdapterFile(whole.header, tensors)
+    written = export(adapter, base, target, tmp_path, Options())
+    for verdict in verify(written, adapter, base).verdicts:
+        assert verdict.matched == verdict.expected == len(norms)
+
+
 @pytest.fixture(scope="module")
 def xl_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return resolve_base(str(toy_xl_base(tmp_path_factory.mktemp("xl"))))

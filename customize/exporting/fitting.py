@@ -23,6 +23,7 @@ from customize.exporting.changes import (
     outline,
 )
 from customize.exporting.limits import Limits, energy_for
+from customize.exporting.paths import split_layer
 
 if TYPE_CHECKING:
     from customize.exporting import Options
@@ -63,13 +64,24 @@ def fit(
         limits = replace(limits, energy=energy_for(changes, weights, options.size_mb, dtype))
     layers: dict[str, Change] = {}
     errors = {}
+    plain = _not_all_dora(changes)
     for layer in progress(changes.layers):
         exact = changes.layers[layer]
         base = weights[layer] if isinstance(exact, Decomposed | Replaced) else None
-        fitted = _fit_layer(layer, exact, base, holds, limits)
+        own = replace(holds, dora=False) if split_layer(layer)[0] in plain else holds
+        fitted = _fit_layer(layer, exact, base, own, limits)
         layers[layer] = _rounded(fitted, dtype)
         errors[layer] = relative_error(layers[layer], exact, base)
     return Fitted(replace(changes, layers=layers), errors)
+
+
+def _not_all_dora(changes: Changes) -> set[str]:
+    """Name the models where not every layer is DoRA: layouts tell it once for a whole model."""
+    return {
+        split_layer(layer)[0]
+        for layer, change in changes.layers.items()
+        if not isinstance(change, Decomposed)
+    }
 
 
 def relative_error(change: Change, exact: Change, base: Tensor | None = None) -> float:
