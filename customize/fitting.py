@@ -8,8 +8,7 @@ model, `cache` and `checkpoint.safetensors` while it learns, and `model` at the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from customize.families import Dropout, open_family
 from customize.families.bases import Base, resolve_base, resolve_plain
 from customize.fit_session import UNSHAPING, Fit, WholeDenoiser
 from customize.fitting_recipe import FittingRecipe
-from customize.hardware import open_accelerator, suit_attention
+from customize.hardware import memory_explained, open_accelerator, suit_attention
 from customize.losses import Goal
 from customize.optimizing import Average, make_optimizer
 from customize.pairs.buckets import bucket_for
@@ -51,11 +50,18 @@ def fit_editing_base(
             f"{model} holds a finished base; expected a free place; choose another output, or move "
             "it away to fit again"
         )
+    with memory_explained(f"batch: {recipe.batch}", lambda: _smaller(recipe)):
+        return _fit(recipe, model, log, progress=progress)
+
+
+def _fit(
+    recipe: FittingRecipe, model: Path, log: Callable[[str], None], *, progress: bool
+) -> Path | None:
     fit = _open(recipe, progress=progress)
     if fit.checkpoint.exists():
         fit.restore()
         log(f"going on after step {fit.done} of {recipe.steps}")
-    with _memory_explained(recipe), stop_on_signal() as stop, _reports(fit, log, progress) as told:
+    with stop_on_signal() as stop, _reports(fit, log, progress) as told:
         for step in fit.steps():
             told.step(step)
             if stop.asked and step.step < recipe.steps:
@@ -157,13 +163,14 @@ def _finish(fit: Fit, model: Path) -> None:
     fit.checkpoint.unlink(missing_ok=True)
 
 
-@contextmanager
-def _memory_explained(recipe: FittingRecipe) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"out of memory ({str(error).splitlines()[0]}); expected room for batch: "
-            f"{recipe.batch}; set gradient_checkpointing: true, optimizer: adamw8bit, or a smaller "
-            "batch with more accumulation"
-        ) from error
+def _smaller(recipe: FittingRecipe) -> list[str]:
+    """List settings that need less memory, the least costly first."""
+    found = list[str]()
+    if (half := recipe.batch // 2) > 0:
+        times = recipe.accumulation * -(-recipe.batch // half)
+        found.append(f"batch: {half} with accumulation: {times}")
+    if recipe.optimizer == "adamw":
+        found.append("optimizer: adamw8bit")
+    if not recipe.gradient_checkpointing:
+        found.append("gradient_checkpointing: true")
+    return found

@@ -1,9 +1,9 @@
-"""Where training computes and in which precision; what to change when memory does not suffice."""
+"""Where training computes and in which precision, and what is said when its memory runs out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ from torch import nn
 from customize.errors import TrainingError
 from customize.families.bases import gpu_has_bfloat16
 from customize.families.quiet import hush
-from customize.recipe import Recipe
 
 Mixed = Literal["no", "bf16", "fp16"]
 Precision = Literal["auto", "no", "bf16", "fp16"]
@@ -88,36 +87,22 @@ def suit_convolutions(denoiser: nn.Module, device: torch.device) -> None:
 
 
 @contextmanager
-def memory_explained(recipe: Recipe, resolution: int | None = None) -> Iterator[None]:
-    """Turn running out of memory into a TrainingError with the settings that need less."""
+def memory_explained(wanted: str, cures: Callable[[], Sequence[str]]) -> Iterator[None]:
+    """Turn running out of memory into a TrainingError: what it was wanted for, and the `cures`.
+
+    They are settings that need less, asked for when it has come to that.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-        cures = smaller_settings(recipe, resolution)
-        cure = f"set {'; or '.join(cures)}" if cures else "choose a smaller base or a larger device"
+        found = "; or ".join(cures())
+        cure = f"set {found}" if found else "choose a smaller base or a larger device"
         raise TrainingError(
             f"out of memory ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-            f"; expected room for train.batch: {recipe.train.batch}; {cure}"
+            f"; expected room for {wanted}; {cure}"
         ) from error
-
-
-def smaller_settings(recipe: Recipe, resolution: int | None = None) -> list[str]:
-    """List the recipe's settings that would need less memory, the least costly first."""
-    train, found = recipe.train, list[str]()
-    if not train.gradient_checkpointing:
-        found.append("train.gradient_checkpointing: true (slower by a third)")
-    if train.batch > 1:
-        half = train.batch // 2
-        twice = train.accumulation * -(-train.batch // half)
-        found.append(f"train.batch: {half} with train.accumulation: {twice} (the same learning)")
-    if train.optimizer in ("adamw", "prodigy"):
-        found.append("train.optimizer: adamw8bit (a quarter of the optimizer's memory)")
-    side = recipe.pairs.resolution or resolution
-    if side is not None and side >= 128:
-        found.append(f"pairs.resolution: {side * 3 // 4 // 64 * 64 or 64} (smaller pictures)")
-    return found
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

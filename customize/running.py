@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from customize.errors import TrainingError
 from customize.hardware import memory_explained, open_accelerator
+from customize.memory_advice import smaller_settings
+from customize.memory_load import load_of
 from customize.opening import open_session
-from customize.planning import plan_run
+from customize.planning import Plan, plan_run
 from customize.preview_choice import choose_sampling, choose_shown
 from customize.previews import Previewer
 from customize.recipe import Recipe
@@ -42,12 +46,20 @@ def run_recipe(
             folder.begin(overwrite=overwrite)
         accelerator.wait_for_everyone()
         plan = plan_run(recipe, say)
-        with memory_explained(recipe, plan.base.resolution):
+        room = f"train.batch: {recipe.train.batch}"
+        with memory_explained(room, lambda: _smaller(plan, accelerator.device)):
             session = open_session(plan, accelerator, folder, progress=progress and main)
             if folder.checkpoint.exists():
                 session.restore(folder)
                 say(f"going on after step {session.done} of {session.pace.steps}")
             return _Run(session, folder, say, progress=progress and main).to_the_end()
+
+
+def _smaller(plan: Plan, device: torch.device) -> list[str]:
+    """List settings that need less memory, smaller pictures last."""
+    found, options = smaller_settings(load_of(plan, device.type)), plan.recipe.pairs
+    side = options.resolution or plan.base.resolution
+    return [*found, f"pairs.resolution: {side * 3 // 4 // 64 * 64 or 64}"] if side >= 128 else found
 
 
 class _Run:

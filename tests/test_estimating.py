@@ -10,16 +10,17 @@ import torch
 from builders import toy_base, toy_example, toy_resolved, toy_xl_base
 from run_builders import toy_recipe
 
+from customize import memory_advice
 from customize.adapters import CrossAttentionKV, LowRank, attach
 from customize.batches import Sample, stack, step_generator
 from customize.cpu_attention import CpuAttention
 from customize.errors import RecipeError
-from customize.estimating import CPU_LIBRARIES, estimate
+from customize.estimating import CPU_LIBRARIES, Estimate, estimate
 from customize.families import open_encoder, open_family
 from customize.families.bases import Base, resolve_base
 from customize.families.words import Word
 from customize.losses import Goal, loss
-from customize.memory_advice import advise, card_bytes, smallest_change
+from customize.memory_advice import advise, card_bytes, smaller_settings, smallest_change
 from customize.memory_load import Load, load_of
 from customize.optimizing import make_optimizer
 from customize.planning import plan_run
@@ -150,8 +151,34 @@ def test_advice_names_what_makes_it_fit(load: Load) -> None:
     assert then == half
     assert any(settings in line for line in advise(large, room))
     assert "it fits" in advise(large, 2**40)[-1]
-    assert "does not fit" in advise(large, 1000)[-1]
+    assert "does not fit into 0.00 GB to encode the pictures" in advise(large, 1000)[-1]
     assert len(advise(large, None)) == 1
+
+
+def test_what_needs_less_memory_is_one_list(load: Load) -> None:
+    """For a card in `check` and for a run that ran out: the same settings in the same order."""
+    assert smaller_settings(replace(load, batch=5, optimizer="adamw")) == [
+        "train.batch: 2 with 3 times the train.accumulation",
+        "train.optimizer: adamw8bit",
+        "train.gradient_checkpointing: true",
+        "base.quantization: nf4",
+        "base.offload: true",
+    ]
+    least = replace(load, batch=1, checkpointing=True)
+    assert smaller_settings(replace(least, offload=True)) == []
+    assert smaller_settings(replace(least, quantization="nf4", device="cpu")) == []
+
+
+def test_a_load_is_estimated_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, sizes = list[Load](), {8: 90, 4: 70, 2: 50}
+
+    def count(asked_for: Load) -> Estimate:
+        asked.append(asked_for)
+        return Estimate(10, 0, 0, 0, sizes[asked_for.batch], 0)
+
+    monkeypatch.setattr(memory_advice, "estimate", count)
+    assert "train.batch: 2 with 4 times" in advise(replace(load, batch=8), 60)[-1]
+    assert [each.batch for each in asked] == [8, 4, 2]
 
 
 def test_a_card_that_is_no_size_is_a_fault() -> None:

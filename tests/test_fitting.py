@@ -187,6 +187,20 @@ def test_a_stopped_fit_goes_on_as_if_never_stopped(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("place", ["_encode", "make_optimizer"])
+def test_running_out_of_memory_before_the_first_step_is_told(
+    plain: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(fitting, place, fail)
+    with pytest.raises(
+        TrainingError, match=r"room for batch: 4; set batch: 2 with accumulation: 2"
+    ):
+        _fit(_recipe(tmp_path, plain))
+
+
 def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, plain)
     fit = fitting._open(recipe, progress=False)

@@ -24,7 +24,6 @@ from customize.hardware import (
     memory_explained,
     mixed_precision,
     open_accelerator,
-    smaller_settings,
     suit_convolutions,
 )
 from customize.planning import plan_run, shaping_facts, views_of
@@ -79,15 +78,18 @@ def test_frozen_convolutions_lie_channels_last_on_a_gpu(base: Base) -> None:
     assert wide == {(False, False), (True, True)}
 
 
-def test_settings_that_need_less_keep_the_learning_the_same(tmp_path: Path) -> None:
-    recipe = toy_recipe(tmp_path, train={"batch": 5, "accumulation": 2})
-    assert "train.batch: 2 with train.accumulation: 6 (the same learning)" in smaller_settings(
-        recipe
-    )
-    least = toy_recipe(tmp_path, train={"batch": 1, "gradient_checkpointing": True})
-    assert smaller_settings(least, resolution=64) == []
-    with pytest.raises(TrainingError, match="choose a smaller base"), memory_explained(least):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+def test_running_out_of_memory_is_told_from_other_errors() -> None:
+    lost = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+    for error in (lost, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")):
+        with (
+            pytest.raises(TrainingError, match=r"out of memory .*room for b: 4; set c: 1; or d: 2"),
+            memory_explained("b: 4", lambda: ["c: 1", "d: 2"]),
+        ):
+            raise error
+    with pytest.raises(TrainingError, match="choose a smaller base"), memory_explained("", list):
+        raise lost
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_explained("", list):
+        raise RuntimeError("shapes differ")
 
 
 def test_preserved_instructions_come_from_the_base_a_file_or_a_list(

@@ -325,8 +325,9 @@ def test_out_of_memory_names_the_settings_that_would_fit(
     message = str(caught.value)
     for setting in (
         "train.gradient_checkpointing: true",
-        "train.batch: 2 with train.accumulation: 2",
+        "train.batch: 2 with 2 times the train.accumulation",
         "train.optimizer: adamw8bit",
+        "base.quantization: nf4",
         "pairs.resolution: 64",
     ):
         assert setting in message
