@@ -32,7 +32,7 @@ def offload_family(family: Family, device: torch.device) -> Family:
 
 
 def offload(module: nn.Module, device: torch.device) -> int:
-    """Move `module` to `device` but for its large frozen weights; returns the bytes that stay.
+    """Move `module` to `device` but for its large frozen weights; returns the bytes left behind.
 
     Layers remain the same objects, of another class: names, hooks and wrappers keep working. Their
     weights are no parameters any more, so that nothing moves, synchronizes or saves them.
@@ -40,7 +40,7 @@ def offload(module: nn.Module, device: torch.device) -> int:
     kept = 0
     large: list[Any] = [layer for layer in module.modules() if _offloadable(layer)]
     for layer in large:
-        weight = layer.weight.detach()
+        weight = layer.weight.detach().cpu()
         del layer.weight
         # As torch.nn.utils.parametrize does: a new object would lose hooks and its place in peft.
         layer.__class__ = _KINDS[type(layer)]
