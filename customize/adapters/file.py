@@ -7,7 +7,6 @@ file's size. Tensor names are explained in `customize.adapters`.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from customize.adapters.header import Header, dump_header, parse_header, unusable
-from customize.errors import AdapterFileError, OutputExistsError
+from customize.errors import AdapterFileError
+from customize.outputs import refuse_existing, replacing
 
 if TYPE_CHECKING:
     import torch
@@ -111,17 +111,9 @@ def stream_adapter(
 @contextmanager
 def _whole_or_not_at_all(path: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary name that becomes `path` when all went well, and nothing otherwise."""
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path} is there already; expected a free name; move it away or choose another output"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    refuse_existing(path, overwrite=overwrite)
+    with replacing(path) as temporary:
         yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_adapter(path: Path) -> AdapterFile:

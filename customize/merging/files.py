@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
-from customize.errors import MergeError, OutputExistsError
+from customize.errors import MergeError
 from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
 from customize.merging.combining import Change, Layer, combine
 from customize.merging.constraining import Constraining
 from customize.merging.heading import header_of, name_of, options_of
 from customize.merging.job import Job, open_job
+from customize.outputs import refuse_existing
 
 if TYPE_CHECKING:
     import torch
@@ -78,18 +79,12 @@ def check_free(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None
 
     Raises MergeError and OutputExistsError.
     """
-    if not output.exists():
-        return
-    if any(path.exists() and path.samefile(output) for path in inputs):
+    if output.exists() and any(path.exists() and path.samefile(output) for path in inputs):
         raise MergeError(
             f"output {output}: it is one of the adapters to merge, which are read to the end; "
             "expected another file; choose another output"
         )
-    if not overwrite:
-        raise OutputExistsError(
-            f"output {output}: it is there already; expected a free name; choose another or allow "
-            "replacing it (--overwrite, or overwrite=True)"
-        )
+    refuse_existing(output, overwrite=overwrite)
 
 
 def merge_job(

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from customize.adapters.labels import labels_of
-from customize.errors import OutputExistsError
 from customize.merging.judging import Judge, Verdict
 from customize.merging.leaks import OWN, Leaks, find_leaks
 from customize.merging.report_pictures import edits_sheet, kept_map, to_picture
 from customize.merging.trials import Asked
+from customize.outputs import refuse_existing, replacing, write_text
 from customize.text_tables import table
 
 if TYPE_CHECKING:
@@ -26,12 +26,7 @@ FIGURES, SHEET, MAP = "report.json", "edits.png", "map.png"
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds a report already; raises OutputExistsError."""
-    taken = [folder / name for name in (FIGURES, SHEET, MAP) if (folder / name).exists()]
-    if taken and not overwrite:
-        raise OutputExistsError(
-            f"{taken[0]} is there already; expected a free place; name another folder, or add "
-            "--overwrite"
-        )
+    refuse_existing(*(folder / name for name in (FIGURES, SHEET, MAP)), overwrite=overwrite)
 
 
 def write_report(
@@ -49,12 +44,11 @@ def write_report(
     """
     leaks = find_leaks(judge, verdict)
     figures = {**facts, **figures_of(judge, verdict, files, leaks, models)}
-    folder.mkdir(parents=True, exist_ok=True)
-    edits_sheet(judge, verdict).save(folder / SHEET)
-    kept_map(judge, verdict, leaks).save(folder / MAP)
-    temporary = folder / f".{FIGURES}.tmp"
-    temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / FIGURES)
+    sheet, drawn = edits_sheet(judge, verdict), kept_map(judge, verdict, leaks)
+    for picture, name in ((sheet, SHEET), (drawn, MAP)):
+        with replacing(folder / name) as temporary:
+            picture.save(temporary, "PNG")
+    write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
     return figures_table(judge, verdict, leaks)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import OutputExistsError, ScoreError
+from customize.errors import ScoreError
+from customize.outputs import refuse_existing
 
 if TYPE_CHECKING:
     from customize.scoring.inputs import Asked
@@ -122,8 +123,5 @@ def check_free(path: Path, arguments: argparse.Namespace) -> None:
         raise ScoreError(
             f"output {path}: {above.name} is a file; expected a folder to write in; name another"
         )
-    if path.exists() and not arguments.overwrite:
-        raise OutputExistsError(
-            f"{path}: it is there already; expected a free name; choose another output or add "
-            "--overwrite (what was made and measured before is used again)"
-        )
+    again = "; what was made and measured before is used again"
+    refuse_existing(path, overwrite=arguments.overwrite, more=again)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from customize.outputs import replacing
 from customize.scoring.tradeoff import Curve
 
 COLORS = ("#6b6b6b", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be123c")
@@ -46,10 +46,9 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
         axes.set_ylim(_at_least(SPAN, axes.get_ylim()))
         axes.legend(frameon=False, loc="best")
         for path, kind in ((png, "png"), (svg, "svg")):
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             about = {"Date": None} if kind == "svg" else None
-            figure.savefig(temporary, format=kind, dpi=150, metadata=about)
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format=kind, dpi=150, metadata=about)
 
 
 def _at_least(span: float, limits: tuple[float, float]) -> tuple[float, float]:

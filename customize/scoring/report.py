@@ -10,10 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from customize.outputs import write_text
 from customize.scoring import Item, MetricName, Picture
 from customize.scoring.embedding import opened
 from customize.scoring.metrics import METRICS
-from customize.scoring.results import Scored, metrics_shown, notes_of, summary, write_text
+from customize.scoring.results import Scored, metrics_shown, notes_of, summary
 
 MOST_EDITS = 200
 """Edits shown; the JSON beside the report has all."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from customize import __version__
+from customize.outputs import write_text
 from customize.scoring import Item, Models, Picture, Scores
 from customize.scoring.metrics import METRICS, Metric
 from customize.text_tables import table
@@ -72,15 +73,6 @@ def write_json(
         "variants": [_variant(one, path.parent) for one in scored],
     }
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
 
 
 def _variant(one: Scored, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from customize.editing_inputs import Options
 from customize.errors import ScoreError
 from customize.families.bases import resolve_base
 from customize.families.sampling import sampling_of
+from customize.outputs import write_text
 from customize.scoring import Models
 from customize.scoring.embedding import CODE_VERSION, Contents
 from customize.scoring.sweep import Point, check_settings, distinct, measurable, measure
@@ -131,15 +131,12 @@ def read_points(path: Path) -> dict[str, Point]:
 
 
 def _write(path: Path, points: Mapping[str, Point]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     content = {
         "format": FORMAT,
         "version": __version__,
         "points": {key: asdict(point) for key, point in points.items()},
     }
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _facts(
