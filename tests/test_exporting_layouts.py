@@ -281,6 +281,16 @@ def test_limits_that_cannot_be_are_refused(
     assert not (tmp_path / "new").exists()
 
 
+def test_numbers_that_are_not_finite_are_refused(
+    base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
+) -> None:
+    (name, tensor), *_ = adapters["lora"].tensors.items()
+    tensors = {**adapters["lora"].tensors, name: tensor * torch.nan}
+    broken = replace(adapters["lora"], tensors=tensors)
+    with pytest.raises(ExportError, match=f"not finite in {name}"):
+        export(broken, base, "kohya", tmp_path / "new")
+
+
 def test_half_precision_keeps_tiny_changes(
     weights: Loaded, adapters: dict[str, AdapterFile]
 ) -> None:

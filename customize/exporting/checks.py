@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 
 def check(adapter: AdapterFile, base: Base, options: Options) -> None:
-    """Raise for a base of another family, a name that is a path, and limits that cannot be."""
+    """Raise for a base of another family, a name that is a path, and numbers that cannot be."""
     from customize.adapters.file import other_base
 
     other_base(adapter.header, base)
+    broken = [name for name, t in adapter.tensors.items() if not t.isfinite().all()]
+    if broken:
+        raise ExportError(
+            f"the adapter holds numbers that are not finite in {broken[0]}; expected a whole "
+            "adapter; train it again from an earlier checkpoint, or take another file"
+        )
     if options.name is not None:
         _check_name(options.name)
     if options.size_mb is not None and (options.energy, options.error) != (None, None):

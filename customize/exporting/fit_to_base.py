@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from customize.families.bases import Base
 
 
+_OWN_BASE = "name its own base"
+
+
 class ImportFaultsError(FaultsError, AdapterFileError):
     """Layers of a file that do not fit the base."""
 
@@ -34,19 +37,20 @@ def check_fit(path: Path, changes: Changes, weights: Weights, base: Base) -> Non
     faults = []
     for layer, change in changes.layers.items():
         if layer not in weights:
-            faults.append(Fault(layer, f"{base.name} has no such layer", "name its own base"))
+            faults.append(Fault(layer, f"{base.name} has no such layer", _OWN_BASE))
             continue
         ours, theirs = _flat(weights.shape(layer)), _flat(tuple(outline(change).shape))
         if ours != theirs:
             found = f"it is {theirs[0]} x {theirs[1]}, in {base.name} {ours[0]} x {ours[1]}"
-            faults.append(Fault(layer, found, "name its own base"))
+            faults.append(Fault(layer, found, _OWN_BASE))
         elif found := _damage(change, weights.shape(layer)):
             faults.append(Fault(layer, found, "take an undamaged file"))
     faults += _word_faults(changes, weights, base)
     if not faults:
         return
     model = MODELS.get(text_width(changes) or 0)
-    kind = f" is for {model} and" if model else ""
+    other = any(fault.cure == _OWN_BASE for fault in faults)
+    kind = f" is for {model} and" if model and other else ""
     shown, rest = faults[:5], len(faults) - 5
     if rest > 0:
         shown.append(Fault("...", f"{rest} more do not fit", "name the right base"))
