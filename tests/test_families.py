@@ -93,6 +93,14 @@ def test_target_is_scaled_and_source_is_the_unscaled_mode(base: Base, encoder: E
     assert all(not x.requires_grad for x in encoded.conditions.values())
 
 
+def test_pictures_are_encoded_one_after_the_other(encoder: Any) -> None:
+    counts: list[int] = []
+    first = encoder.vae.encoder.register_forward_hook(lambda *seen: counts.append(len(seen[1][0])))
+    encoder.encode(toy_example(), as_tokens=True)
+    first.remove()
+    assert counts == [1, 1]  # two at once take twice the memory of activations
+
+
 def test_text_length_is_the_bases_own(encoder: Encoder) -> None:
     assert encoder.text("", as_tokens=True)["token_ids"].shape == (TEXT_LENGTH,)
     assert encoder.text("", as_tokens=False)["text"].shape[0] == TEXT_LENGTH

@@ -22,14 +22,12 @@ def encode_pair(vae: Any, example: Example, *, source_scale: float = 1.0) -> Enc
     Returns float32 on the CPU, with `source` as the only condition; its mode is multiplied by
     `source_scale`. Raises BaseModelError when the VAE answers with what is no number.
     """
-    pixels_BHWC = np.stack([example.source_HWC, example.target_HWC])
-    pixels_BCHW = torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
-    latents = vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist
+    source, target = (_latents(vae, pixels) for pixels in (example.source_HWC, example.target_HWC))
     scale = vae.config.scaling_factor
     mode_Chw, mean_Chw, std_Chw = (
-        latents.mode()[0].float().mul(source_scale).cpu().clone(),
-        latents.mean[1].float().mul(scale).cpu(),
-        latents.std[1].float().mul(scale).cpu(),
+        source.mode()[0].float().mul(source_scale).cpu().clone(),
+        target.mean[0].float().mul(scale).cpu(),
+        target.std[0].float().mul(scale).cpu(),
     )
     if not all(x.isfinite().all() for x in (mode_Chw, mean_Chw, std_Chw)):
         raise BaseModelError(
@@ -38,6 +36,13 @@ def encode_pair(vae: Any, example: Example, *, source_scale: float = 1.0) -> Enc
             "overflowed when they were saved in half precision: take the base's float32 version"
         )
     return Encoded(mean_Chw, std_Chw, conditions={"source": mode_Chw})
+
+
+def _latents(vae: Any, pixels_HWC: np.ndarray) -> Any:
+    """Encode one picture to its distribution: two at once would take twice the memory."""
+    pixels_BHWC = torch.from_numpy(pixels_HWC)[None]
+    pixels_BCHW = pixels_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist
 
 
 def token_ids(
