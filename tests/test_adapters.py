@@ -9,9 +9,18 @@ import pytest
 import torch
 from builders import shake, toy_example, toy_resolved
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from customize import families
-from customize.adapters import Attached, CrossAttentionKV, LowRank, Method, attach, learns_text
+from customize.adapters import (
+    Attached,
+    CrossAttentionKV,
+    LowRank,
+    Method,
+    attach,
+    cross_attention_kv,
+    learns_text,
+)
 from customize.errors import BaseModelError
 from customize.families import Family
 from customize.families.bases import Base
@@ -180,6 +189,36 @@ def test_learns_in_float32_on_a_half_precision_base(
     assert {p.dtype for p in family.denoiser.parameters() if not p.requires_grad} == {
         torch.bfloat16
     }
+
+
+def test_mixed_precision_keeps_one_copy_of_the_text_for_all_layers(
+    base: Base, conditions: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As exact as a copy in float32 for each layer, and cast back, would be."""
+    kept: list[int] = []
+    found: list[list[Tensor]] = []
+    for copies in (False, True):
+        family = families.open_family(base, dtype=torch.bfloat16, learns_text=True)
+        attached = attach(family, CrossAttentionKV(), WORDS)
+        shake(attached)
+        own = {p.untyped_storage().data_ptr() for p in family.denoiser.parameters()}
+        saved: dict[int, int] = {}
+
+        def note(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        if copies:
+            monkeypatch.setattr(cross_attention_kv, "_autocasts", lambda _: False)
+        with torch.autocast("cpu", dtype=torch.bfloat16), saved_tensors_hooks(note, lambda t: t):
+            predicted = _predict(family, conditions)
+        kept.append(sum(size for place, size in saved.items() if place not in own))
+        predicted.square().mean().backward()
+        grads = [p.grad for p in attached.tensors().values() if p.grad is not None]
+        found.append([predicted, *grads])
+    assert len(found[0]) > 8
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+    assert kept[0] < kept[1]
 
 
 def test_target_groups_name_what_they_say(base: Base) -> None:

@@ -35,8 +35,10 @@ class KeyValueDeltas:
     def _add(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         if not self._enabled:
             return output
-        change = F.linear(inputs[0].to(layer.delta.dtype), layer.delta)
-        return output + change.to(output.dtype)
+        read_BLK = inputs[0]
+        if not _autocasts(read_BLK.device.type):  # where it does, a float32 copy is cast back
+            read_BLK = read_BLK.to(layer.delta.dtype)
+        return output + F.linear(read_BLK, layer.delta).to(output.dtype)
 
     def tensors(self) -> Mapping[str, nn.Parameter]:
         """Return each layer's weight change (N, K)."""
@@ -65,6 +67,11 @@ def attach(denoiser: nn.Module, kv_pattern: str) -> KeyValueDeltas:
             "text; expected cross-attention; use method low_rank"
         )
     return KeyValueDeltas(layers)
+
+
+def _autocasts(device: str) -> bool:
+    """Tell whether mixed precision is on for a kind of device."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _zeros(layer: Any) -> Tensor:
