@@ -125,7 +125,7 @@ class Train(Section):
     warmup: int = Field(default=0, ge=0, le=1_000_000)
     """Steps over which the rate rises from zero."""
     optimizer: Literal["adamw8bit", "paged_adamw8bit", "lion8bit", "adamw", "prodigy"] = "adamw8bit"
-    """8-bit ones save memory; without a backend the nearest full-precision one is used and said."""
+    """8-bit ones save memory and wait more for a GPU; without a backend full precision is used."""
     weight_decay: Probability = 0.01
     """Decoupled weight decay; concept words are exempt."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e6)
@@ -139,7 +139,7 @@ class Train(Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     compile: bool = False
-    """Compile the denoiser: pays off in long runs on a GPU."""
+    """Compile the denoiser; we tried it on a CPU only. Slow first steps; for long runs on a GPU."""
     seed: Seed = 0
     """Everything random in training follows from it."""
 

@@ -88,7 +88,10 @@ def train_steps(
 def _figures(accelerator: Any, seen: list[Losses], norm: Tensor) -> list[float]:
     """Bring a step's figures over at once: total, concept and preserved loss, gradient norm.
 
-    The losses are means over all samples of all processes; the norm is the same everywhere.
+    The losses are means over all samples of all processes; the norm is the same everywhere. It is
+    the one place where a step waits for its device: whoever looks a step later finds an adapter
+    that is spoiled, and has to keep a copy of the one before. 8-bit optimizers wait more often:
+    bitsandbytes synchronizes after every tensor.
     """
     total = torch.stack([losses.total.detach() for losses in seen]).mean()
     concept = torch.cat([losses.error_B[losses.kept :] for losses in seen])

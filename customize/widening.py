@@ -23,9 +23,8 @@ from customize.families.bases import Base
 from customize.families.weight_files import component_files, room_for, written
 
 FIRST = "conv_in.weight"
-_PARTS = (
-    *("unet", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
-)
+_COPIED = ("vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+_PARTS = ("unet", *_COPIED)
 
 
 def widened(weights: Mapping[str, Tensor], extra: int) -> dict[str, Tensor]:
@@ -65,7 +64,7 @@ def _write(plain: Base, folder: Path) -> None:
     flags = {"requires_safety_checker": False} if extra else {}
     kind = {"_class_name": pipeline_name(plain.family)}
     _put(folder / "model_index.json", {**kept, **kind, **extra, **flags})
-    for part in _PARTS[1:]:
+    for part in _COPIED:
         if (plain.folder / part).is_dir():
             shutil.copytree(plain.folder / part, folder / part)
     config = json.loads((plain.folder / "unet" / "config.json").read_text("utf-8"))

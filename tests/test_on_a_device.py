@@ -1,4 +1,4 @@
-"""Steps on a device that is not the CPU: nothing stays behind, and nobody waits for it.
+"""Steps on a device that is not the CPU: nothing stays behind, and one thing is waited for.
 
 `meta` stands for the GPU: its tensors refuse to meet those of the CPU, and have no values to ask.
 """
@@ -52,7 +52,7 @@ class Copies(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", LEARNED)
 @pytest.mark.parametrize("make", [toy_base, toy_xl_base], ids=["SD 1.5", "SDXL"])
-def test_a_step_neither_leaves_the_device_nor_waits_for_it(
+def test_a_step_stays_on_its_device_and_waits_for_its_figures_alone(
     make: Callable[[Path], Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, words = LEARNED[kind]
