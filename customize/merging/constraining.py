@@ -13,7 +13,7 @@ from customize.merging.combining import Change, Layer, combine, cut
 from customize.merging.constrained import constrained, wanted
 from customize.merging.inputs import placeholder
 from customize.merging.job import Job
-from customize.merging.solving import solve
+from customize.merging.solving import Solver
 from customize.merging.texts import Texts, read_texts
 
 _MEASURED = 32
@@ -46,11 +46,9 @@ class Constraining:
             text = _MergedText(job, method, limits)
             texts = read_texts(job.base, job.inputs, job.vocabulary, text)
         self._rows = [row.compact() for row in texts.asked]
-        asked = [row.merged for row in self._rows]
-        self._maps = solve(asked, texts.generic, ridge=method.ridge)
-        self._exact = None
-        if method.ridge is None:
-            self._exact = solve(asked, texts.generic, ridge=_EXACT)
+        solver = Solver([row.merged for row in self._rows], texts.generic)
+        self._maps = solver.maps(method.ridge)
+        self._exact = solver.maps(_EXACT) if method.ridge is None else None
 
     @property
     def missed(self) -> tuple[float, ...]:

@@ -27,7 +27,6 @@ _RIDGES = tuple(10 ** (step / 2) for step in range(-12, 1))
 _ROUNDS, _PROBES = 8, 2
 
 
-@torch.no_grad()
 def solve(
     asked: Sequence[Tensor],
     generic_RK: Tensor,
@@ -37,33 +36,55 @@ def solve(
 ) -> list[Tensor]:
     """Return each input's columns P_i of P, as (n_i, K) float64, for its rows (n_i, K).
 
-    `ridge` is relative: slack is that many times the mean of C G^-1 C^T's diagonal. None takes the
-    least of 1e-6 to 1 with which no input's change is amplified more than `AMPLIFIED` times: rows
-    of different directions are kept exactly, those that nearly agree are averaged. `floor` is
-    relative to the mean of R^T R / rows' diagonal.
+    `ridge` and `floor` are those of `Solver`.
     """
-    generic_RK = generic_RK.double()
-    gram_KK = generic_RK.T @ generic_RK / len(generic_RK)
-    width = len(gram_KK)
-    gram_KK += floor * gram_KK.diagonal().mean() * torch.eye(width, dtype=torch.float64)
-    root_KK = torch.linalg.cholesky(gram_KK)
-    # In coordinates where G is the identity, and the sum of C^T C diagonal:
-    white = [torch.linalg.solve_triangular(root_KK, rows.double().T, upper=False) for rows in asked]
-    squares_K, basis_KK = torch.linalg.eigh(sum(w_Kn @ w_Kn.T for w_Kn in white))
-    turned = [w_Kn.T @ basis_KK for w_Kn in white]
-    mean = squares_K.sum() / sum(len(rows) for rows in asked)
-    if ridge is None:
-        ridge = _chosen(turned, squares_K, float(mean))
-    back_KK = torch.linalg.solve_triangular(root_KK.T, basis_KK, upper=True)
-    inverse_KK = (back_KK / (squares_K.clamp(min=0) + ridge * mean)).T
-    return [rows @ inverse_KK for rows in turned]
+    return Solver(asked, generic_RK, floor=floor).maps(ridge)
+
+
+class Solver:
+    """What all ridges share: rows in coordinates where G is the identity and C^T C diagonal.
+
+    `floor` is relative to the mean of R^T R / rows' diagonal.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, asked: Sequence[Tensor], generic_RK: Tensor, *, floor: float = FLOOR
+    ) -> None:
+        """Whiten and turn every input's rows (n_i, K) by the generic ones (R, K), in float64."""
+        generic_RK = generic_RK.double()
+        gram_KK = generic_RK.T @ generic_RK / len(generic_RK)
+        width = len(gram_KK)
+        gram_KK += floor * gram_KK.diagonal().mean() * torch.eye(width, dtype=torch.float64)
+        root_KK = torch.linalg.cholesky(gram_KK)
+        white = [
+            torch.linalg.solve_triangular(root_KK, rows.double().T, upper=False) for rows in asked
+        ]
+        squares_K, basis_KK = torch.linalg.eigh(sum(w_Kn @ w_Kn.T for w_Kn in white))
+        self._turned = [w_Kn.T @ basis_KK for w_Kn in white]
+        self._squares_K = squares_K.clamp(min=0)
+        self._mean = float(squares_K.sum() / sum(len(rows) for rows in asked))
+        self._back_KK = torch.linalg.solve_triangular(root_KK.T, basis_KK, upper=True)
+
+    @torch.no_grad()
+    def maps(self, ridge: float | None = None) -> list[Tensor]:
+        """Return each input's columns P_i of P, as (n_i, K) float64.
+
+        `ridge` is relative: slack is that many times the mean of C G^-1 C^T's diagonal. None takes
+        the least of 1e-6 to 1 with which no input's change is amplified more than `AMPLIFIED`
+        times: rows of different directions are kept exactly, those that nearly agree are averaged.
+        """
+        if ridge is None:
+            ridge = _chosen(self._turned, self._squares_K, self._mean)
+        inverse_KK = (self._back_KK / (self._squares_K + ridge * self._mean)).T
+        return [rows @ inverse_KK for rows in self._turned]
 
 
 def _chosen(turned: Sequence[Tensor], squares_K: Tensor, mean: float) -> float:
     """Return the least ridge that keeps every input's amplification within bounds, at most 1."""
 
     def too_much(ridge: float) -> float:
-        inverse_K = 1 / (squares_K.clamp(min=0) + ridge * mean)
+        inverse_K = 1 / (squares_K + ridge * mean)
         return max(_amplification(rows, inverse_K) for rows in turned)
 
     place = bisect_left(_RIDGES, -AMPLIFIED, key=lambda ridge: -too_much(ridge))
