@@ -33,7 +33,7 @@ def _add_export(commands: Any) -> None:
     add = command.add_argument
     add("file", type=Path, metavar="FILE", help="adapter.safetensors")
     add("--to", required=True, choices=[*TARGETS, "all"], metavar="TARGET", help=", ".join(TARGETS))
-    add("-o", "--output", type=Path, metavar="FOLDER", help="default: exports/TARGET by FILE")
+    add("-o", "--output", type=Path, metavar="FOLDER", help="default: exports/TARGET beside FILE")
     add("--name", metavar="NAME", help="the files' name (the concepts')")
     add("--base", metavar="BASE", help="embedded, hub id, folder or file (the adapter's)")
     add("--rank", type=int, help="highest rank of a layer")
@@ -86,8 +86,7 @@ def export(arguments: argparse.Namespace) -> int:
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in given}
     settings["dtype"] = arguments.dtype or Options.dtype
     options = Options(**settings, preview=latest_preview(arguments.file))
-    exports = arguments.file.parent / "exports"
-    folder = arguments.output or (exports if arguments.to == "all" else exports / arguments.to)
+    folder = arguments.output or arguments.file.parent / "exports" / arguments.to
     overwrite, models = arguments.overwrite, _models(arguments, base)
     if arguments.to != "all":
         one = exporting.export(adapter, base, arguments.to, folder, options, overwrite=overwrite)

@@ -485,11 +485,12 @@ def test_export_on_the_command_line(
     assert cli.main(["export", str(path), "--to", "invokeai", "--no-verify"]) == 0
     assert "step_000002.png is broken" in capsys.readouterr().err
     assert len(list((tmp_path / "exports" / "invokeai").iterdir())) == 3
-    command = ["export", str(path), "--to", "all", "--no-verify", "-o", str(tmp_path / "all")]
+    command = ["export", str(path), "--to", "all", "--no-verify"]
     assert cli.main([*command, "--rank", "0"]) == 2
     assert capsys.readouterr().err.count("--rank 0") == 1
-    assert not (tmp_path / "all").exists()
-    assert cli.main([*command, "--overwrite"]) == 0
+    assert not (tmp_path / "exports" / "all").exists()
+    assert cli.main(command) == 0
+    assert (tmp_path / "exports" / "all" / "README.md").is_file()
     told = capsys.readouterr().out
     assert [target for target in TARGETS if target not in told] == []
 
