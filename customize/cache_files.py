@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from customize.outputs import replacing
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
@@ -25,9 +26,8 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write CPU tensors with a checksum; a process killed here leaves `path` as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"sha256": _digest(tensors)})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"sha256": _digest(tensors)})
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from customize.errors import TrainingError
+from customize.outputs import replacing
 
 VERSION = 1
 
@@ -92,11 +93,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "numbers": checkpoint.numbers,
         "optimizer": checkpoint.optimizer.numbers,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={"checkpoint": json.dumps(facts)})
-    _flush(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"checkpoint": json.dumps(facts)})
+        _flush(temporary)
     if os.name == "posix":  # elsewhere folders cannot be opened, nor need they
         _flush(path.parent)
 

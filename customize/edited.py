@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from customize.errors import EditError, OutputExistsError
+from customize.outputs import replacing
 
 KEY = "customize"
 """Name of the PNG text chunk that holds the settings as JSON."""
@@ -93,13 +93,8 @@ class Edited:
             chunks.add_itxt(KEY, json.dumps(asdict(self.settings), ensure_ascii=False))
             chunks.add_text("parameters", self.settings.as_parameters())
             options = {"pnginfo": chunks}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path) as temporary:
             self.image.save(temporary, kind, **options)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 
 from customize.cache_files import remove_temporaries
 from customize.errors import OutputExistsError
+from customize.outputs import replacing
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,5 @@ class RunFolder:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    picture.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")

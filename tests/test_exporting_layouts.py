@@ -369,7 +369,7 @@ def test_a_full_model_replaces_no_word_unasked(
     word = tmp_path / "embeddings" / "my-dog.safetensors"
     word.parent.mkdir()
     word.write_bytes(b"mine")
-    with pytest.raises(OutputExistsError, match=r"my-dog\.safetensors is there already"):
+    with pytest.raises(OutputExistsError, match=r"my-dog\.safetensors: it is there already"):
         export(adapters["kv"], base, "full-model", tmp_path)
     assert word.read_bytes() == b"mine"
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings"]

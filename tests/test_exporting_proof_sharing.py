@@ -125,7 +125,7 @@ def test_the_card_command_writes_beside_the_adapter(
     assert (adapter.parent / picture).is_file()
     before = card.read_bytes()
     assert cli.main(["card", str(adapter), "--license", "mit"]) == 2
-    assert "README.md is there already" in capsys.readouterr().err
+    assert "README.md: it is there already" in capsys.readouterr().err
     assert card.read_bytes() == before
     assert cli.main(["card", str(adapter), "--license", "mit", "--overwrite"]) == 0
     assert front_matter(card.read_text())["license"] == "mit"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from customize.errors import ExportError
+from customize.outputs import refuse_existing
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
@@ -136,7 +137,7 @@ def export_all(
 
     checks.check(adapter, base, options or Options())
     folders = [folder / target for target in TARGETS]
-    places.refuse_existing(folder / guide.NAME, *folders, overwrite=overwrite)
+    refuse_existing(folder / guide.NAME, *folders, overwrite=overwrite)
     earlier = folders if guide.is_there(folder) else []
     with places.set_aside(*earlier):
         return _export_all(adapter, base, folder, options, overwrite, verify, models)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.errors import OutputExistsError
-from customize.exporting.places import refuse_existing, set_aside
+from customize.exporting.places import set_aside
+from customize.outputs import refuse_existing
 from customize.saved_configs import forget_places
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from customize.exporting import Target, Written
 from customize.exporting.changes import Changes, LowRank
 from customize.exporting.embeddings import file_name
 from customize.exporting.paths import split_layer
-from customize.exporting.places import write_text
 from customize.exporting.plans import Content, Plan
+from customize.outputs import write_text
 
 if TYPE_CHECKING:
     from customize.exporting.verifying import Proofs

@@ -1,4 +1,4 @@
-"""Where small files go: never over another file unasked, whole or not at all."""
+"""Replace whole folders: what was there is removed only once its successor is whole."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from customize.errors import OutputExistsError
-
-
-def refuse_existing(*paths: Path, overwrite: bool) -> None:
-    """Raise OutputExistsError for the first path that is there, unless it may be replaced."""
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise OutputExistsError(
-                f"{path} is there already; expected a free name; choose another, move it away or "
-                "add --overwrite"
-            )
 
 
 @contextmanager
@@ -48,13 +36,3 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place)
     else:
         place.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
