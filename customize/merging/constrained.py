@@ -55,6 +55,11 @@ class Rows:
         merged, alone = rows.split(self.merged.shape[1], dim=1)
         return Rows(merged.contiguous(), alone.contiguous())
 
+    def float(self) -> Rows:
+        """Return the same rows in float32, in which layers are merged."""
+        merged = self.merged.float()
+        return Rows(merged, merged if self.same else self.alone.float())
+
 
 @torch.no_grad()
 def wanted(delta: Tensor, weight: float, rows: Rows, base: Tensor | None = None) -> Tensor:

@@ -45,10 +45,13 @@ class Constraining:
         if texts is None:
             text = _MergedText(job, method, limits)
             texts = read_texts(job.base, job.inputs, job.vocabulary, text)
-        self._rows = [row.compact() for row in texts.asked]
-        solver = Solver([row.merged for row in self._rows], texts.generic)
-        self._maps = solver.maps(method.ridge)
-        self._exact = solver.maps(_EXACT) if method.ridge is None else None
+        rows = [row.compact() for row in texts.asked]
+        solver = Solver([row.merged for row in rows], texts.generic)
+        self._rows = [row.float() for row in rows]
+        self._maps = [each.float() for each in solver.maps(method.ridge)]
+        self._exact = None
+        if method.ridge is None:
+            self._exact = [each.float() for each in solver.maps(_EXACT)]
 
     @property
     def missed(self) -> tuple[float, ...]:
@@ -90,7 +93,7 @@ class Constraining:
         merged = constrained(asked, exact)
         most = max(float(target.norm()) for target in asked)
         return all(
-            float((merged @ row.merged.T.float() - target).norm())
+            float((merged @ row.merged.T - target).norm())
             <= _AGREED * (float(target.norm()) or most)
             for row, target in zip(self._rows, asked, strict=True)
         )
@@ -99,7 +102,7 @@ class Constraining:
         """Compare answers along the directions that hold most of each input's rows."""
         for index, (row, whole) in enumerate(zip(self._rows, targets, strict=True)):
             target = whole[:, -_MEASURED:]
-            off = merged @ row.merged[-_MEASURED:].T.float() - target
+            off = merged @ row.merged[-_MEASURED:].T - target
             self._missed[index] += float(off.square().sum())
             self._wanted[index] += float(target.square().sum())
 
