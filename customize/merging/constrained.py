@@ -69,7 +69,7 @@ def wanted(delta: Tensor, weight: float, rows: Rows, base: Tensor | None = None)
     the layer's untouched weight, is needed where a text encoder was taught: then the merged change
     must also undo what the merged text encoder does to the rows.
     """
-    asked = weight * (delta.float() @ rows.alone.T.float())
+    asked = (delta.float() @ rows.alone.T.float()).mul_(weight)
     if rows.same:
         return asked
     assert base is not None, "rows moved by the text encoder need the layer's weight"
@@ -84,7 +84,7 @@ def constrained(wanted_Nn: Iterable[Tensor], maps_nK: Iterable[Tensor]) -> Tenso
     """
     total: Tensor | None = None
     for asked, map_nK in zip(wanted_Nn, maps_nK, strict=True):
-        part = asked @ map_nK.float()
-        total = part if total is None else total.add_(part)
+        map_nK = map_nK.float()
+        total = asked @ map_nK if total is None else total.addmm_(asked, map_nK)
     assert total is not None, "no input"
     return total

@@ -82,10 +82,11 @@ class Solver:
 
 def _chosen(turned: Sequence[Tensor], squares_K: Tensor, mean: float) -> float:
     """Return the least ridge that keeps every input's amplification within bounds, at most 1."""
+    singles = [rows.float() for rows in turned]
 
     def too_much(ridge: float) -> float:
         inverse_K = 1 / (squares_K + ridge * mean)
-        return max(_amplification(rows, inverse_K) for rows in turned)
+        return max(_amplification(rows, inverse_K.float()) for rows in singles)
 
     place = bisect_left(_RIDGES, -AMPLIFIED, key=lambda ridge: -too_much(ridge))
     return _RIDGES[min(place, len(_RIDGES) - 1)]
@@ -97,7 +98,7 @@ def _amplification(rows_nK: Tensor, inverse_K: Tensor) -> float:
     By power iteration: 1 for an input alone, 1 / sin of the angle between two rows of two inputs.
     """
     generator = torch.Generator().manual_seed(0)
-    probe_KP = torch.randn(len(inverse_K), _PROBES, generator=generator, dtype=torch.float64)
+    probe_KP = torch.randn(len(inverse_K), _PROBES, generator=generator)
     norm = 0.0
     for _ in range(_ROUNDS):
         probe_KP = probe_KP / probe_KP.norm(dim=0)
