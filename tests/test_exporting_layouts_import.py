@@ -328,8 +328,13 @@ FOREIGN: Mapping[str, tuple[str, bytes, str]] = {
 
 @pytest.mark.parametrize("case", FOREIGN)
 def test_other_files_are_named_and_nothing_is_written(
-    base: Base, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Base,
+    case: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # tables do not wrap
     name, content, message = FOREIGN[case]
     path = tmp_path / (name or "none.safetensors")
     if name:

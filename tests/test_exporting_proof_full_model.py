@@ -180,7 +180,7 @@ def test_nothing_is_replaced_or_left_behind(
 ) -> None:
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "mine.txt").write_text("mine")
-    for overwrite, said in ((False, "dog is there already"), (True, "no folder of a model")):
+    for overwrite, said in ((False, "dog: it is there already"), (True, "no folder of a model")):
         with pytest.raises(OutputExistsError, match=said):
             write_full_model(
                 adapter, base, tmp_path, "dog", dtype=torch.float16, overwrite=overwrite
