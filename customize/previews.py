@@ -18,6 +18,7 @@ from customize.editing_schedulers import scheduler_for
 from customize.families import Family, open_pipeline
 from customize.families.bases import Base
 from customize.families.sampling import Sampling, size_told
+from customize.families.words import replace_words
 from customize.pairs.sheets import contact_sheet
 from customize.shapes import Example
 
@@ -97,10 +98,11 @@ class Previewer:
 
     def _plainly(self, instruction: str) -> str:
         """Say a concept's word as the base knows it: by its initializer."""
-        for word in self._attached.words:
-            plain = word.initializer or word.text.strip("<>").replace("-", " ")
-            instruction = instruction.replace(word.text, plain)
-        return instruction
+        plain = {
+            word.text: word.initializer or word.text.strip("<>").replace("-", " ")
+            for word in self._attached.words
+        }
+        return replace_words(instruction, plain)
 
     @torch.no_grad()
     def _edit(self, pipeline: Any, wording: Callable[[str], str]) -> list[np.ndarray]:

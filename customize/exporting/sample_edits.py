@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from customize.exporting.sidecars import examples
+from customize.families.words import replace_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,4 @@ def _instructions(adapter: AdapterFile) -> Iterator[tuple[str, str]]:
     plain = {c.word: c.initializer or c.name for c in adapter.header.concepts if c.word}
     taught = list(examples(adapter.header)) or [" ".join(["make it", *words(adapter)])]
     for instruction in taught:
-        plainly = instruction
-        for word, text in plain.items():
-            plainly = plainly.replace(word, text)
-        yield instruction, plainly
+        yield instruction, replace_words(instruction, plain)

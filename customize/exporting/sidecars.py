@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from customize.exporting import Target
 from customize.exporting.embeddings import file_name
 from customize.exporting.plans import Plan
+from customize.families.words import replace_words
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +68,8 @@ def examples(header: Header, target: Target | None = None) -> Iterator[str]:
     for concept in header.concepts:
         for instruction in concept.instructions:
             if concept.word and target is not None:
-                yield instruction.replace(concept.word, spelled(concept.word, target))
+                told = {concept.word: spelled(concept.word, target)}
+                yield replace_words(instruction, told)
             else:
                 yield instruction
 
