@@ -20,6 +20,7 @@ from customize.adapters import (
     attach,
     cross_attention_kv,
     learns_text,
+    mixed,
 )
 from customize.errors import BaseModelError
 from customize.families import Family
@@ -191,15 +192,16 @@ def test_learns_in_float32_on_a_half_precision_base(
     }
 
 
+@pytest.mark.parametrize("method", [CrossAttentionKV(), LowRank(rank=2)], ids=["K/V", "LoRA"])
 def test_mixed_precision_keeps_one_copy_of_the_text_for_all_layers(
-    base: Base, conditions: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    method: Method, base: Base, conditions: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As exact as a copy in float32 for each layer, and cast back, would be."""
     kept: list[int] = []
     found: list[list[Tensor]] = []
     for copies in (False, True):
         family = families.open_family(base, dtype=torch.bfloat16, learns_text=True)
-        attached = attach(family, CrossAttentionKV(), WORDS)
+        attached = attach(family, method, WORDS)
         shake(attached)
         own = {p.untyped_storage().data_ptr() for p in family.denoiser.parameters()}
         saved: dict[int, int] = {}
@@ -209,7 +211,8 @@ def test_mixed_precision_keeps_one_copy_of_the_text_for_all_layers(
             return tensor
 
         if copies:
-            monkeypatch.setattr(cross_attention_kv, "_autocasts", lambda _: False)
+            for module in (cross_attention_kv, mixed):
+                monkeypatch.setattr(module, "autocasts", lambda _: False)
         with torch.autocast("cpu", dtype=torch.bfloat16), saved_tensors_hooks(note, lambda t: t):
             predicted = _predict(family, conditions)
         kept.append(sum(size for place, size in saved.items() if place not in own))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from customize.adapters.mixed import autocasts
 from customize.errors import BaseModelError
 
 
@@ -36,7 +37,7 @@ class KeyValueDeltas:
         if not self._enabled:
             return output
         read_BLK = inputs[0]
-        if not _autocasts(read_BLK.device.type):  # where it does, a float32 copy is cast back
+        if not autocasts(read_BLK.device.type):  # where it does, a float32 copy is cast back
             read_BLK = read_BLK.to(layer.delta.dtype)
         return output + F.linear(read_BLK, layer.delta).to(output.dtype)
 
@@ -67,11 +68,6 @@ def attach(denoiser: nn.Module, kv_pattern: str) -> KeyValueDeltas:
             "text; expected cross-attention; use method low_rank"
         )
     return KeyValueDeltas(layers)
-
-
-def _autocasts(device: str) -> bool:
-    """Tell whether mixed precision is on for a kind of device."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _zeros(layer: Any) -> Tensor:

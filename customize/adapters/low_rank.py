@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from customize.adapters.mixed import spare_casts
 from customize.errors import BaseModelError
 from customize.families.quiet import hush
 
@@ -38,6 +39,9 @@ class LowRankFactors:
 
         self._component = component
         self._layers = {n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
+        for layer in self._layers.values():
+            if not layer.lora_magnitude_vector:  # DoRA computes with its input in float32
+                spare_casts(layer)
         for parameter in self.tensors().values():
             parameter.data = parameter.data.float()  # peft took the base's precision
         self._start = {
