@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
+from customize.adapters.mixed import autocasts
 from customize.families import Family
 
 SMALLEST = 2**16
@@ -168,7 +169,7 @@ def _autocast(
     Returns the weight's precision last; None leaves it as it is.
     """
     kind = input.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if not autocasts(kind):
         return input, bias, None
     dtype = torch.get_autocast_dtype(kind)
     return input.to(dtype), None if bias is None else bias.to(dtype), dtype

@@ -13,7 +13,7 @@ from torch import Tensor
 from customize.merging.constrained import Rows, constrained, wanted
 from customize.merging.linear import concat, linear
 from customize.merging.regression import regress
-from customize.merging.solving import solve
+from customize.merging.solving import Solver
 from customize.merging.sparse import dare, drop, ties, trim
 
 Merge = Callable[[Sequence[Tensor], Sequence[float]], Tensor]
@@ -41,7 +41,9 @@ THINNED: dict[str, Merge] = {
 def _by_constraints(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     rows, generic = _rows(0, [2] * len(deltas), 5), _rows(1, [20], 5)[0]
     pairs = zip(deltas, weights, rows, strict=True)
-    return constrained([wanted(d, w, Rows(r, r)) for d, w, r in pairs], solve(rows, generic))
+    return constrained(
+        [wanted(d, w, Rows(r, r)) for d, w, r in pairs], Solver(rows, generic).maps()
+    )
 
 
 def _by_regression(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -144,7 +146,7 @@ def _solved(
     ridge: float | None,
     floor: float,
 ) -> Tensor:
-    maps = solve(rows, generic, ridge=ridge, floor=floor)
+    maps = Solver(rows, generic, floor=floor).maps(ridge)
     pairs = zip(deltas, rows, strict=True)
     return constrained([wanted(d, 1.0, Rows(row, row)) for d, row in pairs], maps)
 
@@ -269,6 +271,6 @@ def test_rows_that_the_text_encoder_moved_come_out_as_they_did_alone() -> None:
     alone, moved = _rows(1, [3, 3], 20)
     generic = _rows(2, [50], 20)[0]
     rows = Rows(moved, alone)
-    merged = constrained([wanted(delta, 1.0, rows, base)], solve([moved], generic, ridge=1e-9))
+    merged = constrained([wanted(delta, 1.0, rows, base)], Solver([moved], generic).maps(1e-9))
     answered = (base + merged) @ moved.T.float()
     torch.testing.assert_close(answered, (base + delta) @ alone.T.float(), rtol=1e-4, atol=1e-4)

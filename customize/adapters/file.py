@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -59,7 +58,8 @@ def save_adapter(
     odd = [name for name in tensors if not _NAME.fullmatch(name)]
     assert tensors, "an adapter without tensors"
     assert not odd, odd
-    with _whole_or_not_at_all(path, overwrite) as temporary:
+    refuse_existing(path, overwrite=overwrite)
+    with replacing(path) as temporary:
         save_file(
             {
                 name: tensor.detach().to("cpu", dtype).contiguous()
@@ -88,7 +88,8 @@ def stream_adapter(
 
     dtype = dtype or torch.float32
     kind = _DTYPES[str(dtype).removeprefix("torch.")]
-    with _whole_or_not_at_all(path, overwrite) as temporary, TemporaryFile(dir=path.parent) as data:
+    refuse_existing(path, overwrite=overwrite)
+    with replacing(path) as temporary, TemporaryFile(dir=path.parent) as data:
         entries: dict[str, Any] = {}
         for name, tensor in tensors:
             assert _NAME.fullmatch(name), name
@@ -106,14 +107,6 @@ def stream_adapter(
             file.write(len(text).to_bytes(8, "little") + text)
             shutil.copyfileobj(data, file, 2**20)
     return path
-
-
-@contextmanager
-def _whole_or_not_at_all(path: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary name that becomes `path` when all went well, and nothing otherwise."""
-    refuse_existing(path, overwrite=overwrite)
-    with replacing(path) as temporary:
-        yield temporary
 
 
 def read_adapter(path: Path) -> AdapterFile:

@@ -39,7 +39,8 @@ class LowRankFactors:
 
         self._component = component
         self._layers = {n: m for n, m in model.named_modules() if isinstance(m, BaseTunerLayer)}
-        for layer in self._layers.values():
+        layers: list[Any] = [*self._layers.values()]
+        for layer in layers:
             if not layer.lora_magnitude_vector:  # DoRA computes with its input in float32
                 spare_casts(layer)
         for parameter in self.tensors().values():

@@ -71,7 +71,7 @@ class Constrained:
 
     Only for layers that read text alone; all others are merged by `otherwise`. `ridge` is how far
     constraints give way to one another; None chooses it by how alike the texts are (see
-    `solving.solve`).
+    `solving.Solver`).
     """
 
     ridge: float | None = None

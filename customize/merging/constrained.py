@@ -2,7 +2,7 @@
 
 Custom Diffusion's merge (Kumari et al. 2023, arXiv 2212.04488, section 3.3 and appendix), written
 in changes D (N, K) instead of weights: D = T P, where T is what the inputs' changes make of their
-own instructions' rows and P, from `solving.solve`, depends on the text alone.
+own instructions' rows and P, from `solving.Solver`, depends on the text alone.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def wanted(delta: Tensor, weight: float, rows: Rows, base: Tensor | None = None)
 def constrained(wanted_Nn: Iterable[Tensor], maps_nK: Iterable[Tensor]) -> Tensor:
     """Return the merged change (N, K) of one layer, float32: T P, summed over the inputs.
 
-    `wanted_Nn` comes from `wanted`, `maps_nK` from `solving.solve`, one for each input.
+    `wanted_Nn` comes from `wanted`, `maps_nK` from `solving.Solver`, one for each input.
     """
     total: Tensor | None = None
     for asked, map_nK in zip(wanted_Nn, maps_nK, strict=True):

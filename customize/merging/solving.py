@@ -27,20 +27,6 @@ _RIDGES = tuple(10 ** (step / 2) for step in range(-12, 1))
 _ROUNDS, _PROBES = 8, 2
 
 
-def solve(
-    asked: Sequence[Tensor],
-    generic_RK: Tensor,
-    *,
-    ridge: float | None = None,
-    floor: float = FLOOR,
-) -> list[Tensor]:
-    """Return each input's columns P_i of P, as (n_i, K) float64, for its rows (n_i, K).
-
-    `ridge` and `floor` are those of `Solver`.
-    """
-    return Solver(asked, generic_RK, floor=floor).maps(ridge)
-
-
 class Solver:
     """What all ridges share: rows in coordinates where G is the identity and C^T C diagonal.
 
