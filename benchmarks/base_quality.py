@@ -21,13 +21,13 @@ from quality import Score, edit_all, psnr, score, table
 from transformers import CLIPModel
 
 from customize.embedded import WEIGHTS_FOLDER
-from customize.embedded.colors import nearest_name
-from customize.embedded.edits import GLOBAL_KINDS, LOCAL_KINDS, DrawnEdit, random_edit
-from customize.embedded.fit_autoencoder import to_unit
-from customize.embedded.fit_clip import to_clip
+from customize.embedded.fitting.autoencoder import to_unit
+from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
-from customize.embedded.photos import random_crop
 from customize.embedded.tokenizer import token_ids
+from customize.embedded.world.colors import nearest_name
+from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, DrawnEdit, random_edit
+from customize.embedded.world.photos import random_crop
 from customize.pairs.sheets import contact_sheet
 
 SEED = 77

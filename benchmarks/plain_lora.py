@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from peft import LoraConfig
 
-from customize.embedded.edits import DrawnEdit
-from customize.embedded.fit_autoencoder import stacked
+from customize.embedded.fitting.autoencoder import stacked
+from customize.embedded.world.edits import DrawnEdit
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from customize.embedded.colors import PALETTE
-from customize.embedded.edits import DrawnEdit
+from customize.embedded.world.colors import PALETTE
+from customize.embedded.world.edits import DrawnEdit
 
 CHANGED = 10
 """A pixel counts as changed when a channel of source and target differs by more than this (of 255).

@@ -145,7 +145,7 @@ def _fit_embedded(arguments: argparse.Namespace) -> int:
     from customize.families.quiet import hush
 
     hush()
-    from customize.embedded.fit import fit_base as fit
+    from customize.embedded.fitting.run import fit_base as fit
 
     print(f"the base is in {fit(arguments.recipe, folder)}")
     return 0

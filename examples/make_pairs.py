@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from customize.embedded.concepts import CONCEPT_NAMES, concept_pairs
-from customize.embedded.edits import DrawnEdit
+from customize.embedded.world.concepts import CONCEPT_NAMES, concept_pairs
+from customize.embedded.world.edits import DrawnEdit
 
 DATA = Path(__file__).resolve().parent / "data"
 COUNT = 4

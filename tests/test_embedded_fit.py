@@ -11,12 +11,12 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from torch import nn
 
-from customize.embedded.fit import fit_base
-from customize.embedded.fit_autoencoder import fold_statistics, pictures, to_unit
-from customize.embedded.fit_loop import Budget, fit_stage
 from customize.embedded.fit_recipe import load_fit_recipe
-from customize.embedded.fit_state import FlatState, Worker
-from customize.embedded.latents import fill_pool, kept_pool, weights_of
+from customize.embedded.fitting.autoencoder import fold_statistics, pictures, to_unit
+from customize.embedded.fitting.latent_pool import fill_pool, kept_pool, weights_of
+from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.run import fit_base
+from customize.embedded.fitting.shared_state import FlatState, Worker
 from customize.embedded.models import SCALING_FACTOR, decoded, new_autoencoder, posterior_of
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
@@ -41,7 +41,7 @@ def loss_for(net: nn.Module, rank: int = 0, stop_at: int | None = None):
 
 
 def test_an_interrupted_stage_ends_as_an_unbroken_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("customize.embedded.fit_loop.SAVE_SECONDS", -1.0)
+    monkeypatch.setattr("customize.embedded.fitting.loop.SAVE_SECONDS", -1.0)
     whole, broken = small_net(), small_net()
     fit_stage("s", whole, loss_for(whole), BUDGET, tmp_path / "a", made(tmp_path / "a"))
     with pytest.raises(KeyboardInterrupt):

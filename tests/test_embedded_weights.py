@@ -9,11 +9,11 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
 from customize.embedded import WEIGHTS_FOLDER
-from customize.embedded.edits import random_edit
-from customize.embedded.fit_autoencoder import to_unit
-from customize.embedded.fit_clip import to_clip
+from customize.embedded.fitting.autoencoder import to_unit
+from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
+from customize.embedded.world.edits import random_edit
 from customize.families.sampling import sampling_of
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from customize.embedded.colors import PALETTE, nearest_name
-from customize.embedded.concepts import CONCEPT_NAMES, MARK_STAR, concept_pairs
-from customize.embedded.edits import GLOBAL_KINDS, LOCAL_KINDS, random_edit
-from customize.embedded.looks import COLORED_LOOKS, PLAIN_LOOKS, Look, apply_look
-from customize.embedded.photos import TEST_PHOTOS, TRAINING_PHOTOS
-from customize.embedded.scenes import is_held_out
-from customize.embedded.things import THING_NAMES
-from customize.embedded.wordings import WORDINGS
+from customize.embedded.world.colors import PALETTE, nearest_name
+from customize.embedded.world.concepts import CONCEPT_NAMES, MARK_STAR, concept_pairs
+from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, random_edit
+from customize.embedded.world.looks import COLORED_LOOKS, PLAIN_LOOKS, Look, apply_look
+from customize.embedded.world.photos import TEST_PHOTOS, TRAINING_PHOTOS
+from customize.embedded.world.scenes import is_held_out
+from customize.embedded.world.things import THING_NAMES
+from customize.embedded.world.wordings import WORDINGS
 
 KINDS = (*GLOBAL_KINDS, *LOCAL_KINDS)
 

@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from customize.embedded import WEIGHTS_FOLDER
-from customize.embedded.edits import random_edit
+from customize.embedded.world.edits import random_edit
 from customize.errors import PairsError, ScoreError
 from customize.scoring import Item, MetricName, Models, open_models, pixels, score_edits
 from customize.scoring.metrics import METRICS

@@ -19,7 +19,6 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from customize.embedded.edits import random_edit
 from customize.embedded.models import (
     new_autoencoder,
     new_clip,
@@ -28,6 +27,7 @@ from customize.embedded.models import (
     new_text_encoder,
     new_unet,
 )
+from customize.embedded.world.edits import random_edit
 from customize.saved_configs import forget_places
 
 EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}

@@ -17,7 +17,7 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from customize.embedded.scenes import SIZE
+from customize.embedded.world.scenes import SIZE
 
 TEXT_WIDTH = 192
 TEXT_POSITIONS = 24

@@ -11,9 +11,9 @@ import numpy as np
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from customize.embedded.edits import random_edit
 from customize.embedded.models import TEXT_POSITIONS
-from customize.embedded.wordings import all_words
+from customize.embedded.world.edits import random_edit
+from customize.embedded.world.wordings import all_words
 
 WORD_END = "</w>"
 MERGES = 420

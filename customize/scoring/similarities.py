@@ -37,7 +37,7 @@ def clip_direction(item: Item, vectors: Vectors) -> Answer:
 def clip_instruction(item: Item, vectors: Vectors) -> Answer:
     """Cosine of the picture's change and the instruction itself: a direction without captions.
 
-    The embedded CLIP was taught that (`embedded/fit_clip.py`); of others it is a rough guess.
+    The embedded CLIP was taught that (`embedded/fitting/clip.py`); of others it is a rough guess.
     """
     if vectors.clip_texts is None:
         return NO_CLIP

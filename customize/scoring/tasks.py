@@ -91,8 +91,8 @@ def drawn_tasks(name: str, count: int) -> list[EditTask]:
 
     Raises ScoreError for an unknown concept.
     """
-    from customize.embedded.concepts import CONCEPT_NAMES, ConceptName, concept_pairs
-    from customize.embedded.edits import DrawnEdit, random_edit
+    from customize.embedded.world.concepts import CONCEPT_NAMES, ConceptName, concept_pairs
+    from customize.embedded.world.edits import DrawnEdit, random_edit
 
     concept = name.removeprefix(WORLD).removeprefix("/")
     edits: list[DrawnEdit] = []

@@ -11,11 +11,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from customize.embedded.fit_clip import take_text_tower
-from customize.embedded.fit_loop import Budget, fit_stage
-from customize.embedded.fit_state import Worker
+from customize.embedded.fitting.clip import take_text_tower
+from customize.embedded.fitting.latent_pool import Pool, fill_pool, kept_pool
+from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.folder import Parts
-from customize.embedded.latents import Pool, fill_pool, kept_pool
 from customize.embedded.models import new_scheduler
 from customize.embedded.tokenizer import token_ids
 from customize.objective import Objective

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from customize.embedded.colors import PALETTE
-from customize.embedded.scenes import is_held_out
+from customize.embedded.world.colors import PALETTE
+from customize.embedded.world.scenes import is_held_out
 
 KEEP = ("keep it as it is", "change nothing", "leave the picture alone", "do nothing")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from customize.embedded.fit_state import FlatState, Worker
+from customize.embedded.fitting.shared_state import FlatState, Worker
 
 WARM_UP_STEPS = 200
 SAVE_SECONDS = 60.0

@@ -15,10 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from customize.embedded.edits import DrawnEdit, random_edit
-from customize.embedded.fit_autoencoder import stacked
+from customize.embedded.fitting.autoencoder import stacked
 from customize.embedded.models import LATENT_SIZE, SCALING_FACTOR, posterior_of
 from customize.embedded.tokenizer import token_ids
+from customize.embedded.world.edits import DrawnEdit, random_edit
 
 CHANGED = 10
 """A pixel counts as changed when a channel differs by more than this (of 255)."""

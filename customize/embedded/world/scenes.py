@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from customize.embedded.colors import PALETTE, RGB, any_color, contrasting, jittered, mixed
-from customize.embedded.things import THING_NAMES, Pen, ThingName, drawer_of
+from customize.embedded.world.colors import PALETTE, RGB, any_color, contrasting, jittered, mixed
+from customize.embedded.world.things import THING_NAMES, Pen, ThingName, drawer_of
 
 SIZE = 64
 OVERSAMPLING = 3

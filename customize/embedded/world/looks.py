@@ -10,7 +10,7 @@ from typing import Literal, assert_never
 import numpy as np
 from PIL import Image, ImageFilter
 
-from customize.embedded.colors import PALETTE
+from customize.embedded.world.colors import PALETTE
 
 LookName = Literal[
     "black and white", "sepia", "negative", "poster", "bright", "dark", "warm", "cold", "blurred",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from customize.embedded.scenes import SIZE
+from customize.embedded.world.scenes import SIZE
 from customize.errors import CustomizeError
 
 TRAINING_PHOTOS = (

@@ -9,10 +9,10 @@ from typing import Literal, assert_never
 
 import numpy as np
 
-from customize.embedded.colors import PALETTE
-from customize.embedded.looks import Look, apply_look, random_look
-from customize.embedded.photos import random_crop
-from customize.embedded.scenes import (
+from customize.embedded.world.colors import PALETTE
+from customize.embedded.world.looks import Look, apply_look, random_look
+from customize.embedded.world.photos import random_crop
+from customize.embedded.world.scenes import (
     TEXTURES,
     Scene,
     Slot,
@@ -24,8 +24,8 @@ from customize.embedded.scenes import (
     random_scene,
     with_article,
 )
-from customize.embedded.things import THING_NAMES
-from customize.embedded.wordings import KEEP, word_it
+from customize.embedded.world.things import THING_NAMES
+from customize.embedded.world.wordings import KEEP, word_it
 
 Kind = Literal[
     "background", "texture", "time", "photo look", "scene look",

@@ -8,11 +8,11 @@ from typing import Literal, assert_never
 import numpy as np
 from PIL import Image, ImageDraw
 
-from customize.embedded.colors import RGB
-from customize.embedded.edits import DrawnEdit
-from customize.embedded.looks import LUMA
-from customize.embedded.photos import random_crop
-from customize.embedded.scenes import (
+from customize.embedded.world.colors import RGB
+from customize.embedded.world.edits import DrawnEdit
+from customize.embedded.world.looks import LUMA
+from customize.embedded.world.photos import random_crop
+from customize.embedded.world.scenes import (
     OVERSAMPLING,
     Scene,
     Thing,
@@ -21,7 +21,7 @@ from customize.embedded.scenes import (
     draw_scene,
     random_scene,
 )
-from customize.embedded.things import Pen
+from customize.embedded.world.things import Pen
 
 ConceptName = Literal["my_dog", "brand_style", "my_mark"]
 CONCEPT_NAMES: tuple[ConceptName, ...] = ("my_dog", "brand_style", "my_mark")

@@ -10,11 +10,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from customize.embedded.edits import DrawnEdit, random_edit
-from customize.embedded.fit_loop import Budget, fit_stage
-from customize.embedded.fit_state import Worker
+from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.models import SCALING_FACTOR, decoded, posterior_of
-from customize.embedded.photos import random_crop
+from customize.embedded.world.edits import DrawnEdit, random_edit
+from customize.embedded.world.photos import random_crop
 
 KL_WEIGHT = 1e-6
 EDGE_WEIGHT = 0.1

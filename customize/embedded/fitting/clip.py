@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from customize.embedded.edits import DrawnEdit, random_edit
-from customize.embedded.fit_autoencoder import stacked
-from customize.embedded.fit_loop import Budget, fit_stage
-from customize.embedded.fit_state import Worker
+from customize.embedded.fitting.autoencoder import stacked
+from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
+from customize.embedded.world.edits import DrawnEdit, random_edit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -12,7 +12,7 @@ from typing import Literal, assert_never, get_args
 
 from PIL import ImageDraw
 
-from customize.embedded.colors import RGB, contrasting, mixed
+from customize.embedded.world.colors import RGB, contrasting, mixed
 
 ThingName = Literal["dog", "cat", "bird", "fish", "car", "house", "tree", "ball", "my dog"]
 THING_NAMES: tuple[ThingName, ...] = get_args(ThingName)[:-1]
