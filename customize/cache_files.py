@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from customize.outputs import replacing
+from customize.files import replacing
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from customize.errors import TrainingError
-from customize.outputs import replacing
+from customize.files import replacing
 
 VERSION = 1
 

@@ -41,7 +41,7 @@ def add_to(commands: Any) -> None:
 def tune_guidance(arguments: argparse.Namespace) -> int:
     """Sweep both guidances for one edit or a set, print all, and say which was chosen and why."""
     from customize.editing import Editor
-    from customize.outputs import write_text
+    from customize.files import write_text
     from customize.scoring import open_models
     from customize.scoring.inputs import Asked, clip_for_bases, one_task, tasks_asked
     from customize.scoring.tasks import reworded

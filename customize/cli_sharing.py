@@ -38,7 +38,7 @@ def add_to(commands: Any) -> None:
 
 def card(arguments: argparse.Namespace) -> int:
     """Write the card, and the picture it shows."""
-    from customize.outputs import refuse_existing, write_text
+    from customize.files import refuse_existing, write_text
 
     output: Path = arguments.output or arguments.file.parent / "README.md"
     picture = output.parent / _PICTURE

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from customize.errors import EditError, OutputExistsError
-from customize.outputs import replacing
+from customize.files import replacing
 
 KEY = "customize"
 """Name of the PNG text chunk that holds the settings as JSON."""

@@ -21,6 +21,7 @@ from customize.curves import loss_curve
 from customize.errors import OutputExistsError, TrainingError
 from customize.families import Dropout, open_family
 from customize.families.bases import Base, resolve_base, resolve_plain
+from customize.files import forget_places
 from customize.fit_session import UNSHAPING, Fit, WholeDenoiser
 from customize.fitting_recipe import FittingRecipe
 from customize.hardware import memory_explained, open_accelerator, suit_attention
@@ -31,7 +32,6 @@ from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
 from customize.reporting import Reports
 from customize.run_folder import save_picture
-from customize.saved_configs import forget_places
 from customize.stopping import stop_on_signal
 from customize.widening import write_widened
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from customize.cache_files import remove_temporaries
 from customize.errors import OutputExistsError
-from customize.outputs import replacing
+from customize.files import replacing
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from customize.adapters.header import Header, dump_header, parse_header, unusable
 from customize.errors import AdapterFileError
-from customize.outputs import refuse_existing, replacing
+from customize.files import refuse_existing, replacing
 
 if TYPE_CHECKING:
     import torch

@@ -28,7 +28,7 @@ from customize.embedded.models import (
     new_unet,
 )
 from customize.embedded.world.edits import random_edit
-from customize.saved_configs import forget_places
+from customize.files import forget_places
 
 EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}
 """The sampler settings the base is shipped and measured with."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from customize.errors import ExportError
-from customize.outputs import refuse_existing
+from customize.files import refuse_existing, set_aside
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
@@ -133,13 +133,13 @@ def export_all(
     folders of an earlier README whole, and single files elsewhere. Raises OutputExistsError before
     anything is written where one of the folders is there, and ExportError where no target is left.
     """
-    from customize.exporting import checks, guide, places
+    from customize.exporting import checks, guide
 
     checks.check(adapter, base, options or Options())
     folders = [folder / target for target in TARGETS]
     refuse_existing(folder / guide.NAME, *folders, overwrite=overwrite)
     earlier = folders if guide.is_there(folder) else []
-    with places.set_aside(*earlier):
+    with set_aside(*earlier):
         return _export_all(adapter, base, folder, options, overwrite, verify, models)
 
 

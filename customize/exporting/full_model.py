@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.errors import OutputExistsError
-from customize.exporting.places import set_aside
-from customize.outputs import refuse_existing
-from customize.saved_configs import forget_places
+from customize.files import forget_places, refuse_existing, set_aside
 
 if TYPE_CHECKING:
     import torch

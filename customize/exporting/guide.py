@@ -11,7 +11,7 @@ from customize.exporting.changes import Changes, LowRank
 from customize.exporting.embeddings import file_name
 from customize.exporting.paths import split_layer
 from customize.exporting.plans import Content, Plan
-from customize.outputs import write_text
+from customize.files import write_text
 
 if TYPE_CHECKING:
     from customize.exporting.verifying import Proofs

@@ -16,7 +16,7 @@ from customize.exporting.checks import check
 from customize.exporting.embeddings import file_name
 from customize.exporting.guide import notes_of, notes_of_words
 from customize.exporting.plans import Content, Plan, is_xl, plan_weights, plan_words
-from customize.outputs import refuse_existing
+from customize.files import refuse_existing
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,12 +14,12 @@ from tqdm import tqdm
 from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
 from customize.errors import MergeError
+from customize.files import refuse_existing
 from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
 from customize.merging.combining import Change, Layer, combine
 from customize.merging.constraining import Constraining
 from customize.merging.heading import header_of, name_of, options_of
 from customize.merging.job import Job, open_job
-from customize.outputs import refuse_existing
 
 if TYPE_CHECKING:
     import torch

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from customize.adapters.labels import labels_of
+from customize.files import refuse_existing, replacing, write_text
 from customize.merging.judging import Judge, Verdict
 from customize.merging.leaks import OWN, Leaks, find_leaks
 from customize.merging.report_pictures import edits_sheet, kept_map, to_picture
 from customize.merging.trials import Asked
-from customize.outputs import refuse_existing, replacing, write_text
 from customize.text_tables import table
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.errors import ScoreError
-from customize.outputs import refuse_existing
+from customize.files import refuse_existing
 
 if TYPE_CHECKING:
     from customize.scoring.inputs import Asked

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from customize.outputs import write_text
+from customize.files import write_text
 from customize.scoring import Item, MetricName, Picture
 from customize.scoring.embedding import opened
 from customize.scoring.metrics import METRICS

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from customize import __version__
-from customize.outputs import write_text
+from customize.files import write_text
 from customize.scoring import Item, Models, Picture, Scores
 from customize.scoring.metrics import METRICS, Metric
 from customize.text_tables import table

@@ -21,7 +21,7 @@ from customize.editing_inputs import Options
 from customize.errors import ScoreError
 from customize.families.bases import resolve_base
 from customize.families.sampling import sampling_of
-from customize.outputs import write_text
+from customize.files import write_text
 from customize.scoring import Models
 from customize.scoring.embedding import CODE_VERSION, Contents
 from customize.scoring.sweep import Point, check_settings, distinct, measurable, measure
