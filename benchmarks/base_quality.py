@@ -20,6 +20,7 @@ from PIL import Image
 from quality import Score, edit_all, psnr, score, table
 from transformers import CLIPModel
 
+from customize.drawing.contact_sheet import contact_sheet
 from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.clip import to_clip
@@ -28,7 +29,6 @@ from customize.embedded.tokenizer import token_ids
 from customize.embedded.world.colors import nearest_name
 from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, DrawnEdit, random_edit
 from customize.embedded.world.photos import random_crop
-from customize.pairs.sheets import contact_sheet
 
 SEED = 77
 RESULTS = Path(__file__).parent / "results"

@@ -25,10 +25,10 @@ from quality import edit_all, score, table
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
+from customize.drawing.contact_sheet import contact_sheet
 from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.world.concepts import ConceptName, concept_pairs
 from customize.embedded.world.edits import DrawnEdit
-from customize.pairs.sheets import contact_sheet
 from customize.recipe import load_recipe
 from customize.running import run_recipe
 

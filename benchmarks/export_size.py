@@ -30,11 +30,11 @@ from torch import Tensor
 from customize.adapters.deltas import layers
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
+from customize.drawing.table import table
 from customize.exporting import Options, export
 from customize.exporting.verifying import prove
 from customize.families.bases import Base, resolve_base
 from customize.scoring import open_models
-from customize.text_tables import table
 
 RESULTS = Path(__file__).resolve().parent / "results" / "export_size.json"
 POWERS = (0.5, 1.0, 2.0)

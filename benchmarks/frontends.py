@@ -24,9 +24,9 @@ from torch import nn
 
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Header, Taught
+from customize.drawing.table import table
 from customize.exporting import Options, Target, export
 from customize.families.bases import Base, FamilyName
-from customize.text_tables import table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "frontends.json"

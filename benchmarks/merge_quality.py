@@ -23,12 +23,12 @@ from quality import edit_all, score, table
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
+from customize.drawing.contact_sheet import contact_sheet
+from customize.drawing.heat_map import heat_map
 from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.world.concepts import CONCEPT_NAMES, concept_pair
 from customize.embedded.world.edits import DrawnEdit
-from customize.merging.heat_map import heat_map
 from customize.merging.judging import Kept, change_made
-from customize.pairs.sheets import contact_sheet
 
 FIRST = 100
 """Number of the first unseen pair: earlier ones are the held-out pairs that `auto` judges by."""

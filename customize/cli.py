@@ -22,8 +22,8 @@ from customize import (
     cli_scoring,
     cli_sharing,
 )
+from customize.drawing.table import table
 from customize.errors import CustomizeError, FaultsError
-from customize.text_tables import table
 
 EXAMPLES = """\
 examples:

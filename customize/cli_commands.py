@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.drawing.table import table
 from customize.errors import BaseModelError
-from customize.text_tables import table
 
 if TYPE_CHECKING:
     from customize.checking import Checked
@@ -67,9 +67,9 @@ def check(arguments: argparse.Namespace) -> int:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from customize.checking import check_recipe
+    from customize.drawing.contact_sheet import pairs_sheet
     from customize.edited import check_output
     from customize.memory_advice import card_bytes
-    from customize.pairs.sheets import pairs_sheet
 
     room = card_bytes(arguments.card) if arguments.card else None
 

@@ -8,9 +8,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from customize.drawing.table import table
 from customize.errors import AdapterFileError, ExportError
 from customize.exporting import TARGETS, Options, Precision
-from customize.text_tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.drawing.table import table
 from customize.errors import EditError
-from customize.text_tables import table
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from customize.drawing.table import table
 from customize.errors import MergeError
-from customize.text_tables import table
 
 if TYPE_CHECKING:
     from customize.merging import Concat, Dare, Linear, Method, Ties

@@ -17,7 +17,7 @@ import torch
 from customize.adapters import Attached
 from customize.batches import Sample
 from customize.caching import Setting, View, encode_all, pair_digest
-from customize.curves import loss_curve
+from customize.drawing.loss_curve import loss_curve
 from customize.errors import OutputExistsError, TrainingError
 from customize.families import Dropout, open_family
 from customize.families.bases import Base, resolve_base, resolve_plain

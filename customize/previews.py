@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from customize.adapters import Attached
+from customize.drawing.contact_sheet import contact_sheet
 from customize.editing_schedulers import scheduler_for
 from customize.families import Family, open_pipeline
 from customize.families.bases import Base
 from customize.families.sampling import Sampling, size_told
 from customize.families.words import replace_words
-from customize.pairs.sheets import contact_sheet
 from customize.shapes import Example
 
 TITLES = ("source", "instruction", "before", "after", "target")

@@ -12,7 +12,7 @@ from customize.adapters import LowRank
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught, library_versions
 from customize.caching import pair_digest
-from customize.curves import loss_curve
+from customize.drawing.loss_curve import loss_curve
 from customize.planning import Plan
 from customize.run_folder import RunFolder, save_picture
 from customize.session import Session

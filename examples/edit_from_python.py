@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from customize.adapters.file import read_header
+from customize.drawing.contact_sheet import contact_sheet
 from customize.editing import Editor
 from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
-from customize.pairs.sheets import contact_sheet
 
 TITLES = ("before", "instruction", "base alone", "with the adapter", "wanted")
 

@@ -16,12 +16,12 @@ from PIL import Image
 from customize import cli, cli_commands, running
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
+from customize.drawing.table import table
 from customize.edited import read_settings
 from customize.editing import Editor
 from customize.editing_inputs import with_strength
 from customize.recipe import Recipe, recipe_schema
 from customize.results import RunResult
-from customize.text_tables import table
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "check", "edit", "inspect", "schema", "fit-base")

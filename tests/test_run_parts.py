@@ -16,7 +16,7 @@ from torch import nn
 
 from customize import checking, hardware, previews
 from customize.adapters import LowRank, attach
-from customize.curves import loss_curve
+from customize.drawing.loss_curve import loss_curve
 from customize.errors import BaseModelError, RecipeError, TrainingError
 from customize.families import open_family
 from customize.families.bases import Base

@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from customize.adapters.labels import labels_of
+from customize.drawing.contact_sheet import to_picture
+from customize.drawing.table import table
 from customize.files import refuse_existing, replacing, write_text
 from customize.merging.judging import Judge, Verdict
 from customize.merging.leaks import OWN, Leaks, find_leaks
-from customize.merging.report_pictures import edits_sheet, kept_map, to_picture
+from customize.merging.report_pictures import edits_sheet, kept_map
 from customize.merging.trials import Asked
-from customize.text_tables import table
 
 if TYPE_CHECKING:
     from customize.scoring import Models

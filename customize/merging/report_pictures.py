@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 
-from customize.merging.heat_map import heat_map
+from customize.drawing.contact_sheet import contact_sheet, to_picture
+from customize.drawing.heat_map import heat_map
 from customize.merging.judging import Judge, Verdict
 from customize.merging.leaks import OWN, Leaks
-from customize.pairs.sheets import contact_sheet
 
 TITLES = ("source", "instruction", "alone", "merged", "target")
+
+
 SHOWN = 3
 """Edits of each concept on the sheet."""
 
@@ -55,8 +56,3 @@ def kept_map(judge: Judge, verdict: Verdict, leaks: Leaks) -> Image.Image:
     shares = [[*row, None] for row in shares]
     shares.append([*(leaks[OWN, of] for of in names), verdict.base])
     return heat_map([*names, OWN], [*names, "the base"], shares)
-
-
-def to_picture(pixels_HWC: np.ndarray) -> Image.Image:
-    """Round (H, W, 3) in 0..1 to eight bits."""
-    return Image.fromarray(np.rint(pixels_HWC * 255).clip(0, 255).astype(np.uint8))

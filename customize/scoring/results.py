@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from customize import __version__
+from customize.drawing.table import table
 from customize.files import write_text
 from customize.scoring import Item, Models, Picture, Scores
 from customize.scoring.metrics import METRICS, Metric
-from customize.text_tables import table
 
 FORMAT = "customize-scores"
 

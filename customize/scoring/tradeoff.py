@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from customize import __version__
+from customize.drawing.table import table
 from customize.editing import Editor
 from customize.editing_inputs import Options
 from customize.errors import ScoreError
@@ -27,7 +28,6 @@ from customize.scoring.embedding import CODE_VERSION, Contents
 from customize.scoring.sweep import Point, check_settings, distinct, measurable, measure
 from customize.scoring.tasks import EditTask, reworded
 from customize.scoring.variants import Variant
-from customize.text_tables import table
 
 IMAGE_GUIDANCES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)
 """Those of the paper's own evaluation."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
+from customize.drawing.table import table
 from customize.editing import Editor
 from customize.editing_inputs import Options
 from customize.errors import ScoreError
@@ -14,7 +15,6 @@ from customize.families.sampling import Sampling, sampling_of
 from customize.scoring import Models
 from customize.scoring.sweep import Point, check_settings, distinct, left_out, measure
 from customize.scoring.tasks import EditTask
-from customize.text_tables import table
 
 TOLERANCE = 0.01
 """Share of the best direction that may be given up for keeping more of the picture."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from customize.errors import PairsError
@@ -13,10 +14,17 @@ from customize.pairs.decode import load_picture
 from customize.shapes import Pair
 
 Cell = Image.Image | str
+
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+
 INK, FAINT, PAPER, RULE = "#1a1a1a", "#6b6b6b", "#ffffff", "#e4e4e4"
+
+
 MOST_ROWS = 40
+
+
 SMALLEST = 9
 
 
@@ -163,3 +171,8 @@ def _font(points: int) -> Font:
         return ImageFont.truetype("DejaVuSans.ttf", points)
     except OSError:
         return ImageFont.load_default(points)
+
+
+def to_picture(pixels_HWC: np.ndarray) -> Image.Image:
+    """Round (H, W, 3) in 0..1 to eight bits."""
+    return Image.fromarray(np.rint(pixels_HWC * 255).clip(0, 255).astype(np.uint8))
