@@ -10,8 +10,9 @@ from customize.errors import BaseModelError, PairsError
 from customize.families.bases import Base, resolve_base
 from customize.pairs.layouts import PairSet, find_pairs
 from customize.pairs.lint import Finding, lint
-from customize.recipe import Recipe, warnings
-from customize.recipe_sections import Concept
+from customize.recipe import Recipe
+from customize.recipe.sections import Concept
+from customize.recipe.warnings import warnings
 from customize.shapes import Pair
 
 

@@ -106,7 +106,7 @@ def _memory(recipe: Recipe, checked: Checked, room: int | None) -> list[str]:
 
 def schema(arguments: argparse.Namespace) -> int:
     """Print the JSON Schema of recipes."""
-    from customize.recipe import recipe_schema
+    from customize.recipe.recipe import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=2))
     return 0
@@ -114,7 +114,7 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def fit_base(arguments: argparse.Namespace) -> int:
     """Fit an editing base from a text-to-image model, or the embedded base; 130 when stopped."""
-    from customize.fitting_recipe import is_fitting_recipe, load_fitting_recipe
+    from customize.recipe.editing_base import is_fitting_recipe, load_fitting_recipe
 
     if is_fitting_recipe(arguments.recipe):
         recipe = load_fitting_recipe(arguments.recipe)

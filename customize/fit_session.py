@@ -14,9 +14,9 @@ from customize.adapters import Attached
 from customize.batches import Sample, batches
 from customize.families import Family
 from customize.families.bases import Base
-from customize.fitting_recipe import FittingRecipe
 from customize.losses import Goal
 from customize.optimizing import Average, Pace
+from customize.recipe.editing_base import FittingRecipe
 from customize.resuming import store, take_up
 from customize.training import Step, train_steps
 from customize.widening import FIRST

@@ -23,13 +23,13 @@ from customize.families import Dropout, open_family
 from customize.families.bases import Base, resolve_base, resolve_plain
 from customize.files import forget_places
 from customize.fit_session import UNSHAPING, Fit, WholeDenoiser
-from customize.fitting_recipe import FittingRecipe
 from customize.hardware import memory_explained, open_accelerator, suit_attention
 from customize.losses import Goal
 from customize.optimizing import Average, make_optimizer
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
+from customize.recipe.editing_base import FittingRecipe
 from customize.reporting import Reports
 from customize.run_folder import save_picture
 from customize.stopping import stop_on_signal

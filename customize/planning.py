@@ -19,7 +19,7 @@ from customize.pairs.decode import load_picture
 from customize.pairs.layouts import find_pairs
 from customize.preserving import instructions_to_preserve
 from customize.recipe import Recipe
-from customize.recipe_sections import CrossAttentionKV, LowRank
+from customize.recipe.sections import CrossAttentionKV, LowRank
 from customize.shapes import Pair
 
 UNSHAPING = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from customize.errors import BaseModelError, Fault, RecipeError
 from customize.families.bases import Base
-from customize.recipe_sections import Preservation
+from customize.recipe.sections import Preservation
 
 COMMON = (
     *("make it night", "make it sunset", "make it winter", "make it autumn", "make it spring"),

@@ -20,7 +20,8 @@ from customize.drawing.table import table
 from customize.edited import read_settings
 from customize.editing import Editor
 from customize.editing_inputs import with_strength
-from customize.recipe import Recipe, recipe_schema
+from customize.recipe import Recipe
+from customize.recipe.recipe import recipe_schema
 from customize.results import RunResult
 
 ROOT = Path(__file__).resolve().parents[1]

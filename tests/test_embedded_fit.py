@@ -11,7 +11,6 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from torch import nn
 
-from customize.embedded.fit_recipe import load_fit_recipe
 from customize.embedded.fitting.autoencoder import fold_statistics, pictures, to_unit
 from customize.embedded.fitting.latent_pool import fill_pool, kept_pool, weights_of
 from customize.embedded.fitting.loop import Budget, fit_stage
@@ -20,6 +19,7 @@ from customize.embedded.fitting.shared_state import FlatState, Worker
 from customize.embedded.models import SCALING_FACTOR, decoded, new_autoencoder, posterior_of
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
+from customize.recipe.embedded_base import load_fit_recipe
 
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
 

@@ -22,12 +22,12 @@ from customize.estimating import Estimate, estimate
 from customize.families import Family, open_family
 from customize.families.bases import Base
 from customize.families.words import Word
-from customize.fitting_recipe import load_fitting_recipe
 from customize.memory_advice import smallest_change
 from customize.memory_load import Load, load_of
 from customize.offloading import OffloadedConv2d, OffloadedLinear, offload, offload_family
 from customize.planning import plan_run
 from customize.recipe import load_recipe
+from customize.recipe.editing_base import load_fitting_recipe
 from customize.running import run_recipe
 
 CPU, META = torch.device("cpu"), torch.device("meta")

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from customize.errors import Fault, RecipeError
-from customize.recipe import Recipe, load_recipe, recipe_schema, warnings
-from customize.recipe_sections import CrossAttentionKV, LowRank
+from customize.recipe import Recipe, load_recipe
+from customize.recipe.recipe import recipe_schema
+from customize.recipe.sections import CrossAttentionKV, LowRank
+from customize.recipe.warnings import warnings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))

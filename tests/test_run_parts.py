@@ -29,7 +29,7 @@ from customize.hardware import (
 from customize.planning import plan_run, shaping_facts, views_of
 from customize.preserving import COMMON, instructions_to_preserve
 from customize.preview_choice import choose_sampling, choose_shown, held_out_pairs
-from customize.recipe_sections import Preservation
+from customize.recipe.sections import Preservation
 from customize.shapes import Pair
 
 

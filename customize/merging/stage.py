@@ -13,7 +13,7 @@ from customize.merging.job import Job
 from customize.merging.judging import Judge
 from customize.merging.trials import Asked, find_asked, own_edits
 from customize.preserving import instructions_to_preserve
-from customize.recipe_sections import Preservation
+from customize.recipe.sections import Preservation
 from customize.shapes import Example
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from customize.merging.concepts import Vocabulary
 from customize.merging.constrained import Rows
 from customize.merging.inputs import Input
 from customize.preserving import instructions_to_preserve
-from customize.recipe_sections import Preservation
+from customize.recipe.sections import Preservation
 
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 

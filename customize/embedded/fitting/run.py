@@ -12,7 +12,6 @@ import torch
 import torch.multiprocessing as multiprocessing
 from transformers import CLIPTokenizer
 
-from customize.embedded.fit_recipe import FitRecipe, Stage, load_fit_recipe
 from customize.embedded.fitting.autoencoder import fit_autoencoder
 from customize.embedded.fitting.clip import fit_clip
 from customize.embedded.fitting.editor import fit_editor
@@ -21,6 +20,7 @@ from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import OutputExistsError
+from customize.recipe.embedded_base import FitRecipe, Stage, load_fit_recipe
 
 log = logging.getLogger(__name__)
 

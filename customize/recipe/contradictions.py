@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from customize.recipe_sections import ConditioningDropout, Preservation, Section
-from customize.recipe_text import Loc, section_of
+from customize.recipe.sections import ConditioningDropout, Preservation, Section
+from customize.recipe.yaml_text import Loc, section_of
 
 Finding = tuple[Loc, str, str]
 """Where, what was found, and its cure."""

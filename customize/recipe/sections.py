@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from customize.recipe_paths import base_name, existing_path, instruction_source
+from customize.recipe.paths import base_name, existing_path, instruction_source
 
 ExistingPath = Annotated[Path, PlainValidator(existing_path, json_schema_input_type=str)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]

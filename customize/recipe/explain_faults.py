@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from customize.recipe_agreement import Finding
-from customize.recipe_paths import suggestion
-from customize.recipe_sections import (
+from customize.recipe.contradictions import Finding
+from customize.recipe.paths import suggestion
+from customize.recipe.sections import (
     Base,
     Concept,
     ConditioningDropout,
@@ -22,7 +22,7 @@ from customize.recipe_sections import (
     Section,
     Train,
 )
-from customize.recipe_text import Loc, section_of
+from customize.recipe.yaml_text import Loc, section_of
 
 SECTIONS: Mapping[str, type[Section]] = {
     "base": Base,

@@ -16,7 +16,7 @@ from typing import Any, cast
 import yaml
 
 from customize.errors import Fault
-from customize.recipe_paths import TypedText, suggestion
+from customize.recipe.paths import TypedText, suggestion
 
 Loc = tuple[str | int, ...]
 """Where a value sits: `("concepts", 0, "word")`."""

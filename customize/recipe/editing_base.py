@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from customize.errors import Fault, RecipeError
-from customize.recipe_paths import base_name, existing_path
+from customize.recipe.paths import base_name, existing_path
 
 EXAMPLE = "recipes/base/from_stable_diffusion.yaml"
 
