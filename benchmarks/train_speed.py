@@ -202,7 +202,7 @@ def _plain(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[flo
 
     from customize.families import open_pipeline
     from customize.families.bases import resolve_base
-    from customize.pairs.layouts import find_pairs
+    from customize.pairs.find import find_pairs
 
     return plain_steps(
         open_pipeline(resolve_base(str(base)), device="cpu", dtype=torch.float32),

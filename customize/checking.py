@@ -8,8 +8,8 @@ from typing import Any
 
 from customize.errors import BaseModelError, PairsError
 from customize.families.bases import Base, resolve_base
-from customize.pairs.layouts import PairSet, find_pairs
-from customize.pairs.lint import Finding, lint
+from customize.pairs.find import PairSet, find_pairs
+from customize.pairs.lint.lint_pairs import Finding, lint
 from customize.recipe import Recipe
 from customize.recipe.sections import Concept
 from customize.recipe.warnings import warnings

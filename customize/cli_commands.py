@@ -13,7 +13,7 @@ from customize.errors import BaseModelError
 
 if TYPE_CHECKING:
     from customize.checking import Checked
-    from customize.pairs.lint import Finding
+    from customize.pairs.lint.lint_pairs import Finding
     from customize.recipe import Recipe
 
 

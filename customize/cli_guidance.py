@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import ScoreError
-from customize.pairs.files import PICTURE_SUFFIXES
+from customize.pairs.picture_files import PICTURE_SUFFIXES
 from customize.scoring.arguments import (
     WHAT,
     add_edits,

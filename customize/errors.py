@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 class CustomizeError(Exception):
@@ -80,3 +81,17 @@ class MergeError(CustomizeError):
 
 class HubError(CustomizeError):
     """The model hub refuses an upload, or cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the lint noticed: an error stops training, a warning is for the user to judge."""
+
+    level: Literal["error", "warning"]
+    place: str
+    found: str
+    cure: str
+
+    def __str__(self) -> str:
+        """Return the finding as one line."""
+        return f"{self.level}: {self.place}: {self.found}; {self.cure}"

@@ -28,7 +28,7 @@ from customize.losses import Goal
 from customize.optimizing import Average, make_optimizer
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
 from customize.recipe.editing_base import FittingRecipe
 from customize.reporting import Reports
 from customize.run_folder import save_picture

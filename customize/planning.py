@@ -16,7 +16,7 @@ from customize.families.bases import Base
 from customize.families.words import Word
 from customize.pairs.buckets import bucket_for, crops
 from customize.pairs.decode import load_picture
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
 from customize.preserving import instructions_to_preserve
 from customize.recipe import Recipe
 from customize.recipe.sections import CrossAttentionKV, LowRank

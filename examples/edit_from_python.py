@@ -14,7 +14,7 @@ from customize.adapters.file import read_header
 from customize.drawing.contact_sheet import contact_sheet
 from customize.editing import Editor
 from customize.pairs.decode import load_picture
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
 
 TITLES = ("before", "instruction", "base alone", "with the adapter", "wanted")
 

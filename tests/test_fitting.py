@@ -137,7 +137,7 @@ def test_a_fit_learns_and_leaves_a_base_that_edits(plain: Path, tmp_path: Path) 
 def _error(folder: Path, tmp_path: Path) -> float:
     """Measure the loss on the pairs at fixed noise, widening a plain model first."""
     from customize.pairs.buckets import load_example
-    from customize.pairs.layouts import find_pairs
+    from customize.pairs.find import find_pairs
 
     if json.loads((folder / "unet/config.json").read_text())["in_channels"] == 4:
         write_widened(resolve_plain(str(folder)), tmp_path / "unfitted")

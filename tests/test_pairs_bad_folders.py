@@ -18,8 +18,8 @@ from pair_builders import flymyai, numbered, ours, put, put_pairs, put_rows, sce
 from PIL import Image
 
 from customize.errors import PairsError
-from customize.pairs.layouts import find_pairs
-from customize.pairs.lint import lint
+from customize.pairs.find import find_pairs
+from customize.pairs.lint.lint_pairs import lint
 
 
 class Bad(NamedTuple):

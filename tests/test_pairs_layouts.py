@@ -12,7 +12,7 @@ import pytest
 from pair_builders import flymyai, numbered, ours, put, put_pairs, put_rows, start_end
 
 from customize.errors import PairsError
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
 
 STEMS = ("image1", "image2", "image10")
 HUGGING_FACE_COLUMNS = [

@@ -11,8 +11,8 @@ import pytest
 from pair_builders import pair, put, scene
 from PIL import Image, ImageDraw, ImageEnhance
 
-from customize.pairs.lint import lint
-from customize.pairs.lint_pictures import Finding
+from customize.errors import Finding
+from customize.pairs.lint.lint_pairs import lint
 from customize.shapes import Pair
 
 SIZE = (64, 64)

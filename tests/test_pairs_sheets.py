@@ -10,7 +10,7 @@ from pair_builders import ours, put, scene
 from PIL import Image
 
 from customize.drawing.contact_sheet import contact_sheet, pairs_sheet
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
 
 RED = Image.new("RGB", (64, 64), (255, 0, 0))
 

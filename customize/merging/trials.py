@@ -19,7 +19,7 @@ from customize.families.bases import Base
 from customize.families.words import replace_words
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
 from customize.shapes import Example, Pair
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from customize.errors import Fault, PairsError
-from customize.pairs.files import CONVERT
+from customize.pairs.picture_files import CONVERT
 
 MOST_PIXELS = 100_000_000
 """Refused above: 300 MB as RGB, and near where Pillow's own guard against bombs begins."""

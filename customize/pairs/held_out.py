@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from customize.pairs.files import pictures_by_stem, visible
-from customize.pairs.layouts import find_pairs
+from customize.pairs.find import find_pairs
+from customize.pairs.picture_files import pictures_by_stem, visible
 from customize.shapes import Pair
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import Fault, FaultsError
-from customize.pairs.files import find_picture, one_line
-from customize.pairs.table_rows import TABLE_SUFFIXES, read_rows
+from customize.pairs.layouts.table_rows import TABLE_SUFFIXES, read_rows
+from customize.pairs.picture_files import find_picture, one_line
 from customize.scoring import Item
 
 TABLE = "edits.jsonl"

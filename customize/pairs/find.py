@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customize.errors import Fault, PairsError
-from customize.pairs.files import (
+from customize.pairs.layouts.configs import describes_pairs, read_config
+from customize.pairs.layouts.folders import StemFolders, read_start_end, read_stems
+from customize.pairs.layouts.numbered import read_numbered
+from customize.pairs.layouts.records import read_table
+from customize.pairs.layouts.table_rows import TABLE_SUFFIXES
+from customize.pairs.picture_files import (
     FOREIGN_SUFFIXES,
     PICTURE_SUFFIXES,
     Find,
@@ -18,11 +23,6 @@ from customize.pairs.files import (
     pictures_by_stem,
     visible,
 )
-from customize.pairs.layouts_configs import describes_pairs, read_config
-from customize.pairs.layouts_folders import StemFolders, read_start_end, read_stems
-from customize.pairs.layouts_numbered import read_numbered
-from customize.pairs.layouts_records import read_table
-from customize.pairs.table_rows import TABLE_SUFFIXES
 from customize.shapes import Pair
 
 TABLE_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.json")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customize.errors import Fault
-from customize.pairs.files import (
+from customize.pairs.picture_files import (
     Find,
     name,
     one_line,

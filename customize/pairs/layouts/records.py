@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import Fault
-from customize.pairs.files import Find, find_picture, name, one_line
-from customize.pairs.table_rows import Row, read_rows
+from customize.pairs.layouts.table_rows import Row, read_rows
+from customize.pairs.picture_files import Find, find_picture, name, one_line
 from customize.shapes import Pair
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import Fault
-from customize.pairs.files import (
+from customize.pairs.picture_files import (
     Find,
     name,
     one_line,

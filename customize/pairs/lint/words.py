@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from customize.pairs.lint_pictures import Finding
+from customize.errors import Finding
 from customize.shapes import Pair
 
 Tokenizer = Callable[[str], list[str]]

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from customize.errors import Fault
-from customize.pairs.files import Find, read_text
-from customize.pairs.layouts_folders import StemFolders, read_stems
-from customize.pairs.layouts_records import read_table
+from customize.pairs.layouts.folders import StemFolders, read_stems
+from customize.pairs.layouts.records import read_table
+from customize.pairs.picture_files import Find, read_text
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from customize.pairs.lint_pictures import Finding, Look, Seen
+from customize.errors import Finding
+from customize.pairs.lint.pictures import Look, Seen
 
 BEFORE_NAMES = frozenset(["before", "source", "src", "original", "orig", "input", "start"])
 AFTER_NAMES = frozenset(["after", "target", "edited", "edit", "output", "out", "result", "end"])

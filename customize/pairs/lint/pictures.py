@@ -5,38 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from customize.errors import PairsError
+from customize.errors import Finding, PairsError
 from customize.pairs.buckets import WIDEST, frame_fault, same_frame
 from customize.pairs.decode import load_picture
 from customize.shapes import Pair
 
 THUMB = 32
+
+
 NEAR_LEVELS = 4.0
 """Two thumbnails are of one picture when no cell differs by more than this, of 255 levels.
 
 A cell is the mean of thousands of pixels, so compression noise stays below 2 while a small edit
 stands out.
 """
+
+
 HUGE_SIDE = 6000
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something the lint noticed: an error stops training, a warning is for the user to judge."""
-
-    level: Literal["error", "warning"]
-    place: str
-    found: str
-    cure: str
-
-    def __str__(self) -> str:
-        """Return the finding as one line."""
-        return f"{self.level}: {self.place}: {self.found}; {self.cure}"
 
 
 @dataclass(frozen=True)

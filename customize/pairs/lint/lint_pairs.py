@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from customize.pairs.lint_pictures import (
-    Finding,
+from customize.errors import Finding
+from customize.pairs.lint.pictures import (
     copy_findings,
     duplicate_findings,
     look_at_all,
     size_findings,
 )
-from customize.pairs.lint_reversed import reversed_findings
-from customize.pairs.lint_words import Tokenizer, instruction_findings, token_findings
+from customize.pairs.lint.reversed import reversed_findings
+from customize.pairs.lint.words import Tokenizer, instruction_findings, token_findings
 from customize.shapes import Pair
 
 FEWEST = 3

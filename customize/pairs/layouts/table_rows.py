@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import Fault
-from customize.pairs.files import name, read_text
+from customize.pairs.picture_files import name, read_text
 
 Row = tuple[str, dict[str, Any]]
 """A row and its place, such as `pairs.jsonl:3`."""

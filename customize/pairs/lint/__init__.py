@@ -1,0 +1,1 @@
+"""What may be wrong with pairs: pairs in, findings out, errors before warnings."""
