@@ -33,7 +33,7 @@ from customize.adapters.header import Header
 from customize.drawing.table import table
 from customize.exporting import Options, export
 from customize.exporting.verifying import prove
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
 from customize.scoring import open_models
 
 RESULTS = Path(__file__).resolve().parent / "results" / "export_size.json"

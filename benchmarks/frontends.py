@@ -26,7 +26,7 @@ from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Header, Taught
 from customize.drawing.table import table
 from customize.exporting import Options, Target, export
-from customize.families.bases import Base, FamilyName
+from customize.families.base import Base, FamilyName
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "frontends.json"

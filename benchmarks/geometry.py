@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from customize.embedded import WEIGHTS_FOLDER
-from customize.families.quiet import hush, quiet_loading
+from customize.families.loading.quiet import hush, quiet_loading
 
 Geometry = Literal["quarter", "sd15", "sdxl"]
 SIDES = {"quarter": 256, "sd15": 512, "sdxl": 1024}

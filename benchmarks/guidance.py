@@ -18,7 +18,7 @@ from statistics import mean
 from tqdm import tqdm
 
 from customize.editing import Editor
-from customize.families.sampling import sampling_of
+from customize.families.sampling_defaults import sampling_of
 from customize.scoring import open_models, score_edits
 from customize.scoring.inputs import tasks_asked
 from customize.scoring.making import edit_tasks

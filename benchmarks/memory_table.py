@@ -20,7 +20,7 @@ from quality import table
 
 from customize.adapters import CrossAttentionKV, LowRank
 from customize.estimating import estimate
-from customize.families.bases import Base, FamilyName
+from customize.families.base import Base, FamilyName
 from customize.memory_load import Load
 
 RESULT = Path(__file__).parent / "results" / "memory_table.json"

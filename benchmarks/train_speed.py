@@ -201,7 +201,7 @@ def _plain(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[flo
     from plain_loop import plain_steps
 
     from customize.families import open_pipeline
-    from customize.families.bases import resolve_base
+    from customize.families.base import resolve_base
     from customize.pairs.find import find_pairs
 
     return plain_steps(

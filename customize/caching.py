@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from customize.cache_files import read_tensors, write_tensors
 from customize.families import Encoder, open_encoder
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 from customize.pairs.buckets import Crop, load_example
 from customize.shapes import Encoded, Pair

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError, PairsError
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
 from customize.pairs.find import PairSet, find_pairs
 from customize.pairs.lint.lint_pairs import Finding, lint
 from customize.recipe import Recipe
@@ -86,7 +86,7 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
 
 
 def _tokenizer(base: Base) -> Any:
-    from customize.families.quiet import hush, quiet_loading
+    from customize.families.loading.quiet import hush, quiet_loading
 
     hush()
     from transformers import AutoTokenizer

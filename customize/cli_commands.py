@@ -133,16 +133,16 @@ def fit_base(arguments: argparse.Namespace) -> int:
 
 def _fit_embedded(arguments: argparse.Namespace) -> int:
     """Fit the embedded base, from nothing or from a base's folder."""
-    from customize.embedded import WEIGHTS_FOLDER
+    from customize.families.base import EMBEDDED
 
     start = arguments.start_from
-    folder = WEIGHTS_FOLDER if start == "embedded" else Path(start) if start else None
+    folder = EMBEDDED if start == "embedded" else Path(start) if start else None
     if folder is not None and not (folder / "model_index.json").is_file():
         raise BaseModelError(
             f"--from {start}: there is no base at {folder}; expected `embedded` or the folder of a "
             "fitted base; leave --from out to start from nothing"
         )
-    from customize.families.quiet import hush
+    from customize.families.loading.quiet import hush
 
     hush()
     from customize.embedded.fitting.run import fit_base as fit

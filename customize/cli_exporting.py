@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.exporting import Written
     from customize.exporting.verifying import Proofs
-    from customize.families.bases import Base
+    from customize.families.base import Base
     from customize.scoring import Models
 
 
@@ -75,7 +75,7 @@ def export(arguments: argparse.Namespace) -> int:
     from customize import exporting
     from customize.adapters.file import other_base, read_adapter
     from customize.exporting.card import latest_preview
-    from customize.families.bases import resolve_base
+    from customize.families.base import resolve_base
 
     _refuse_without_effect(arguments)
     adapter = read_adapter(arguments.file)

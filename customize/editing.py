@@ -26,14 +26,14 @@ from customize.editing_inputs import (
 )
 from customize.editing_schedulers import scheduler_for
 from customize.errors import EditError
-from customize.families.sampling import sampling_of, size_told
+from customize.families.sampling_defaults import sampling_of, size_told
 
 if TYPE_CHECKING:
     import torch
 
     from customize.adapters.apply import Applied
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base, Precision
+    from customize.families.base import Base, Precision
 
 
 class Editor:
@@ -61,7 +61,7 @@ class Editor:
         Raises BaseModelError, and EditError for a device that is not here.
         """
         from customize.families import open_pipeline
-        from customize.families.bases import resolve_base
+        from customize.families.base import resolve_base
 
         place = device_for(device)
         base = resolve_base(name, revision, precision)

@@ -21,7 +21,7 @@ from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
 from customize.batches import Sample, stack
 from customize.cpu_attention import CpuAttention
 from customize.families import open_encoder, open_family
-from customize.families.loading import without_weights
+from customize.families.loading.parts import without_weights
 from customize.losses import Goal, loss
 from customize.memory_ledger import Ledger
 from customize.memory_load import Load

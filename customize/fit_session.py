@@ -13,7 +13,7 @@ from torch import nn
 from customize.adapters import Attached
 from customize.batches import Sample, batches
 from customize.families import Family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.losses import Goal
 from customize.optimizing import Average, Pace
 from customize.recipe.editing_base import FittingRecipe

@@ -20,7 +20,7 @@ from customize.caching import Setting, View, encode_all, pair_digest
 from customize.drawing.loss_curve import loss_curve
 from customize.errors import OutputExistsError, TrainingError
 from customize.families import Dropout, open_family
-from customize.families.bases import Base, resolve_base, resolve_plain
+from customize.families.base import Base, resolve_base, resolve_plain
 from customize.files import forget_places
 from customize.fit_session import UNSHAPING, Fit, WholeDenoiser
 from customize.hardware import memory_explained, open_accelerator, suit_attention

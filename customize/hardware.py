@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from customize.errors import TrainingError
-from customize.families.bases import gpu_has_bfloat16
-from customize.families.quiet import hush
+from customize.families.base import gpu_has_bfloat16
+from customize.families.loading.quiet import hush
 
 Mixed = Literal["no", "bf16", "fp16"]
 Precision = Literal["auto", "no", "bf16", "fp16"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from customize.adapters import Method
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 from customize.hardware import Mixed, Precision, mixed_precision
 from customize.optimizing import OptimizerName

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from customize.adapters import Attached
 from customize.errors import TrainingError
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
 
 OptimizerName = Literal["adamw8bit", "paged_adamw8bit", "lion8bit", "adamw", "prodigy"]
 EightBit = Literal["adamw8bit", "paged_adamw8bit", "lion8bit"]

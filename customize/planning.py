@@ -12,7 +12,7 @@ from customize import adapters
 from customize.caching import View, pair_digest
 from customize.checking import Checked, base_of, check_recipe
 from customize.errors import Fault, PairsError
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 from customize.pairs.buckets import bucket_for, crops
 from customize.pairs.decode import load_picture

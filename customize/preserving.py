@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from customize.errors import BaseModelError, Fault, RecipeError
-from customize.families.bases import Base
+from customize.errors import Fault, RecipeError
+from customize.families.base import Base
+from customize.families.known_edits import known_edits
 from customize.recipe.sections import Preservation
-
-COMMON = (
-    *("make it night", "make it sunset", "make it winter", "make it autumn", "make it spring"),
-    *("add snow", "add rain", "add fog", "add clouds", "add flowers", "add fireworks"),
-    *("turn it into a painting", "make it a watercolor", "make it a pencil sketch"),
-    *("make it a cartoon", "make it an oil painting", "make it black and white", "make it sepia"),
-    *("make it brighter", "make it darker", "make it warmer", "make it colder", "blur it"),
-    *("change the background to a beach", "change the background to a forest"),
-    *("put it in the desert", "put it in a city", "make the sky red", "make the sky stormy"),
-    *("make it look old", "make it look new", "turn it into gold", "make it out of wood"),
-    *("make it blue", "make it green", "make it red", "make it yellow", "remove the background"),
-    *("give it a hat", "give it sunglasses", "make her smile", "make him older"),
-    *("replace the car with a bus", "replace the tree with a palm", "turn the dog into a cat"),
-)
-"""Edits that any instruction-editing base knows; a base may name its own in `customize.json`."""
 
 
 def instructions_to_preserve(section: Preservation, base: Base) -> tuple[str, ...]:
@@ -34,7 +19,7 @@ def instructions_to_preserve(section: Preservation, base: Base) -> tuple[str, ..
         return ()
     match section.instructions:
         case "base":
-            return _own(base)
+            return known_edits(base)
         case Path() as path:
             return _from_file(path)
         case given:
@@ -52,20 +37,3 @@ def _from_file(path: Path) -> tuple[str, ...]:
     if not lines:
         raise RecipeError("recipe", [Fault(place, f"{path} is empty", "write one a line")])
     return lines
-
-
-def _own(base: Base) -> tuple[str, ...]:
-    """Read `instructions` of the `customize.json` beside the base's weights, else `COMMON`."""
-    path = base.folder / "customize.json"
-    if not path.is_file():
-        return COMMON
-    try:
-        own = json.loads(path.read_text(encoding="utf-8")).get("instructions", COMMON)
-        if not own or not all(isinstance(text, str) for text in own):
-            raise ValueError("instructions is no list of texts")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise BaseModelError(
-            f"{path}: it cannot be understood ({error}); expected instructions, a list of texts; "
-            "mend it, or list preservation.instructions in the recipe"
-        ) from None
-    return tuple(own)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import chain, zip_longest
 
-from customize.families.bases import Base
-from customize.families.sampling import Sampling, sampling_of
+from customize.families.base import Base
+from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture
 from customize.pairs.held_out import held_out_pairs

@@ -17,8 +17,8 @@ from customize.adapters import Attached
 from customize.drawing.contact_sheet import contact_sheet
 from customize.editing_schedulers import scheduler_for
 from customize.families import Family, open_pipeline
-from customize.families.bases import Base
-from customize.families.sampling import Sampling, size_told
+from customize.families.base import Base
+from customize.families.sampling_defaults import Sampling, size_told
 from customize.families.words import replace_words
 from customize.shapes import Example
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 from torch import nn
 
 from customize.errors import TrainingError
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
 
 Quantization = Literal["int8", "nf4"]
 _LAYERS = r".*\.attentions\..*"

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from customize.families import pipeline_name
-from customize.families.bases import Base
-from customize.families.weight_files import component_files, room_for, written
+from customize.families.base import Base
+from customize.families.loading.weight_files import component_files, room_for, written
 
 FIRST = "conv_in.weight"
 _COPIED = ("vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")

@@ -26,8 +26,8 @@ from transformers import (
 from customize import families
 from customize.adapters import Attached
 from customize.adapters.header import Header
-from customize.families.bases import Base, resolve_base
-from customize.families.quiet import quiet_loading
+from customize.families.base import Base, resolve_base
+from customize.families.loading.quiet import quiet_loading
 from customize.shapes import Example
 
 # diffusers annotates tuples as tuple[int] and leaves None out: used here as they are meant.

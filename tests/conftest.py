@@ -9,7 +9,7 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 import torch
 
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
 
 hush()
 torch.set_num_threads(1)

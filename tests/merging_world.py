@@ -13,7 +13,7 @@ from customize import families
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
-from customize.families.bases import resolve_base
+from customize.families.base import resolve_base
 from customize.families.words import Word
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from customize.adapters.file import other_base, read_adapter, read_header, save_adapter
 from customize.adapters.header import Taught, library_versions
 from customize.errors import AdapterFileError, OutputExistsError
-from customize.families.bases import Base
+from customize.families.base import Base
 
 TENSORS = {
     "denoiser.mid_block.to_k.delta": torch.arange(6.0).view(2, 3),

@@ -24,7 +24,7 @@ from customize.adapters import (
 )
 from customize.errors import BaseModelError
 from customize.families import Family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 
 EVERY_GROUP = ("attention", "convolutions", "feed_forward")

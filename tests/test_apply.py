@@ -20,7 +20,7 @@ from customize.adapters.deltas import layers, weight_deltas
 from customize.adapters.file import AdapterFile, read_adapter, save_adapter
 from customize.errors import AdapterFileError
 from customize.families import Family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 
 EVERY_GROUP = ("attention", "convolutions", "feed_forward")

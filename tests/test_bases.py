@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from customize import families
 from customize.cli import main
 from customize.errors import BaseModelError
-from customize.families import weight_files
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
+from customize.families.loading import weight_files
 from customize.hardware import mixed_precision
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -147,7 +147,7 @@ def test_names_that_lead_nowhere(name: str, expected: str) -> None:
 
 
 def test_missing_embedded_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("customize.families.bases.EMBEDDED", tmp_path)
+    monkeypatch.setattr("customize.families.base.EMBEDDED", tmp_path)
     with pytest.raises(BaseModelError, match="fit-base"):
         resolve_base("embedded")
 

@@ -29,7 +29,7 @@ from customize.errors import (
     OutputExistsError,
     PairsError,
 )
-from customize.families.sampling import PAPER, Sampling, sampling_of
+from customize.families.sampling_defaults import PAPER, Sampling, sampling_of
 from customize.families.words import Word
 
 STEPS = 3

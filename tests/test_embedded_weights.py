@@ -14,7 +14,7 @@ from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
 from customize.embedded.world.edits import random_edit
-from customize.families.sampling import sampling_of
+from customize.families.sampling_defaults import sampling_of
 
 
 @pytest.fixture(scope="module")

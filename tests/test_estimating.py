@@ -17,7 +17,7 @@ from customize.cpu_attention import CpuAttention
 from customize.errors import RecipeError
 from customize.estimating import CPU_LIBRARIES, Estimate, estimate
 from customize.families import open_encoder, open_family
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
 from customize.families.words import Word
 from customize.losses import Goal, loss
 from customize.memory_advice import advise, card_bytes, smaller_settings, smallest_change

@@ -37,8 +37,8 @@ from customize.exporting.kohya import from_kohya, to_kohya
 from customize.exporting.native import from_native, to_native
 from customize.exporting.peft_folder import CONFIG, MODEL, from_peft, to_peft
 from customize.exporting.plans import HOLDS, plan_weights
-from customize.families.bases import Base
-from customize.families.weights import BaseWeights
+from customize.families.base import Base
+from customize.families.loading.layer_weights import BaseWeights
 from customize.families.words import Word
 
 WORD = Word("<my-dog>", "dog", 2)

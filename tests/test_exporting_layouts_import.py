@@ -25,8 +25,8 @@ from customize.exporting.diffusers_lora import METADATA, from_diffusers
 from customize.exporting.importing import import_adapter
 from customize.exporting.products import change_of
 from customize.exporting.roles import Role
-from customize.families.bases import Base
-from customize.families.weights import BaseWeights
+from customize.families.base import Base
+from customize.families.loading.layer_weights import BaseWeights
 
 KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 LAYER = f"denoiser.{KEY}"

@@ -21,7 +21,7 @@ from customize.adapters.file import AdapterFile
 from customize.exporting import Options, Target, export
 from customize.exporting.ldm_names import SD1, SDXL, Blocks, blocks_of, from_ldm, to_ldm
 from customize.exporting.paths import flatten, unflatten
-from customize.families.bases import Base
+from customize.families.base import Base
 
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "sd1": {"in_channels": 8, "cross_attention_dim": 768},

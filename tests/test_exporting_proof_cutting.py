@@ -23,7 +23,7 @@ from customize.exporting.edit_changes import NO_CLIP, compare_edits
 from customize.exporting.sample_edits import Request, requests_of
 from customize.exporting.verifying import own_edits, prove, verify
 from customize.families import open_family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 from customize.scoring import Item, open_models, score_edits
 

@@ -21,7 +21,7 @@ from customize.errors import OutputExistsError
 from customize.exporting.full_model import merged_pipeline, pipeline_weights, write_full_model
 from customize.exporting.single_file_keys import from_single_file, to_single_file
 from customize.families import open_family
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
 from customize.families.words import Word
 
 _vae: Any = AutoencoderKL  # diffusers annotates tuples as tuple[int]

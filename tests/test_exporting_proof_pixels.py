@@ -20,7 +20,7 @@ from customize.exporting import Options, Target, export
 from customize.exporting.sample_edits import Request, drawn_picture, edited
 from customize.exporting.verdicts import PIXELS
 from customize.families import open_family, open_pipeline
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
 from customize.families.words import Word
 from customize.merging import Linear
 from customize.merging.files import merge

@@ -20,7 +20,7 @@ from customize.exporting import Options, Precision, Target, Written, export
 from customize.exporting.verdicts import TITLES, rows
 from customize.exporting.verifying import OwnEdits, own_edits, prove, verify
 from customize.families import open_family
-from customize.families.bases import Base, resolve_base
+from customize.families.base import Base, resolve_base
 from customize.families.words import Word
 
 WORD = Word("<my-dog>", initializer="dog", vectors=2)

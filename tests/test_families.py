@@ -12,7 +12,7 @@ from torch import nn
 
 from customize import families
 from customize.families import Dropout, Encoder, Family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word, add_words, expand_words
 
 LEVEL_B = torch.tensor([3, 800])

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from customize import families
 from customize.cli import main
 from customize.errors import BaseModelError
-from customize.families.bases import resolve_base
+from customize.families.base import resolve_base
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

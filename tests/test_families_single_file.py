@@ -23,8 +23,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from customize.editing import Editor
 from customize.errors import BaseModelError
 from customize.exporting.single_file_keys import to_single_file
-from customize.families import clip_vocabulary, single_file_configs, weight_files
-from customize.families.bases import EMBEDDED, resolve_base
+from customize.families.base import EMBEDDED, resolve_base
+from customize.families.loading import weight_files
+from customize.families.single_file import clip_vocabulary, configs
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -91,7 +92,7 @@ def test_conversion_is_kept_until_something_changes(
     _put_beside(folder, path)
     first = resolve_base(str(path)).folder
     with monkeypatch.context() as patched:
-        patched.setattr("customize.families.single_file._write", None)
+        patched.setattr("customize.families.single_file.convert._write", None)
         assert resolve_base(str(path)).folder == first
     config = tmp_path / "model/scheduler/scheduler_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "epsilon"}))
@@ -168,12 +169,12 @@ def test_published_configs_are_read_from_shapes(kind: str) -> None:
     tensors = to_single_file(states, {"unet": unet.config, "vae": vae.config})
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     derived = {
-        "unet": single_file_configs.unet_config(shapes),
-        "vae": single_file_configs.vae_config(shapes),
-        "text_encoder": single_file_configs.first_text_config(shapes),
+        "unet": configs.unet_config(shapes),
+        "vae": configs.vae_config(shapes),
+        "text_encoder": configs.first_text_config(shapes),
     }
     if kind == "sdxl":
-        derived["text_encoder_2"] = single_file_configs.second_text_config(shapes)
+        derived["text_encoder_2"] = configs.second_text_config(shapes)
     assert derived["vae"].pop("scaling_factor") == {"sd1": 0.18215, "sdxl": 0.13025}[kind]
     assert derived["vae"].pop("sample_size") == {"sd1": 512, "sdxl": 1024}[kind]
     if kind == "sd1":
@@ -273,16 +274,16 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_prediction_and_noise_come_from_marks_metadata_or_beside() -> None:
-    plain = single_file_configs.scheduler_config({}, {})
+    plain = configs.scheduler_config({}, {})
     assert (plain["prediction_type"], plain["beta_end"]) == ("epsilon", 0.012)
     spec = {"modelspec.prediction_type": "v"}
-    assert single_file_configs.scheduler_config({}, spec)["prediction_type"] == "v_prediction"
+    assert configs.scheduler_config({}, spec)["prediction_type"] == "v_prediction"
     marks: dict[str, tuple[int, ...]] = {"v_pred": (0,), "ztsnr": (0,)}
-    marked = single_file_configs.scheduler_config(marks, {})
+    marked = configs.scheduler_config(marks, {})
     assert marked["prediction_type"] == "v_prediction"
     assert marked["rescale_betas_zero_snr"]
     ours = {"customize.scheduler": json.dumps({"prediction_type": "epsilon", "beta_end": 0.1})}
-    assert single_file_configs.scheduler_config(marks, ours)["beta_end"] == 0.1
+    assert configs.scheduler_config(marks, ours)["beta_end"] == 0.1
 
 
 def _without(start: str) -> Callable[[dict[str, Tensor]], None]:
@@ -361,7 +362,7 @@ def test_a_full_disk_is_said(moment: str, tmp_path: Path, monkeypatch: pytest.Mo
 
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("customize.families.single_file_parts.save_file", fail)
+        monkeypatch.setattr("customize.families.single_file.parts.save_file", fail)
     with pytest.raises(BaseModelError, match=r"the disk of .* has .*CUSTOMIZE_CACHE"):
         resolve_base(str(path))
     left = tmp_path / "cache/bases"

@@ -33,8 +33,8 @@ from customize.errors import AdapterFileError, BaseModelError
 from customize.exporting import export
 from customize.exporting.verifying import verify
 from customize.families import Dropout, Encoder, Family
-from customize.families.bases import Base, resolve_base
-from customize.families.sampling import size_told
+from customize.families.base import Base, resolve_base
+from customize.families.sampling_defaults import size_told
 from customize.families.words import Word
 from customize.merging import Concat
 from customize.merging.files import merge

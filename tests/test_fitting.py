@@ -20,7 +20,7 @@ from customize import families, fitting
 from customize.cli import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
-from customize.families.bases import resolve_base, resolve_plain
+from customize.families.base import resolve_base, resolve_plain
 from customize.recipe.editing_base import FittingRecipe, is_fitting_recipe, load_fitting_recipe
 from customize.widening import FIRST, widened, write_widened
 

@@ -23,8 +23,8 @@ from customize.adapters.file import read_adapter, save_adapter, stream_adapter
 from customize.adapters.header import Taught
 from customize.cli import main
 from customize.errors import MergeError, OutputExistsError
-from customize.families.bases import Base, resolve_base
-from customize.families.weights import BaseWeights, reads_text_alone
+from customize.families.base import Base, resolve_base
+from customize.families.loading.layer_weights import BaseWeights, reads_text_alone
 from customize.families.words import Word
 from customize.merging import (
     Concat,

@@ -17,7 +17,7 @@ from PIL import Image
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.errors import OutputExistsError, PairsError
-from customize.families.bases import resolve_base
+from customize.families.base import resolve_base
 from customize.merging.automatic import ENOUGH, Tried, best_of
 from customize.merging.evidence import Evidence
 from customize.merging.job import open_job

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler
 
-from customize.objective import Objective
+from customize.families.objective import Objective
 
 LEVELS_B = torch.tensor([0, 1, 250, 700, 999])
 

@@ -20,7 +20,7 @@ from customize.adapters.file import read_adapter
 from customize.errors import RecipeError
 from customize.estimating import Estimate, estimate
 from customize.families import Family, open_family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import Word
 from customize.memory_advice import smallest_change
 from customize.memory_load import Load, load_of

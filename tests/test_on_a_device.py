@@ -18,7 +18,7 @@ from customize import training
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach, learns_text
 from customize.batches import Sample, batches
 from customize.families import open_encoder, open_family
-from customize.families.bases import resolve_base
+from customize.families.base import resolve_base
 from customize.families.words import Word
 from customize.hardware import open_accelerator
 from customize.losses import Goal

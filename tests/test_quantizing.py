@@ -15,7 +15,7 @@ from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import read_adapter
 from customize.errors import TrainingError
 from customize.families import open_family
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.quantizing import quantizable, quantize, quantized_bytes
 from customize.running import run_recipe
 

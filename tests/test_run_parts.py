@@ -19,7 +19,8 @@ from customize.adapters import LowRank, attach
 from customize.drawing.loss_curve import loss_curve
 from customize.errors import BaseModelError, RecipeError, TrainingError
 from customize.families import open_family
-from customize.families.bases import Base
+from customize.families.base import Base
+from customize.families.known_edits import COMMON
 from customize.hardware import (
     memory_explained,
     mixed_precision,
@@ -27,7 +28,7 @@ from customize.hardware import (
     suit_convolutions,
 )
 from customize.planning import plan_run, shaping_facts, views_of
-from customize.preserving import COMMON, instructions_to_preserve
+from customize.preserving import instructions_to_preserve
 from customize.preview_choice import choose_sampling, choose_shown, held_out_pairs
 from customize.recipe.sections import Preservation
 from customize.shapes import Pair

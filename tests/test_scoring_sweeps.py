@@ -23,8 +23,8 @@ from customize.adapters.header import Taught
 from customize.edited import read_settings
 from customize.editing import Editor
 from customize.errors import EditError, ScoreError
-from customize.families.bases import resolve_base
-from customize.families.sampling import PAPER, Sampling
+from customize.families.base import resolve_base
+from customize.families.sampling_defaults import PAPER, Sampling
 from customize.scoring import encoders, making, report
 from customize.scoring import tradeoff as tradeoff_module
 from customize.scoring.metrics import METRICS

@@ -20,10 +20,10 @@ from customize.batches import Batch, Sample, step_generator
 from customize.batches import batches as batches_of
 from customize.checkpoint import optimizer_state, restore_optimizer
 from customize.families import Dropout, Family, open_encoder, open_family
-from customize.families.bases import Base
+from customize.families.base import Base
+from customize.families.objective import Objective
 from customize.families.words import Word
 from customize.losses import Goal, loss, preserved_count
-from customize.objective import Objective
 from customize.optimizing import Average, Pace, make_optimizer
 from customize.training import NonFiniteError, Step, train_steps
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from customize import families
 from customize.errors import BaseModelError
-from customize.families.bases import resolve_base
-from customize.families.weights import BaseWeights, reads_text_alone
+from customize.families.base import resolve_base
+from customize.families.loading.layer_weights import BaseWeights, reads_text_alone
 
 _PARTS = {"denoiser": "unet", "text_encoder": "text_encoder", "text_encoder_2": "text_encoder_2"}
 

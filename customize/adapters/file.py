@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 _KEY = "customize"
 _LAYER = r"(?:denoiser|text_encoder(?:_2)?)\..+\.(?:delta|lora_A|lora_B|magnitude)"

@@ -12,7 +12,7 @@ from torch import nn
 
 from customize.adapters.mixed import spare_casts
 from customize.errors import BaseModelError
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
 
 if TYPE_CHECKING:
     from customize.adapters import LowRank

@@ -18,7 +18,7 @@ from customize.files import refuse_existing, set_aside
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.exporting.verifying import Proofs
-    from customize.families.bases import Base
+    from customize.families.base import Base
     from customize.scoring import Models
 
 Target = Literal[

@@ -9,7 +9,7 @@ from customize.errors import ExportError
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.exporting import Options
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 
 def check(adapter: AdapterFile, base: Base, options: Options) -> None:

@@ -22,7 +22,7 @@ from customize.exporting.changes import (
 from customize.exporting.reading_files import MODELS, text_width
 
 if TYPE_CHECKING:
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 
 _OWN_BASE = "name its own base"

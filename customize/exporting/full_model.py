@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _KEPT = (
@@ -53,7 +53,7 @@ def write_full_model(
     and AdapterFileError where the adapter does not fit.
     """
     from customize.adapters.deltas import words
-    from customize.families.quiet import errors_only
+    from customize.families.loading.quiet import errors_only
 
     places = folder / f"{name}.safetensors", folder / name
     refuse_existing(*places, overwrite=overwrite)

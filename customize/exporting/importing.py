@@ -45,8 +45,8 @@ def import_adapter(
     and BaseModelError.
     """
     from customize.exporting.native import to_native
-    from customize.families.bases import resolve_base
-    from customize.families.weights import BaseWeights
+    from customize.families.base import resolve_base
+    from customize.families.loading.layer_weights import BaseWeights
 
     found = _with_words(path, words)
     if found.changes.biases and not drop_biases:

@@ -18,7 +18,7 @@ from customize.exporting.changes import Changes, LowRank
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 _KOHYA_VERSION: Mapping[bool, str] = {False: "sd_v1", True: "sdxl_base_v1-0"}
 _ARCHITECTURE: Mapping[bool, str] = {

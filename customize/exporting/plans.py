@@ -17,8 +17,8 @@ from customize.exporting.fitting import Fitted, Holds, fit
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
-    from customize.families.weights import BaseWeights
+    from customize.families.base import Base
+    from customize.families.loading.layer_weights import BaseWeights
 
 HOLDS: Mapping[Target, Holds] = {
     "kohya": Holds(),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def by_customize(written: Written, adapter: AdapterFile, base: Base) -> ReadBack
     from customize.adapters.apply import apply_adapters
     from customize.adapters.file import AdapterFile
     from customize.exporting.native import to_native
-    from customize.families.weights import BaseWeights
+    from customize.families.loading.layer_weights import BaseWeights
 
     tensors = to_native(read_changes(written, adapter), BaseWeights(base))
     header = replace(adapter.header, alpha=None)  # files carry their scale in the factors
@@ -149,7 +149,7 @@ def by_single_file(written: Written, adapter: AdapterFile, base: Base) -> ReadBa
 
 def by_folder(written: Written, base: Base) -> ReadBack:
     """Open the written folder as a base, words and all."""
-    from customize.families.bases import resolve_base
+    from customize.families.base import resolve_base
 
     folder = written.files[0].with_suffix("")
     own = resolve_base(str(folder), precision="float32")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 # Enough to tell weights apart, on a CPU too.
 _STEPS, _SIDE = 12, 256
@@ -49,7 +49,7 @@ def edited(pipeline: Any, base: Base, requests: tuple[Request, ...]) -> np.ndarr
     """
     import torch
 
-    from customize.families.sampling import sampling_of, size_told
+    from customize.families.sampling_defaults import sampling_of, size_told
 
     own = sampling_of(base.folder)
     return pipeline(

@@ -14,8 +14,8 @@ from customize.exporting.readbacks import ReadBack
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
-    from customize.families.weights import BaseWeights
+    from customize.families.base import Base
+    from customize.families.loading.layer_weights import BaseWeights
 
 TITLES = ("target", "read by", "modules matched", "largest relative error", "largest pixel change")
 TOLERANCE = 1e-3
@@ -64,7 +64,7 @@ def judge(
     Raises ExportError for a verdict that does not prove the files.
     """
     from customize.adapters.deltas import layers
-    from customize.families.weights import BaseWeights
+    from customize.families.loading.layer_weights import BaseWeights
 
     weights, changed = BaseWeights(base), layers(adapter)
     errors = {layer: _error(found, written, adapter, layer, weights) for layer in changed}

@@ -23,7 +23,7 @@ from customize.exporting.written_files import remove
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
+    from customize.families.base import Base
     from customize.scoring import Models
 
 # How many edits tell what cutting costs; one is enough to see that nothing was lost.
@@ -95,7 +95,7 @@ def prove(
 def own_edits(adapter: AdapterFile, base: Base, count: int = 1) -> OwnEdits:
     """Make `count` edits with the adapter itself; raises BaseModelError and AdapterFileError."""
     from customize.adapters.apply import apply_adapters
-    from customize.families.quiet import errors_only
+    from customize.families.loading.quiet import errors_only
 
     requests = requests_of(adapter, base, count)
     with errors_only():
@@ -116,7 +116,7 @@ def verify(
 
     Raises ExportError, after removing its files, for a target that is not what the adapter is.
     """
-    from customize.families.quiet import errors_only
+    from customize.families.loading.quiet import errors_only
 
     try:
         with errors_only():

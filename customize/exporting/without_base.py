@@ -12,11 +12,11 @@ from customize.exporting.fitting import relative_error
 from customize.exporting.native import from_native
 from customize.exporting.verdicts import Verdict, allowed, refuse_unproven
 from customize.exporting.written_files import read_changes, remove
-from customize.families.weights import BaseWeights
+from customize.families.loading.layer_weights import BaseWeights
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 
 def check_files(written: Sequence[Written], adapter: AdapterFile, base: Base) -> dict[Target, str]:

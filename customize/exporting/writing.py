@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from customize.adapters.file import AdapterFile
     from customize.exporting.changes import Changes
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 # Programs that show NAME.json and NAME.png beside NAME.safetensors.
 SHOWN: frozenset[Target] = frozenset({"kohya", "comfyui", "a1111", "invokeai"})
@@ -43,7 +43,7 @@ def write(
     """Write one target; see `customize.exporting.export`."""
     from customize.exporting.native import from_native
     from customize.exporting.sidecars import plan_sidecars
-    from customize.families.weights import BaseWeights
+    from customize.families.loading.layer_weights import BaseWeights
 
     check(adapter, base, options)
     name = options.name or _name_of(adapter)

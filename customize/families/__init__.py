@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from customize.families.bases import Base, FamilyName
+    from customize.families.base import Base, FamilyName
+    from customize.families.objective import Objective
     from customize.families.words import Word
-    from customize.objective import Objective
     from customize.shapes import Conditions, Encoded, Example
 
 
@@ -173,11 +173,11 @@ def pipeline_name(family: FamilyName) -> str:
 def _file_of(family: FamilyName) -> _FamilyFile:
     match family:
         case "instruct_pix2pix":
-            from customize.families import instruct_pix2pix
+            from customize.families.stable_diffusion import instruct_pix2pix
 
             return instruct_pix2pix
         case "instruct_pix2pix_xl":
-            from customize.families import instruct_pix2pix_xl
+            from customize.families.stable_diffusion import instruct_pix2pix_xl
 
             return instruct_pix2pix_xl
         case _:

@@ -21,7 +21,7 @@ from customize.errors import AdapterFileError, MergeError
 from customize.merging.released import ReleasedTensors
 
 if TYPE_CHECKING:
-    from customize.families.bases import Base
+    from customize.families.base import Base
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from customize.errors import MergeError
-from customize.families.bases import Base, FamilyName, resolve_base
-from customize.families.weights import BaseWeights
+from customize.families.base import Base, FamilyName, resolve_base
+from customize.families.loading.layer_weights import BaseWeights
 from customize.merging.combining import Layer
 from customize.merging.concepts import Vocabulary, gather_concepts
 from customize.merging.inputs import Input, check_base, open_inputs

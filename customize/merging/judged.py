@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from customize.adapters.file import read_adapter
-from customize.families.weights import reads_text_alone
+from customize.families.loading.layer_weights import reads_text_alone
 from customize.merging import Constrained, Dare, Limits, Linear, Method, Ties
 from customize.merging.automatic import ENOUGH, Tried, best_of, told, try_one
 from customize.merging.distilled import Distillation, merge_by_distillation

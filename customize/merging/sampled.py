@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from customize.editing_inputs import spelled
-from customize.families.sampling import Sampling
+from customize.families.sampling_defaults import Sampling
 from customize.shapes import Example
 
 

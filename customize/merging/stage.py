@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.families.sampling import Sampling, sampling_of
+from customize.families.known_edits import known_edits
+from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.merging.evidence import Evidence
 from customize.merging.job import Job
 from customize.merging.judging import Judge
 from customize.merging.trials import Asked, find_asked, own_edits
-from customize.preserving import instructions_to_preserve
-from customize.recipe.sections import Preservation
 from customize.shapes import Example
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def open_stage(
 
     pipeline = Editor.from_base(job.base_name, device=device).pipeline
     pipeline.set_progress_bar_config(disable=True)
-    known = instructions_to_preserve(Preservation(), job.base)
+    known = known_edits(job.base)
     return Stage(
         job=job,
         pipeline=pipeline,

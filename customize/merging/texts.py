@@ -15,13 +15,12 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
 from customize.errors import MergeError
 from customize.families import open_encoder
-from customize.families.bases import Base
+from customize.families.base import Base
+from customize.families.known_edits import known_edits
 from customize.families.words import Word, expand_words
 from customize.merging.concepts import Vocabulary
 from customize.merging.constrained import Rows
 from customize.merging.inputs import Input
-from customize.preserving import instructions_to_preserve
-from customize.recipe.sections import Preservation
 
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
@@ -66,7 +65,7 @@ def read_texts(
     """
     asked = instructions_of(inputs, vocabulary)
     own = {text for texts in asked for text in texts}
-    known = instructions_to_preserve(Preservation(), base)
+    known = known_edits(base)
     generic = ["", *(text for text in known if text not in own)]
     words = AdapterFile(inputs[0].header, vocabulary.rows)
     reader = _Reader(open_encoder(base), vocabulary.words)

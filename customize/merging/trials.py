@@ -15,7 +15,7 @@ import numpy as np
 
 from customize.adapters.header import Header, Taught
 from customize.errors import Fault, PairsError
-from customize.families.bases import Base
+from customize.families.base import Base
 from customize.families.words import replace_words
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from customize.editing import device_for
 from customize.errors import ScoreError
-from customize.families.quiet import hush, quiet_loading
+from customize.families.loading.quiet import hush, quiet_loading
 from customize.scoring.model_files import DINO_TYPES, find_model
 
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)

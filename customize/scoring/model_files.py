@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError, ScoreError
-from customize.families.bases import EMBEDDED
-from customize.families.weight_files import component_files, fingerprint
+from customize.families.base import EMBEDDED
+from customize.families.loading.weight_files import component_files, fingerprint
 
 DINO_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 """Vision models whose first token stands for the whole picture."""

@@ -20,8 +20,8 @@ from customize.drawing.table import table
 from customize.editing import Editor
 from customize.editing_inputs import Options
 from customize.errors import ScoreError
-from customize.families.bases import resolve_base
-from customize.families.sampling import sampling_of
+from customize.families.base import resolve_base
+from customize.families.sampling_defaults import sampling_of
 from customize.files import write_text
 from customize.scoring import Models
 from customize.scoring.embedding import CODE_VERSION, Contents

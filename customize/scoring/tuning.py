@@ -11,7 +11,7 @@ from customize.drawing.table import table
 from customize.editing import Editor
 from customize.editing_inputs import Options
 from customize.errors import ScoreError
-from customize.families.sampling import Sampling, sampling_of
+from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.scoring import Models
 from customize.scoring.sweep import Point, check_settings, distinct, left_out, measure
 from customize.scoring.tasks import EditTask

@@ -13,7 +13,7 @@ from customize.adapters.labels import label_of, numbered
 from customize.editing import Editor
 from customize.editing_inputs import with_strength
 from customize.errors import ScoreError
-from customize.families.bases import resolve_base
+from customize.families.base import resolve_base
 
 if TYPE_CHECKING:
     from customize.recipe import Recipe

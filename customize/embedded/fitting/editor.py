@@ -18,7 +18,7 @@ from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.folder import Parts
 from customize.embedded.models import new_scheduler
 from customize.embedded.tokenizer import token_ids
-from customize.objective import Objective
+from customize.families.objective import Objective
 
 POOL_USES = 8
 """How often each pool of encoded edits is gone through before a new one is drawn."""

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from customize.errors import BaseModelError
-from customize.families.quiet import hush
-from customize.families.single_file_configs import SECOND_TEXT, UNET, VAE, Config
+from customize.families.loading.quiet import hush
+from customize.families.single_file.configs import SECOND_TEXT, UNET, VAE, Config
 
 _FIRST_TEXTS = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 _EMA = "model_ema."

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError
-from customize.families import single_file_configs as configs
-from customize.families.kinds import Kind
-from customize.families.single_file_kinds import check_kind
-from customize.families.weight_files import (
+from customize.families.identify import Kind
+from customize.families.loading.weight_files import (
     check_safetensors,
     fingerprint,
     metadata_of,
     room_for,
     written,
 )
+from customize.families.single_file import configs as configs
+from customize.families.single_file.kinds import check_kind
 
 _WRITTEN = 1
 """Raise it when converting writes something else: old conversions are then left unread."""
@@ -70,8 +70,8 @@ def _key(path: Path, own: Path) -> str:
 
 def _write(path: Path, shapes: configs.Shapes, own: Path, folder: Path, owner: str) -> None:
     """Write every part of the diffusers folder, one component in memory at a time."""
-    from customize.families.clip_vocabulary import write_tokenizer
-    from customize.families.single_file_parts import write_component
+    from customize.families.single_file.clip_vocabulary import write_tokenizer
+    from customize.families.single_file.parts import write_component
 
     xl = configs.is_xl(shapes)
     derived = {

@@ -1,9 +1,9 @@
-"""What the encoders of Stable Diffusion's families share: a pair's latents and CLIP's token ids."""
+"""What Stable Diffusion's families share: a pair's latents, CLIP's token ids, hidden conditions."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from customize.errors import BaseModelError
+from customize.families import Dropout
 from customize.families.words import Word, expand_words
-from customize.shapes import Encoded, Example
+from customize.shapes import Conditions, Encoded, Example
 
 
 @torch.no_grad()
@@ -65,3 +66,26 @@ def token_ids(
         [expanded], padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
     return ids_BL[0]
+
+
+def hide_conditions(
+    conditions: Conditions, empty_text: Mapping[str, Tensor], uniform_B: Tensor, dropout: Dropout
+) -> Conditions:
+    """Hide conditions by one uniform number a sample, as InstructPix2Pix's code does (5 % each).
+
+    In order of the number: text hidden (`empty_text`), both hidden, `source` hidden (zeros),
+    nothing hidden. Other conditions stay.
+    """
+    text_ends = dropout.text + dropout.both
+    no_text_B = uniform_B < text_ends
+    no_source_B = (uniform_B >= dropout.text) & (uniform_B < text_ends + dropout.image)
+    hidden = {"source": (no_source_B, torch.zeros_like(conditions["source"][0]))}
+    hidden |= {key: (no_text_B, empty) for key, empty in empty_text.items()}
+    assert hidden.keys() <= conditions.keys(), (hidden.keys(), conditions.keys())
+    return {
+        **conditions,
+        **{
+            key: torch.where(mask_B.view(-1, *[1] * empty.ndim), empty, conditions[key])
+            for key, (mask_B, empty) in hidden.items()
+        },
+    }

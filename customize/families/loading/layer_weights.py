@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 from safetensors import safe_open
 
 from customize.errors import BaseModelError
-from customize.families.weight_files import check_safetensors, component_files
+from customize.families.loading.weight_files import check_safetensors, component_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from customize.families.bases import Base, FamilyName
+    from customize.families.base import Base, FamilyName
 
 _FOLDERS = {
     "denoiser": ("unet", "transformer"),
@@ -89,11 +89,11 @@ def reads_text_alone(family: FamilyName, layer: str) -> bool:
 def _kv_pattern(family: FamilyName) -> str:
     match family:
         case "instruct_pix2pix":
-            from customize.families.instruct_pix2pix import InstructPix2Pix
+            from customize.families.stable_diffusion.instruct_pix2pix import InstructPix2Pix
 
             return InstructPix2Pix.kv_pattern
         case "instruct_pix2pix_xl":
-            from customize.families.instruct_pix2pix_xl import InstructPix2PixXL
+            from customize.families.stable_diffusion.instruct_pix2pix_xl import InstructPix2PixXL
 
             return InstructPix2PixXL.kv_pattern
         case _:

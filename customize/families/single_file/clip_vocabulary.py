@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
 
 _FILES = ("vocab.json", "merges.txt")
 _HOLDERS = (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from customize.errors import BaseModelError
-from customize.families.weight_files import written
+from customize.families.loading.weight_files import written
 
 _CONFIGS = ("model_index.json", "*/*.json", "*/*.txt")
 _UNUSED = ("safety_checker/*", "image_encoder/*", "*non_ema*")

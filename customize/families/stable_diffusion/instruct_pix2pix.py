@@ -14,19 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from customize.families import Dropout
-from customize.families.bases import Base
-from customize.families.dropping import hide_conditions
-from customize.families.encoding import encode_pair, token_ids
-from customize.families.loading import (
+from customize.families.base import Base
+from customize.families.loading.parts import (
     load_objective,
     load_part,
     load_pipeline,
     load_tokenizer,
     longest_text,
 )
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
+from customize.families.objective import Objective
+from customize.families.stable_diffusion.conditions import encode_pair, hide_conditions, token_ids
 from customize.families.words import Word, add_words
-from customize.objective import Objective
 from customize.shapes import Conditions, Encoded, Example
 
 PIPELINE: str = "StableDiffusionInstructPix2PixPipeline"

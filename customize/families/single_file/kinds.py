@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from customize.errors import BaseModelError
-from customize.families.kinds import Kind
-from customize.families.single_file_configs import FIRST_TEXT, UNET, VAE, is_xl
-from customize.families.weight_files import check_safetensors
+from customize.families.identify import Kind
+from customize.families.loading.weight_files import check_safetensors
+from customize.families.single_file.configs import FIRST_TEXT, UNET, VAE, is_xl
 
 _CONV_IN = f"{UNET}input_blocks.0.0.weight"
 _CHANNELS: Mapping[Kind, int] = {"editing": 8, "text_to_image": 4}

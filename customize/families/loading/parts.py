@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from customize.errors import BaseModelError
-from customize.families.bases import Base
-from customize.families.quiet import hush, quiet_loading
-from customize.families.weight_files import component_files
-from customize.objective import Objective
+from customize.families.base import Base
+from customize.families.loading.quiet import hush, quiet_loading
+from customize.families.loading.weight_files import component_files
+from customize.families.objective import Objective
 
 _WEIGHTLESS = ContextVar("weightless", default=False)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from customize.errors import BaseModelError
-from customize.families.kinds import FamilyName, Kind, family_of, read_json
-from customize.families.weight_files import component_files, fingerprint
+from customize.families.identify import FamilyName, Kind, family_of, read_json
+from customize.families.loading.weight_files import component_files, fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -118,11 +118,11 @@ def _locate(name: str, revision: str | None, kind: Kind) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        from customize.families.single_file import convert
+        from customize.families.single_file.convert import convert
 
         return convert(path, kind)
     if _HUB_ID.fullmatch(name) and path.suffix != ".safetensors":
-        from customize.families.hub import download
+        from customize.families.loading.download import download
 
         return download(name, revision, check=lambda folder: family_of(folder, name, kind))
     raise BaseModelError(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from customize.families.bases import Base
-from customize.families.loading import load_part, load_tokenizer
+from customize.families.base import Base
+from customize.families.loading.parts import load_part, load_tokenizer
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 TOKENIZERS = ("tokenizer", "tokenizer_2")

@@ -1,0 +1,1 @@
+"""Single-file checkpoints: one file in, a checked diffusers folder out."""
