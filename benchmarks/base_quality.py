@@ -21,7 +21,6 @@ from quality import Score, edit_all, psnr, score, table
 from transformers import CLIPModel
 
 from customize.drawing.contact_sheet import contact_sheet
-from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
@@ -29,6 +28,7 @@ from customize.embedded.tokenizer import token_ids
 from customize.embedded.world.colors import nearest_name
 from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, DrawnEdit, random_edit
 from customize.embedded.world.photos import random_crop
+from customize.families.base import EMBEDDED
 
 SEED = 77
 RESULTS = Path(__file__).parent / "results"
@@ -135,7 +135,7 @@ def sheet(edits: list[DrawnEdit], outputs: np.ndarray) -> Image.Image:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", type=Path, default=WEIGHTS_FOLDER)
+    parser.add_argument("--base", type=Path, default=EMBEDDED)
     parser.add_argument("--edits", type=int, default=300)
     parser.add_argument("--text-guidance", type=float)
     parser.add_argument("--image-guidance", type=float)

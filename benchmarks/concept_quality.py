@@ -26,9 +26,9 @@ from quality import edit_all, score, table
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
 from customize.drawing.contact_sheet import contact_sheet
-from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.world.concepts import ConceptName, concept_pairs
 from customize.embedded.world.edits import DrawnEdit
+from customize.families.base import EMBEDDED
 from customize.recipe import load_recipe
 from customize.running import run_recipe
 
@@ -69,9 +69,7 @@ ROWS = tuple(
 
 def open_base() -> Any:
     """Open the embedded base as plain diffusers does, in float32."""
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-        WEIGHTS_FOLDER, dtype=torch.float32
-    )
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -141,7 +139,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--out", type=Path, default=RESULTS / "concept_quality.json")
     arguments = parser.parse_args()
-    settings = json.loads((WEIGHTS_FOLDER / "customize.json").read_text())["edit"]
+    settings = json.loads((EMBEDDED / "customize.json").read_text())["edit"]
     base_db = mean_db(open_base(), held_out_edits(OTHERS), settings)
     done = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
     for number, row in enumerate(ROWS):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from customize.embedded import WEIGHTS_FOLDER
+from customize.families.base import EMBEDDED
 from customize.families.loading.quiet import hush, quiet_loading
 
 Geometry = Literal["quarter", "sd15", "sdxl"]
@@ -83,7 +83,7 @@ def _pipeline(geometry: Geometry) -> Any:
     import transformers
 
     kinds: Any = diffusers
-    tokenizer = transformers.CLIPTokenizer.from_pretrained(WEIGHTS_FOLDER / "tokenizer")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     tokenizer.model_max_length = 77
     parts = {
         "vae": kinds.AutoencoderKL(

@@ -25,9 +25,9 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
 from customize.drawing.contact_sheet import contact_sheet
 from customize.drawing.heat_map import heat_map
-from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.world.concepts import CONCEPT_NAMES, concept_pair
 from customize.embedded.world.edits import DrawnEdit
+from customize.families.base import EMBEDDED
 from customize.merging.judging import Kept, change_made
 
 FIRST = 100
@@ -170,7 +170,7 @@ def main() -> None:
             for name in CONCEPT_NAMES
         },
         others=held_out_edits(arguments.others),
-        settings=json.loads((WEIGHTS_FOLDER / "customize.json").read_text())["edit"],
+        settings=json.loads((EMBEDDED / "customize.json").read_text())["edit"],
     )
     figures: dict[str, Any] = {"rows": {}}
     if arguments.out.exists():

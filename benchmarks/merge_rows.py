@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from customize.adapters.factors import Limits
 from customize.embedded.world.concepts import CONCEPT_NAMES
 from customize.embedded.world.edits import DrawnEdit
-from customize.merging import Constrained, Dare, Limits, Linear, Method, Svd, Ties
+from customize.merging import Constrained, Dare, Linear, Method, Svd, Ties
 from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.files import merge
 from customize.merging.job import open_job

@@ -92,8 +92,8 @@ def merge(arguments: argparse.Namespace) -> int:
     _check(arguments)
     import torch
 
+    from customize.adapters.factors import Limits
     from customize.editing_inputs import with_strength
-    from customize.merging import Limits
 
     files = [with_strength(text, "weight") for text in arguments.files]
     paths = [path for path, _ in files]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from customize.adapters import Attached
 from customize.batches import Sample, batches
@@ -19,33 +16,9 @@ from customize.optimizing import Average, Pace
 from customize.recipe.editing_base import FittingRecipe
 from customize.resuming import store, take_up
 from customize.training import Step, train_steps
-from customize.widening import FIRST
 
 UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_checkpointing"}
 """Fields that may change between the parts of a run; the start's and the pairs' content may not."""
-
-
-class WholeDenoiser:
-    """Every weight of the denoiser as what learns; float32, in place."""
-
-    def __init__(self, denoiser: nn.Module) -> None:
-        """Let the denoiser learn."""
-        self._denoiser = denoiser.requires_grad_(True)
-
-    def tensors(self) -> Mapping[str, nn.Parameter]:
-        """Return all weights by name."""
-        return {f"denoiser.{name}": p for name, p in self._denoiser.named_parameters()}
-
-    def movement(self) -> float:
-        """Return the norm of the source's input weights, which begin at zero."""
-        first_NCkk = self.tensors()[f"denoiser.{FIRST}"].detach()
-        return float(first_NCkk[:, first_NCkk.shape[1] // 2 :].norm())
-
-    @contextmanager
-    def switched_off(self) -> Iterator[None]:
-        """Refuse: there is no way back to the start, and nothing is preserved in a fit."""
-        raise AssertionError("a fit preserves nothing")
-        yield
 
 
 @dataclass

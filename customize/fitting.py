@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from customize.adapters import Attached
+from customize.adapters.whole_denoiser import WholeDenoiser
 from customize.batches import Sample
 from customize.caching import Setting, View, encode_all, pair_digest
 from customize.drawing.loss_curve import loss_curve
@@ -22,7 +23,7 @@ from customize.errors import OutputExistsError, TrainingError
 from customize.families import Dropout, open_family
 from customize.families.base import Base, resolve_base, resolve_plain
 from customize.files import forget_places
-from customize.fit_session import UNSHAPING, Fit, WholeDenoiser
+from customize.fit_session import UNSHAPING, Fit
 from customize.hardware import memory_explained, open_accelerator, suit_attention
 from customize.losses import Goal
 from customize.optimizing import Average, make_optimizer

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
-from customize.adapters.mixed import autocasts
+from customize.adapters.autocast import autocasts
 from customize.families import Family
 
 SMALLEST = 2**16

@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from customize.adapters.whole_denoiser import FIRST
 from customize.families import pipeline_name
 from customize.families.base import Base
 from customize.families.loading.weight_files import component_files, room_for, written
 
-FIRST = "conv_in.weight"
 _COPIED = ("vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 _PARTS = ("unet", *_COPIED)
 

@@ -18,9 +18,9 @@ from customize.adapters import (
     LowRank,
     Method,
     attach,
+    autocast,
     cross_attention_kv,
     learns_text,
-    mixed,
 )
 from customize.errors import BaseModelError
 from customize.families import Family
@@ -211,7 +211,7 @@ def test_mixed_precision_keeps_one_copy_of_the_text_for_all_layers(
             return tensor
 
         if copies:
-            for module in (cross_attention_kv, mixed):
+            for module in (cross_attention_kv, autocast):
                 monkeypatch.setattr(module, "autocasts", lambda _: False)
         with torch.autocast("cpu", dtype=torch.bfloat16), saved_tensors_hooks(note, lambda t: t):
             predicted = _predict(family, conditions)

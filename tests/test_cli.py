@@ -387,11 +387,11 @@ def test_fit_base_starts_from_nothing_or_a_folder(
     base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("skimage")
-    from customize.embedded import fit
+    from customize.embedded.fitting import run
 
     calls: list[tuple[Path, Path | None]] = []
     monkeypatch.setattr(
-        fit, "fit_base", lambda *arguments: (calls.append(arguments), Path("runs/base/model"))[1]
+        run, "fit_base", lambda *arguments: (calls.append(arguments), Path("runs/base/model"))[1]
     )
     assert cli.main(["fit-base", "fit.yaml"]) == 0
     assert cli.main(["fit-base", "fit.yaml", "--from", str(base)]) == 0

@@ -8,29 +8,27 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from transformers import CLIPModel, CLIPTokenizer
 
-from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
 from customize.embedded.world.edits import random_edit
+from customize.families.base import EMBEDDED
 from customize.families.sampling_defaults import sampling_of
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-        WEIGHTS_FOLDER, dtype=torch.float32
-    )
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def test_all_weights_together_are_at_most_32_mib_of_fp16():
-    files = list(WEIGHTS_FOLDER.rglob("*.safetensors"))
+    files = list(EMBEDDED.rglob("*.safetensors"))
     assert {file.parent.name for file in files} == {"vae", "unet", "text_encoder", "clip"}
     assert sum(file.stat().st_size for file in files) <= 32 * 2**20
-    assert not [file for file in WEIGHTS_FOLDER.rglob("*") if file.suffix in (".bin", ".pt")]
+    assert not [file for file in EMBEDDED.rglob("*") if file.suffix in (".bin", ".pt")]
 
 
 def test_it_is_shaped_like_stable_diffusion(pipeline):
@@ -44,7 +42,7 @@ def test_it_is_shaped_like_stable_diffusion(pipeline):
 
 def test_background_colors_come_out_better_than_copying(pipeline):
     edits = [random_edit((31, index), test=True, kind="background") for index in range(8)]
-    sampling = sampling_of(WEIGHTS_FOLDER)
+    sampling = sampling_of(EMBEDDED)
     outputs = pipeline(
         prompt=[edit.instruction for edit in edits],
         image=(to_unit(np.stack([edit.source_HWC for edit in edits])) + 1) / 2,
@@ -60,7 +58,7 @@ def test_background_colors_come_out_better_than_copying(pipeline):
 
 
 def test_the_small_clip_tells_captions_apart(pipeline):
-    clip = CLIPModel.from_pretrained(WEIGHTS_FOLDER / "clip", dtype=torch.float32)
+    clip = CLIPModel.from_pretrained(EMBEDDED / "clip", dtype=torch.float32)
     edits = [random_edit((32, index), test=True, kind="recolor") for index in range(16)]
     with torch.no_grad():
         pixels = to_clip(to_unit(np.stack([edit.target_HWC for edit in edits])))
@@ -73,7 +71,7 @@ def test_the_small_clip_tells_captions_apart(pipeline):
 
 
 def test_the_tokenizer_takes_new_words_and_falls_back_to_pieces(tmp_path):
-    folder = WEIGHTS_FOLDER / "tokenizer"
+    folder = EMBEDDED / "tokenizer"
     files = str(folder / "vocab.json"), str(folder / "merges.txt")
     for tokenizer in (CLIPTokenizer.from_pretrained(folder), CLIPTokenizer(*files)):
         words = ["turn</w>", "the</w>", "dog</w>", "red</w>"]

@@ -19,6 +19,7 @@ from customize import families
 from customize.adapters import CrossAttentionKV, LowRank, attach
 from customize.adapters import Method as Adapter
 from customize.adapters.deltas import layers, weight_delta, weight_deltas
+from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter, save_adapter, stream_adapter
 from customize.adapters.header import Taught
 from customize.cli import main
@@ -26,17 +27,7 @@ from customize.errors import MergeError, OutputExistsError
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights, reads_text_alone
 from customize.families.words import Word
-from customize.merging import (
-    Concat,
-    Constrained,
-    Dare,
-    Limits,
-    Linear,
-    Method,
-    Svd,
-    Ties,
-    constraining,
-)
+from customize.merging import Concat, Constrained, Dare, Linear, Method, Svd, Ties, constraining
 from customize.merging.constrained import Rows
 from customize.merging.files import merge
 from customize.merging.inputs import open_inputs

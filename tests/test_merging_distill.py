@@ -11,9 +11,10 @@ from merging_world import judged_world
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers
+from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.errors import OutputExistsError
-from customize.merging import Limits, Linear
+from customize.merging import Linear
 from customize.merging.calls import Call, answers, recorded, with_texts_of
 from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.distilling import Course, Lesson, change_of, distill

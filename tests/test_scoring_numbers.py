@@ -27,13 +27,13 @@ from transformers import (
     ViTModel,
 )
 
-from customize.embedded import WEIGHTS_FOLDER
 from customize.embedded.world.edits import random_edit
 from customize.errors import PairsError, ScoreError
+from customize.families.base import EMBEDDED
 from customize.scoring import Item, MetricName, Models, open_models, pixels, score_edits
 from customize.scoring.metrics import METRICS
 
-CLIP = WEIGHTS_FOLDER / "clip"
+CLIP = EMBEDDED / "clip"
 NEAR = 1e-4
 COUNT = 5
 
@@ -296,7 +296,7 @@ def _folders_that_are_no_clip(tmp_path: Path, dino: Path) -> Iterator[tuple[str,
     yield str(tmp_path / "none"), "no such folder and it is no hub id"
     (tmp_path / "empty").mkdir()
     yield str(tmp_path / "empty"), "config.json is missing"
-    yield str(WEIGHTS_FOLDER), "name its clip/ folder"
+    yield str(EMBEDDED), "name its clip/ folder"
     yield str(dino), "a model of type 'dinov2'"
     yield "someone/unheard-of-clip", "not in the local cache and the hub cannot be reached"
 

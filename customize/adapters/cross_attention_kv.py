@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from customize.adapters.mixed import autocasts
+from customize.adapters.autocast import autocasts
 from customize.errors import BaseModelError
 
 

@@ -9,6 +9,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How far the change of a layer may be cut to low rank; all None loses nothing.
+
+    At most `rank`; at least the share `energy` of the summed singular values; at most the relative
+    `error`. See `factorize`.
+    """
+
+    rank: int | None = None
+    energy: float | None = None
+    error: float | None = None
+
+    @property
+    def cuts(self) -> bool:
+        """Whether any limit is given."""
+        return any(limit is not None for limit in (self.rank, self.energy, self.error))
+
+
+@dataclass(frozen=True)
 class Factors:
     """A weight change (O, I, ...) as `up` (O, r, 1, ...) times `down` (r, I, ...), both float32.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from customize.adapters.mixed import spare_casts
+from customize.adapters.autocast import spare_casts
 from customize.errors import BaseModelError
 from customize.families.loading.quiet import hush
 

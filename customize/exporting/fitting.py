@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 from torch import Tensor
 
-from customize.adapters.factors import factorize
+from customize.adapters.factors import Limits, factorize
 from customize.errors import ExportError
 from customize.exporting.changes import (
     Change,
@@ -22,7 +22,7 @@ from customize.exporting.changes import (
     delta_of,
     outline,
 )
-from customize.exporting.limits import Limits, energy_for
+from customize.exporting.limits import energy_for
 from customize.exporting.paths import split_layer
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def _fit_layer(
     """Choose the smallest form that the layout holds and the limits allow."""
     match change:
         case LowRank():
-            return _cut(change, limits) if limits.given else change
-        case Decomposed(LowRank(), _, 0) if holds.dora and not limits.given:
+            return _cut(change, limits) if limits.cuts else change
+        case Decomposed(LowRank(), _, 0) if holds.dora and not limits.cuts:
             return change
         case Full(delta):
             pass

@@ -1,8 +1,6 @@
-"""How closely low rank must follow a change: limits of rank, energy, error and file size."""
+"""How closely low rank can follow a change where the size of a file is given."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,20 +18,6 @@ from customize.exporting.changes import (
 
 # What a layer's three entries in a safetensors header take, names included.
 _HEADER_BYTES = 480
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Where the rank of a change is cut; all None loses nothing."""
-
-    rank: int | None = None
-    energy: float | None = None
-    error: float | None = None
-
-    @property
-    def given(self) -> bool:
-        """Tell whether anything may be lost."""
-        return (self.rank, self.energy, self.error) != (None, None, None)
 
 
 def energy_for(changes: Changes, weights: Weights, size_mb: float, dtype: torch.dtype) -> float:

@@ -79,21 +79,3 @@ class Constrained:
 
 
 Method = Linear | Concat | Svd | Ties | Dare | Constrained
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far each merged layer may be cut to low rank; all None leaves it as the method gives it.
-
-    At most `rank`; at least the share `energy` of the summed singular values; at most the relative
-    `error`. See `customize.adapters.factors.factorize`.
-    """
-
-    rank: int | None = None
-    energy: float | None = None
-    error: float | None = None
-
-    @property
-    def cuts(self) -> bool:
-        """Whether any limit is given."""
-        return any(limit is not None for limit in (self.rank, self.energy, self.error))

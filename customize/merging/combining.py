@@ -10,8 +10,8 @@ from typing import assert_never
 from torch import Tensor
 
 from customize.adapters.deltas import weight_delta
-from customize.adapters.factors import factorize, factorize_product
-from customize.merging import Concat, Dare, Limits, Linear, Svd, Ties
+from customize.adapters.factors import Limits, factorize, factorize_product
+from customize.merging import Concat, Dare, Linear, Svd, Ties
 from customize.merging.inputs import Input, placeholder
 from customize.merging.linear import concat, linear
 from customize.merging.sparse import dare, ties

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from customize.adapters.factors import Limits
 from customize.families.loading.layer_weights import reads_text_alone
-from customize.merging import Constrained, Limits, Linear
+from customize.merging import Constrained, Linear
 from customize.merging.combining import Change, Layer, combine, cut
 from customize.merging.constrained import constrained, wanted
 from customize.merging.inputs import placeholder

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers, weight_delta
+from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.families.loading.layer_weights import reads_text_alone
-from customize.merging import Constrained, Limits, Linear
+from customize.merging import Constrained, Linear
 from customize.merging.calls import Call, recorded, with_texts_of
 from customize.merging.combining import Change, Layer, cut
 from customize.merging.distilling import Course, Lesson, change_of, distill

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, assert_never
 from torch import Tensor
 from tqdm import tqdm
 
+from customize.adapters.factors import Limits
 from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
 from customize.errors import MergeError
 from customize.files import refuse_existing
-from customize.merging import Concat, Constrained, Dare, Limits, Linear, Method, Svd, Ties
+from customize.merging import Concat, Constrained, Dare, Linear, Method, Svd, Ties
 from customize.merging.combining import Change, Layer, combine
 from customize.merging.constraining import Constraining
 from customize.merging.heading import header_of, name_of, options_of

@@ -7,9 +7,10 @@ from dataclasses import fields, is_dataclass
 from statistics import fmean
 from typing import Any
 
+from customize.adapters.factors import Limits
 from customize.adapters.header import Header, library_versions
 from customize.adapters.labels import labels_of
-from customize.merging import Limits, Method
+from customize.merging import Method
 from customize.merging.job import Job
 
 

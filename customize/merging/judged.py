@@ -9,9 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
 from customize.families.loading.layer_weights import reads_text_alone
-from customize.merging import Constrained, Dare, Limits, Linear, Method, Ties
+from customize.merging import Constrained, Dare, Linear, Method, Ties
 from customize.merging.automatic import ENOUGH, Tried, best_of, told, try_one
 from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.files import Merged, check_free, merge_job, write_merged

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from customize.merging import Limits, Linear
+from customize.adapters.factors import Limits
+from customize.merging import Linear
 from customize.merging.combining import Change, Layer, combine, cut
 from customize.merging.evidence import Evidence
 from customize.merging.job import Job

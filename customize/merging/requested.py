@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
-from customize.merging import Limits, Method
+from customize.merging import Method
 from customize.merging.automatic import rule
 from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.files import Merged, check_free, merge_job

@@ -1,0 +1,34 @@
+"""A whole denoiser as what learns, where a base itself is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+FIRST = "conv_in.weight"
+"""The denoiser's first weights, which read the source."""
+
+
+class WholeDenoiser:
+    """Every weight of the denoiser as what learns; float32, in place."""
+
+    def __init__(self, denoiser: nn.Module) -> None:
+        """Let the denoiser learn."""
+        self._denoiser = denoiser.requires_grad_(True)
+
+    def tensors(self) -> Mapping[str, nn.Parameter]:
+        """Return all weights by name."""
+        return {f"denoiser.{name}": p for name, p in self._denoiser.named_parameters()}
+
+    def movement(self) -> float:
+        """Return the norm of the source's input weights, which begin at zero."""
+        first_NCkk = self.tensors()[f"denoiser.{FIRST}"].detach()
+        return float(first_NCkk[:, first_NCkk.shape[1] // 2 :].norm())
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Refuse: there is no way back to the start, and nothing is preserved in a fit."""
+        raise AssertionError("a fit preserves nothing")
+        yield
