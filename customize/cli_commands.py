@@ -68,7 +68,7 @@ def check(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     from customize.checking import check_recipe
     from customize.drawing.contact_sheet import pairs_sheet
-    from customize.edited import check_output
+    from customize.editing.edited_picture import check_output
     from customize.memory_advice import card_bytes
 
     room = card_bytes(arguments.card) if arguments.card else None

@@ -60,8 +60,8 @@ def add_to(commands: Any) -> None:
 
 def edit(arguments: argparse.Namespace) -> int:
     """Edit a picture by one instruction, or by several in a chain, and save every stage."""
-    from customize.edited import check_output, keeps_settings
-    from customize.editing_inputs import with_strength
+    from customize.editing.edited_picture import check_output, keeps_settings
+    from customize.editing.options import with_strength
     from customize.pairs.decode import load_picture
 
     _check_guidance(arguments)

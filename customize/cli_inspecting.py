@@ -33,7 +33,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     """Print an adapter's header or layout, or the settings in a PNG, as a table."""
     path: Path = arguments.file
     if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-        from customize.edited import read_settings
+        from customize.editing.edited_picture import read_settings
 
         settings = read_settings(path)
         if settings is None:

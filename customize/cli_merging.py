@@ -93,7 +93,7 @@ def merge(arguments: argparse.Namespace) -> int:
     import torch
 
     from customize.adapters.factors import Limits
-    from customize.editing_inputs import with_strength
+    from customize.editing.options import with_strength
 
     files = [with_strength(text, "weight") for text in arguments.files]
     paths = [path for path, _ in files]

@@ -15,10 +15,11 @@ from PIL import Image
 
 from customize.adapters import Attached
 from customize.drawing.contact_sheet import contact_sheet
-from customize.editing_schedulers import scheduler_for
+from customize.editing.sample import size_told
+from customize.editing.samplers import scheduler_for
 from customize.families import Family, open_pipeline
 from customize.families.base import Base
-from customize.families.sampling_defaults import Sampling, size_told
+from customize.families.sampling_defaults import Sampling
 from customize.families.words import replace_words
 from customize.shapes import Example
 

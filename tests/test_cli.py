@@ -17,9 +17,9 @@ from customize import cli, cli_commands, running
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.drawing.table import table
-from customize.edited import read_settings
 from customize.editing import Editor
-from customize.editing_inputs import with_strength
+from customize.editing.edited_picture import read_settings
+from customize.editing.options import with_strength
 from customize.recipe import Recipe
 from customize.recipe.recipe import recipe_schema
 from customize.results import RunResult

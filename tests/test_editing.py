@@ -18,10 +18,10 @@ from PIL import Image
 from customize.adapters import CrossAttentionKV, attach
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
-from customize.edited import Edited, read_settings
 from customize.editing import Editor
-from customize.editing_inputs import LONGEST, working_size
-from customize.editing_schedulers import CLASSES
+from customize.editing.edited_picture import Edited, read_settings
+from customize.editing.options import LONGEST, working_size
+from customize.editing.samplers import CLASSES
 from customize.errors import (
     AdapterFileError,
     BaseModelError,

@@ -29,12 +29,12 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
 from customize.editing import Editor
+from customize.editing.sample import size_told
 from customize.errors import AdapterFileError, BaseModelError
 from customize.exporting import export
 from customize.exporting.verifying import verify
 from customize.families import Dropout, Encoder, Family
 from customize.families.base import Base, resolve_base
-from customize.families.sampling_defaults import size_told
 from customize.families.words import Word
 from customize.merging import Concat
 from customize.merging.files import merge

@@ -13,6 +13,7 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers
 from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
+from customize.editing.sample import edit_all
 from customize.errors import OutputExistsError
 from customize.merging import Linear
 from customize.merging.calls import Call, answers, recorded, with_texts_of
@@ -20,7 +21,6 @@ from customize.merging.distilled import Distillation, merge_by_distillation
 from customize.merging.distilling import Course, Lesson, change_of, distill
 from customize.merging.files import merge_job
 from customize.merging.job import open_job
-from customize.merging.sampled import edit_all
 from customize.merging.stage import Stage, open_stage
 
 

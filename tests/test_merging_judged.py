@@ -16,6 +16,7 @@ from PIL import Image
 
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile, read_adapter
+from customize.editing.sample import edit_all
 from customize.errors import OutputExistsError, PairsError
 from customize.families.base import resolve_base
 from customize.merging.automatic import ENOUGH, Tried, best_of
@@ -25,7 +26,6 @@ from customize.merging.judged import merge_automatically, merge_by_regression
 from customize.merging.judging import Judge, Kept, Verdict, change_made, kept_of_base
 from customize.merging.leaks import OWN, leak
 from customize.merging.report import FIGURES, MAP, SHEET, check_folder, write_report
-from customize.merging.sampled import edit_all
 from customize.merging.stage import Stage, open_stage
 from customize.merging.trials import find_asked, own_edits, varied
 from customize.shapes import Example

@@ -20,8 +20,8 @@ from test_scoring_inputs import adapter, pairs_folder, picture, table
 from customize import cli
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
-from customize.edited import read_settings
 from customize.editing import Editor
+from customize.editing.edited_picture import read_settings
 from customize.errors import EditError, ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import PAPER, Sampling

@@ -49,7 +49,8 @@ def edited(pipeline: Any, base: Base, requests: tuple[Request, ...]) -> np.ndarr
     """
     import torch
 
-    from customize.families.sampling_defaults import sampling_of, size_told
+    from customize.editing.sample import size_told
+    from customize.families.sampling_defaults import sampling_of
 
     own = sampling_of(base.folder)
     return pipeline(

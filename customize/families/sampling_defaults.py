@@ -1,14 +1,12 @@
 """Which sampler settings fit a base: its own, from `customize.json` beside its weights, or those
-published with its kind; and what pipelines have to be told about a picture.
+published with its kind.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from customize.errors import BaseModelError
 
@@ -24,6 +22,7 @@ class Sampling:
 
 PAPER = Sampling(steps=100, text_guidance=7.5, image_guidance=1.5)
 """InstructPix2Pix on Stable Diffusion 1.5 (Brooks et al. 2023, arXiv 2211.09800, appendix B)."""
+
 
 XL_CARD = Sampling(steps=30, text_guidance=3.0, image_guidance=1.5)
 """The example of `diffusers/sdxl-instructpix2pix-768`, in its card and in diffusers' docs."""
@@ -49,12 +48,3 @@ def sampling_of(folder: Path) -> Sampling:
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "
             "edit.steps, edit.text_guidance and edit.image_guidance; remove it or write it anew"
         ) from None
-
-
-def size_told(pipeline: Any, width: int, height: int) -> dict[str, int]:
-    """Return a picture's size, in pixels, as arguments for pipelines that would else change it.
-
-    SDXL's scales every picture to a square where it is told no size; others work at the picture's.
-    """
-    told = {"width": width, "height": height}
-    return told if told.keys() <= inspect.signature(pipeline.__call__).parameters.keys() else {}

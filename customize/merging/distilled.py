@@ -18,6 +18,7 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
+from customize.editing.sample import edit_all, in_sizes
 from customize.families.loading.layer_weights import reads_text_alone
 from customize.merging import Constrained, Linear
 from customize.merging.calls import Call, recorded, with_texts_of
@@ -27,7 +28,6 @@ from customize.merging.evidence import STEPS as STEPS_RECORDED
 from customize.merging.files import Combine, Merged, check_free, merge_job, write_merged
 from customize.merging.heading import options_of
 from customize.merging.inputs import placeholder
-from customize.merging.sampled import edit_all, in_sizes
 from customize.merging.trials import Asked, reworded, varied
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from customize.adapters.apply import apply_adapters, module_of
 from customize.adapters.file import AdapterFile
+from customize.editing.sample import edit_all
 from customize.families.sampling_defaults import Sampling
 from customize.merging.captured import can_capture, capturing, in_groups
-from customize.merging.sampled import edit_all
 from customize.merging.trials import Asked, varied
 from customize.shapes import Example
 

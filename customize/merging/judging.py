@@ -10,8 +10,8 @@ import numpy as np
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
+from customize.editing.sample import edit_all
 from customize.families.sampling_defaults import Sampling
-from customize.merging.sampled import edit_all
 from customize.merging.trials import Asked, reworded
 from customize.shapes import Example
 

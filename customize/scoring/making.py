@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from customize import __version__
 from customize.editing import Editor
-from customize.editing_inputs import Options
+from customize.editing.options import Options
 from customize.errors import ScoreError
 from customize.scoring import Item
 from customize.scoring.embedding import Contents

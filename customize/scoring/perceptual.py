@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from customize.editing import device_for
+from customize.editing.editor import device_for
 from customize.scoring import Item, Models, Picture
 from customize.scoring.embedding import Contents, opened
 from customize.scoring.pixels import scaled, unit

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from customize.editing import Editor
-from customize.editing_inputs import Options, check_request
+from customize.editing.options import Options, check_request
 from customize.errors import ScoreError
 from customize.scoring import MetricName, Models, score_edits
 from customize.scoring.making import edit_tasks

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from customize import __version__
 from customize.drawing.table import table
 from customize.editing import Editor
-from customize.editing_inputs import Options
+from customize.editing.options import Options
 from customize.errors import ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import sampling_of

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from customize.drawing.table import table
 from customize.editing import Editor
-from customize.editing_inputs import Options
+from customize.editing.options import Options
 from customize.errors import ScoreError
 from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.scoring import Models

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from customize.adapters.file import read_header
 from customize.adapters.labels import label_of, numbered
 from customize.editing import Editor
-from customize.editing_inputs import with_strength
+from customize.editing.options import with_strength
 from customize.errors import ScoreError
 from customize.families.base import resolve_base
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from customize.editing_inputs import spelled
+from customize.editing.options import spelled
 from customize.families.sampling_defaults import Sampling
 from customize.shapes import Example
 
@@ -47,3 +48,12 @@ def in_sizes(examples: Sequence[Example], at_once: int) -> list[list[int]]:
         for same in sizes.values()
         for start in range(0, len(same), at_once)
     ]
+
+
+def size_told(pipeline: Any, width: int, height: int) -> dict[str, int]:
+    """Return a picture's size, in pixels, as arguments for pipelines that would else change it.
+
+    SDXL's scales every picture to a square where it is told no size; others work at the picture's.
+    """
+    told = {"width": width, "height": height}
+    return told if told.keys() <= inspect.signature(pipeline.__call__).parameters.keys() else {}

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from customize import __version__
-from customize.edited import Edited, Settings, Used
-from customize.editing_inputs import (
+from customize.editing.edited_picture import Edited, Settings, Used
+from customize.editing.options import (
     Options,
     check_request,
     resized,
@@ -24,9 +24,10 @@ from customize.editing_inputs import (
     warn_of_unknown_words,
     working_size,
 )
-from customize.editing_schedulers import scheduler_for
+from customize.editing.sample import size_told
+from customize.editing.samplers import scheduler_for
 from customize.errors import EditError
-from customize.families.sampling_defaults import sampling_of, size_told
+from customize.families.sampling_defaults import sampling_of
 
 if TYPE_CHECKING:
     import torch
