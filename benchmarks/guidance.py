@@ -20,10 +20,10 @@ from tqdm import tqdm
 from customize.editing import Editor
 from customize.families.sampling_defaults import sampling_of
 from customize.scoring import open_models, score_edits
-from customize.scoring.inputs import tasks_asked
-from customize.scoring.making import edit_tasks
-from customize.scoring.sweep import Point
-from customize.scoring.tuning import TOLERANCE, choose, usual_guidances
+from customize.scoring.edits.make import edit_tasks
+from customize.scoring.edits.requests import tasks_asked
+from customize.scoring.guidance.sweep import Point
+from customize.scoring.guidance.tune import TOLERANCE, choose, usual_guidances
 
 RESULT = Path(__file__).parent / "results" / "guidance.json"
 Measured = dict[tuple[float, float], list[tuple[float, float, float]]]

@@ -135,10 +135,10 @@ def _tuned(
 ) -> dict[str, float]:
     """Choose the guidances that were not given for this one edit, and say why."""
     from customize.scoring import open_models
-    from customize.scoring.inputs import clip_for_bases, one_task
-    from customize.scoring.tasks import reworded
-    from customize.scoring.tuning import tune
-    from customize.scoring.variants import compared
+    from customize.scoring.edits.requests import clip_for_bases, one_task
+    from customize.scoring.edits.tasks import reworded
+    from customize.scoring.edits.variants import compared
+    from customize.scoring.guidance.tune import tune
 
     (variant,) = compared([editor.base.name], [adapters], alone=False)
     task = one_task(arguments.image, arguments.instructions[0])

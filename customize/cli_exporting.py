@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from customize.exporting import Written
     from customize.exporting.verifying import Proofs
     from customize.families.base import Base
-    from customize.scoring import Models
+    from customize.scoring.items import Models
 
 
 def add_to(commands: Any) -> None:

@@ -43,9 +43,9 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
     from customize.editing import Editor
     from customize.files import write_text
     from customize.scoring import open_models
-    from customize.scoring.inputs import Asked, clip_for_bases, one_task, tasks_asked
-    from customize.scoring.tasks import reworded
-    from customize.scoring.tuning import tune
+    from customize.scoring.edits.requests import Asked, clip_for_bases, one_task, tasks_asked
+    from customize.scoring.edits.tasks import reworded
+    from customize.scoring.guidance.tune import tune
 
     if arguments.output is not None:
         check_free(arguments.output, arguments)

@@ -19,7 +19,7 @@ from customize.scoring.arguments import (
 )
 
 if TYPE_CHECKING:
-    from customize.scoring import Item
+    from customize.scoring.items import Item
 
 
 def add_to(commands: Any) -> None:
@@ -60,11 +60,11 @@ def add_to(commands: Any) -> None:
 def score(arguments: argparse.Namespace) -> int:
     """Make the edits where they are not finished, score them, and write table, JSON and HTML."""
     from customize.scoring import open_models, score_edits
-    from customize.scoring.inputs import clip_for_bases, clip_for_items, read_asked
-    from customize.scoring.making import make_edits
-    from customize.scoring.metrics import check_models, models_needed, named
-    from customize.scoring.report import write_report
-    from customize.scoring.results import Scored, notes_of, summary_table, write_json
+    from customize.scoring.edits.make import make_edits
+    from customize.scoring.edits.requests import clip_for_bases, clip_for_items, read_asked
+    from customize.scoring.html_report import write_report
+    from customize.scoring.metrics.score import check_models, models_needed, named
+    from customize.scoring.summary import Scored, notes_of, summary_table, write_json
 
     metrics = None if arguments.metrics is None else named(arguments.metrics)
     check_models(metrics or (), dino=arguments.dino is not None)
@@ -114,10 +114,15 @@ def score(arguments: argparse.Namespace) -> int:
 def tradeoff(arguments: argparse.Namespace) -> int:
     """Sweep image guidance and plot; points already in the JSON are not made again."""
     from customize.scoring import open_models
-    from customize.scoring.inputs import clip_for_bases, tasks_asked
-    from customize.scoring.plots import draw_tradeoff
-    from customize.scoring.sweep import left_out
-    from customize.scoring.tradeoff import IMAGE_GUIDANCES, curves_table, read_points, trace
+    from customize.scoring.edits.requests import clip_for_bases, tasks_asked
+    from customize.scoring.guidance.plots import draw_tradeoff
+    from customize.scoring.guidance.sweep import left_out
+    from customize.scoring.guidance.tradeoff import (
+        IMAGE_GUIDANCES,
+        curves_table,
+        read_points,
+        trace,
+    )
 
     png: Path = arguments.output or Path("tradeoff.png")
     if png.suffix.lower() != ".png":

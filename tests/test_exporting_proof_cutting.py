@@ -25,7 +25,8 @@ from customize.exporting.verifying import own_edits, prove, verify
 from customize.families import open_family
 from customize.families.base import Base
 from customize.families.words import Word
-from customize.scoring import Item, open_models, score_edits
+from customize.scoring import open_models, score_edits
+from customize.scoring.items import Item
 
 WORD = Word("<my-dog>", initializer="dog")
 

@@ -14,9 +14,9 @@ from PIL import Image
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
 from customize.errors import CustomizeError, FaultsError, ScoreError
-from customize.scoring.inputs import clip_for_bases, clip_for_items, read_asked, tasks_asked
-from customize.scoring.tasks import EditTask, reworded
-from customize.scoring.variants import compared, group_of
+from customize.scoring.edits.requests import clip_for_bases, clip_for_items, read_asked, tasks_asked
+from customize.scoring.edits.tasks import EditTask, reworded
+from customize.scoring.edits.variants import compared, group_of
 
 
 def picture(path: Path, seed: int = 0, side: int = 16) -> Path:

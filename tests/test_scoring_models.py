@@ -18,9 +18,11 @@ from PIL import Image
 from test_scoring_numbers import CLIP, NEAR, toy_dino
 
 from customize.errors import ScoreError
-from customize.scoring import Item, Models, open_models, perceptual, score_edits
-from customize.scoring.metrics import check_models
-from customize.scoring.store import Store
+from customize.scoring import open_models, score_edits
+from customize.scoring.items import Item, Models
+from customize.scoring.metrics import lpips
+from customize.scoring.metrics.score import check_models
+from customize.scoring.networks.store import Store
 
 COUNT = 5
 
@@ -44,9 +46,9 @@ def edits(count: int = COUNT, side: int = 64) -> list[Item]:
 
 @pytest.fixture
 def _fresh_lpips() -> Iterator[None]:
-    perceptual.lpips_network.cache_clear()
+    lpips.lpips_network.cache_clear()
     yield
-    perceptual.lpips_network.cache_clear()
+    lpips.lpips_network.cache_clear()
 
 
 @pytest.fixture
@@ -95,14 +97,14 @@ def test_lpips_is_torchmetrics_own() -> None:
 def test_lpips_takes_pairs_of_one_size_together_and_none_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    together, measure = list[int](), perceptual.lpips
+    together, measure = list[int](), lpips.lpips
 
     def counted(network: Any, outputs: Any, targets: Any) -> list[float]:
         together.append(len(outputs))
         return measure(network, outputs, targets)
 
-    monkeypatch.setattr(perceptual, "lpips", counted)
-    items, models = [*edits(3), *edits(2, 48), *edits(1, perceptual.LPIPS_SIDE - 1)], no_models()
+    monkeypatch.setattr(lpips, "lpips", counted)
+    items, models = [*edits(3), *edits(2, 48), *edits(1, lpips.LPIPS_SIDE - 1)], no_models()
     scores = score_edits([*items, items[0]], models, ["lpips"], at_once=2)
     assert together == [2, 2, 1]
     assert len(scores.values("lpips")) == 6
@@ -113,7 +115,7 @@ def test_lpips_takes_pairs_of_one_size_together_and_none_twice(
 
 @pytest.mark.usefixtures("_torchvision")
 def test_pictures_too_small_for_lpips_have_none() -> None:
-    least = perceptual.LPIPS_SIDE
+    least = lpips.LPIPS_SIDE
     assert score_edits(edits(1, least), no_models(), ["lpips"]).values("lpips")
     [note] = [n for n in score_edits(edits(1, least - 1), no_models()).notes if "lpips" in n]
     assert note == f"lpips is left out: pictures below {least} pixels a side have none"

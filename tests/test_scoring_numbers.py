@@ -30,8 +30,9 @@ from transformers import (
 from customize.embedded.world.edits import random_edit
 from customize.errors import PairsError, ScoreError
 from customize.families.base import EMBEDDED
-from customize.scoring import Item, MetricName, Models, open_models, pixels, score_edits
-from customize.scoring.metrics import METRICS
+from customize.scoring import open_models, score_edits
+from customize.scoring.items import METRICS, Item, MetricName, Models
+from customize.scoring.metrics import pixels
 
 CLIP = EMBEDDED / "clip"
 NEAR = 1e-4

@@ -25,13 +25,15 @@ from customize.editing.edited_picture import read_settings
 from customize.errors import EditError, ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import PAPER, Sampling
-from customize.scoring import encoders, making, report
-from customize.scoring import tradeoff as tradeoff_module
-from customize.scoring.metrics import METRICS
-from customize.scoring.sweep import Point
-from customize.scoring.tasks import EditTask
-from customize.scoring.tradeoff import read_points
-from customize.scoring.tuning import TOLERANCE, choose, usual_guidances
+from customize.scoring import html_report
+from customize.scoring.edits import make
+from customize.scoring.edits.tasks import EditTask
+from customize.scoring.guidance import tradeoff as tradeoff_module
+from customize.scoring.guidance.sweep import Point
+from customize.scoring.guidance.tradeoff import read_points
+from customize.scoring.guidance.tune import TOLERANCE, choose, usual_guidances
+from customize.scoring.items import METRICS
+from customize.scoring.networks import encoders
 
 SIMILARITY = st.floats(-1, 1)
 
@@ -171,21 +173,21 @@ def test_score_writes_table_json_and_report_and_repeats_nothing(
 def test_a_score_goes_on_where_it_stopped(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, made = making._make, list[str]()
+    original, made = make._make, list[str]()
 
     def counted(editor: Editor, tasks: Sequence[EditTask], *rest: Any) -> None:
         made.extend(task.instruction for task in tasks)
         if len(made) == 2:
             raise KeyboardInterrupt
-        make(editor, tasks, *rest)
+        original(editor, tasks, *rest)
 
-    monkeypatch.setattr(making, "_make", counted)
+    monkeypatch.setattr(make, "_make", counted)
     words = ("score", "pairs", "-o", "out", "--at-once", "1")
     assert run(*words) == 130
     assert not Path("out/scores.json").exists()
     assert run(*words) == 0
     assert made == ["make the dog red", "add the hat", "add the hat"]
-    monkeypatch.setattr(report, "_picture", lambda *_: pytest.fail("stopped"))
+    monkeypatch.setattr(html_report, "_picture", lambda *_: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception):
         run("score", "pairs", "-o", "late")
     assert not Path("late/scores.json").exists(), "it says that all is done, so it comes last"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.exporting.verifying import Proofs
     from customize.families.base import Base
-    from customize.scoring import Models
+    from customize.scoring.items import Models
 
 Target = Literal[
     "kohya",

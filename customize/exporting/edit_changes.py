@@ -15,7 +15,7 @@ from PIL import Image
 from customize.exporting.sample_edits import Request
 
 if TYPE_CHECKING:
-    from customize.scoring import MetricName, Models
+    from customize.scoring.items import MetricName, Models
 
 _SCORES: Mapping[MetricName, str] = {
     "clip_image": "CLIP image",
@@ -95,7 +95,8 @@ def _means(
     metrics: tuple[MetricName, ...],
 ) -> dict[MetricName, float]:
     """Return each metric's mean; every edit has every one of these."""
-    from customize.scoring import Item, score_edits
+    from customize.scoring import score_edits
+    from customize.scoring.items import Item
 
     items = [
         Item(each.picture, each.instruction, output, target, plainly=each.plainly)

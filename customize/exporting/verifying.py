@@ -24,7 +24,7 @@ from customize.exporting.written_files import remove
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.families.base import Base
-    from customize.scoring import Models
+    from customize.scoring.items import Models
 
 # How many edits tell what cutting costs; one is enough to see that nothing was lost.
 _EDITS = 4

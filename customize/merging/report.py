@@ -20,7 +20,7 @@ from customize.merging.report_pictures import edits_sheet, kept_map
 from customize.merging.trials import Asked
 
 if TYPE_CHECKING:
-    from customize.scoring import Models
+    from customize.scoring.items import Models
 
 FIGURES, SHEET, MAP = "report.json", "edits.png", "map.png"
 
@@ -116,7 +116,8 @@ def _scores(
     """Score edits as `customize score` does; means over the concept's edits."""
     if models is None:
         return None
-    from customize.scoring import Item, score_edits
+    from customize.scoring import score_edits
+    from customize.scoring.items import Item
 
     targets = tuple(Image.fromarray(example.target_HWC) for example in asked.examples)
     items = [

@@ -22,7 +22,7 @@ from customize.merging.stage import Stage, open_stage
 if TYPE_CHECKING:
     import torch
 
-    from customize.scoring import Models
+    from customize.scoring.items import Models
 
 
 @dataclass(frozen=True)

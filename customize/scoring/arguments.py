@@ -11,8 +11,8 @@ from customize.errors import ScoreError
 from customize.files import refuse_existing
 
 if TYPE_CHECKING:
-    from customize.scoring.inputs import Asked
-    from customize.scoring.variants import Variant
+    from customize.scoring.edits.requests import Asked
+    from customize.scoring.edits.variants import Variant
 
 WHAT = "a recipe, pairs in any layout, or `embedded`, `embedded/my_dog`: edits of the drawn world"
 
@@ -88,7 +88,7 @@ def dispatch(command: Any, word: str, other: argparse.ArgumentParser) -> None:
 
 def variants_of(arguments: argparse.Namespace, asked: Asked) -> list[Variant]:
     """List the bases and adapters named, each group of adapters by itself."""
-    from customize.scoring.variants import compared, group_of
+    from customize.scoring.edits.variants import compared, group_of
 
     return compared(
         arguments.bases,

@@ -14,7 +14,9 @@ from torch import Tensor
 from customize.editing.editor import device_for
 from customize.errors import ScoreError
 from customize.families.loading.quiet import hush, quiet_loading
-from customize.scoring.model_files import DINO_TYPES, find_model
+from customize.scoring.items import Models
+from customize.scoring.networks.model_files import DINO_TYPES, find_model
+from customize.scoring.networks.store import Store
 
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
 
@@ -112,4 +114,23 @@ def _broken(name: str, kind: str, folder: Path, error: Exception) -> ScoreError:
     return ScoreError(
         f"{kind} {name!r}: it cannot be loaded from {folder} ({type(error).__name__}: {first}); "
         "expected a complete folder as `save_pretrained` writes it; save or download it again"
+    )
+
+
+def open_models(
+    clip: str | None = "embedded",
+    dino: str | None = None,
+    *,
+    device: torch.device | str | None = None,
+    cache: Path | None = None,
+) -> Models:
+    """Open models by name: `embedded` (the embedded base's CLIP), a folder or a hub id.
+
+    Answers are kept in the file `cache`, in memory where it is None. Raises ScoreError.
+    """
+    return Models(
+        clip=None if clip is None else open_clip(clip, device),
+        dino=None if dino is None else open_dino(dino, device),
+        store=Store(cache),
+        device=device,
     )

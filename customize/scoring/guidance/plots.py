@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.files import replacing
-from customize.scoring.tradeoff import Curve
+from customize.scoring.guidance.tradeoff import Curve
 
 COLORS = ("#6b6b6b", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#b45309", "#0e7490", "#be123c")
 MARKERS = "osD^vP*X"

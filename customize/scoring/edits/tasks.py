@@ -15,7 +15,7 @@ from customize.families.words import replace_words
 from customize.pairs.find import find_pairs
 from customize.pairs.held_out import held_out_pairs
 from customize.recipe import Recipe
-from customize.scoring import Item, Picture
+from customize.scoring.items import Item, Picture
 from customize.shapes import Pair
 
 WORLD = "embedded"

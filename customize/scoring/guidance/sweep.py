@@ -9,9 +9,10 @@ from typing import Any, Literal
 from customize.editing import Editor
 from customize.editing.options import Options, check_request
 from customize.errors import ScoreError
-from customize.scoring import MetricName, Models, score_edits
-from customize.scoring.making import edit_tasks
-from customize.scoring.tasks import EditTask
+from customize.scoring.edits.make import edit_tasks
+from customize.scoring.edits.tasks import EditTask
+from customize.scoring.items import MetricName, Models
+from customize.scoring.metrics.score import score_edits
 
 Against = Literal["captions", "instructions"]
 

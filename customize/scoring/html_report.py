@@ -11,10 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from customize.files import write_text
-from customize.scoring import Item, MetricName, Picture
-from customize.scoring.embedding import opened
-from customize.scoring.metrics import METRICS
-from customize.scoring.results import Scored, metrics_shown, notes_of, summary
+from customize.scoring.items import METRICS, Item, MetricName, Picture
+from customize.scoring.networks.embed import opened
+from customize.scoring.summary import Scored, metrics_shown, notes_of, summary
 
 MOST_EDITS = 200
 """Edits shown; the JSON beside the report has all."""

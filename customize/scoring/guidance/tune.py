@@ -12,9 +12,9 @@ from customize.editing import Editor
 from customize.editing.options import Options
 from customize.errors import ScoreError
 from customize.families.sampling_defaults import Sampling, sampling_of
-from customize.scoring import Models
-from customize.scoring.sweep import Point, check_settings, distinct, left_out, measure
-from customize.scoring.tasks import EditTask
+from customize.scoring.edits.tasks import EditTask
+from customize.scoring.guidance.sweep import Point, check_settings, distinct, left_out, measure
+from customize.scoring.items import Models
 
 TOLERANCE = 0.01
 """Share of the best direction that may be given up for keeping more of the picture."""

@@ -14,10 +14,10 @@ from customize import __version__
 from customize.editing import Editor
 from customize.editing.options import Options
 from customize.errors import ScoreError
-from customize.scoring import Item
-from customize.scoring.embedding import Contents
-from customize.scoring.tasks import EditTask, reworded
-from customize.scoring.variants import Variant
+from customize.scoring.edits.tasks import EditTask, reworded
+from customize.scoring.edits.variants import Variant
+from customize.scoring.items import Item
+from customize.scoring.networks.embed import Contents
 
 
 def make_edits(

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from customize.scoring import Answer
+from customize.scoring.items import Answer
 
 BEST_DB = 100.0
 """PSNR of equal pictures, which is infinite; one 8-bit step in one of 512x512 pixels is 107 dB."""

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from customize.errors import Fault, PairsError
 from customize.pairs.decode import load_picture
-from customize.scoring import Item, MetricName, Models, Picture
-from customize.scoring.store import Store
+from customize.scoring.items import Item, MetricName, Models, Picture
+from customize.scoring.networks.store import Store
 
 CODE_VERSION = 1
 """Raise it whenever a number changes that is kept in a store; old ones are then left unread."""

@@ -23,11 +23,11 @@ from customize.errors import ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import sampling_of
 from customize.files import write_text
-from customize.scoring import Models
-from customize.scoring.embedding import CODE_VERSION, Contents
-from customize.scoring.sweep import Point, check_settings, distinct, measurable, measure
-from customize.scoring.tasks import EditTask, reworded
-from customize.scoring.variants import Variant
+from customize.scoring.edits.tasks import EditTask, reworded
+from customize.scoring.edits.variants import Variant
+from customize.scoring.guidance.sweep import Point, check_settings, distinct, measurable, measure
+from customize.scoring.items import Models
+from customize.scoring.networks.embed import CODE_VERSION, Contents
 
 IMAGE_GUIDANCES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.2)
 """Those of the paper's own evaluation."""

@@ -11,7 +11,7 @@ from typing import Any
 from customize.errors import Fault, FaultsError
 from customize.pairs.layouts.table_rows import TABLE_SUFFIXES, read_rows
 from customize.pairs.picture_files import find_picture, one_line
-from customize.scoring import Item
+from customize.scoring.items import Item
 
 TABLE = "edits.jsonl"
 """The table of a folder of finished edits."""

@@ -8,67 +8,40 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import numpy as np
 from tqdm import tqdm
 
 from customize.errors import ScoreError
-from customize.scoring import (
+from customize.scoring.items import (
+    METRICS,
     Answer,
     Item,
     MetricName,
     Models,
     Picture,
     Scores,
-    perceptual,
-    pixels,
-    similarities,
 )
-from customize.scoring.embedding import Vectors, embed, opened
-from customize.scoring.store import Store
-
-Better = Literal["higher", "lower", "neither"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric's name, its short title for tables, which way is better, and what it says."""
-
-    name: MetricName
-    title: str
-    better: Better
-    says: str
-
-    def written(self, value: float) -> str:
-        """Write a value with the digits that mean something."""
-        return f"{value:.{1 if self.name == 'psnr' else 3}f}"
+from customize.scoring.metrics import lpips, pixels, similarities
+from customize.scoring.networks.embed import Vectors, embed, opened
+from customize.scoring.networks.store import Store
 
 
-METRICS = (
-    Metric("clip_image", "CLIP image", "neither", "how much of the picture stayed; 1 is a copy"),
-    Metric("clip_direction", "CLIP direction", "higher", "whether it changed as its captions do"),
-    Metric("clip_instruction", "CLIP instruction", "higher", "whether it changed as it was told"),
-    Metric("clip_text", "CLIP text", "higher", "whether it shows what the target's caption says"),
-    Metric("clip_concept", "CLIP-I", "higher", "likeness to the pictures of what was taught"),
-    Metric("dino_concept", "DINO", "higher", "the same, with more of an eye for details"),
-    Metric("psnr", "PSNR dB", "higher", "nearness to the target, pixel by pixel"),
-    Metric("ssim", "SSIM", "higher", "nearness to the target, by local structure"),
-    Metric("lpips", "LPIPS", "lower", "distance to the target, as people see it"),
-    Metric("outside_change", "change outside", "lower", "damage outside of the mask"),
-)
-
-
-def score(
+def score_edits(
     items: Sequence[Item],
     models: Models,
-    metrics: Sequence[MetricName] | None,
+    metrics: Sequence[MetricName] | None = None,
     *,
-    at_once: int,
-    progress: bool,
+    at_once: int = 32,
+    progress: bool = False,
 ) -> Scores:
-    """Do the work of `customize.scoring.score_edits`."""
+    """Score finished edits by `metrics`, None for every metric that the items allow.
+
+    A metric asked for by name that no item allows is an error; otherwise notes say what is missing
+    and why. `at_once` pictures go through a network together. Raises ScoreError, and PairsError for
+    pictures that cannot be read.
+    """
     if not items:
         raise ScoreError("no edits to score; expected at least one; name a folder that holds some")
     wanted: list[MetricName] = [metric.name for metric in METRICS]
@@ -76,7 +49,7 @@ def score(
         wanted = named(metrics)
     vectors = embed(items, models, wanted, at_once=at_once, progress=progress)
     if "lpips" in wanted:
-        perceptual.keep_lpips(items, vectors.contents, models, at_once=at_once, progress=progress)
+        lpips.keep_lpips(items, vectors.contents, models, at_once=at_once, progress=progress)
     rows: list[dict[MetricName, float]] = []
     missing: Counter[tuple[MetricName, str]] = Counter()
     for item in tqdm(items, "comparing", disable=None if progress else True, leave=False):
@@ -121,7 +94,7 @@ def check_models(metrics: Sequence[MetricName], *, dino: bool) -> None:
     """
     if "dino_concept" in metrics and not dino:
         raise ScoreError(f"metric 'dino_concept' cannot be had: {similarities.NO_DINO}")
-    if "lpips" in metrics and isinstance(why := perceptual.lpips_network(), str):
+    if "lpips" in metrics and isinstance(why := lpips.lpips_network(), str):
         raise ScoreError(f"metric 'lpips' cannot be had: {why}, or leave it out")
 
 
@@ -188,7 +161,7 @@ def _compared(
     compare = {
         "psnr": pixels.psnr,
         "ssim": pixels.ssim,
-        "lpips": perceptual.no_lpips,  # those that can be had were kept before
+        "lpips": lpips.no_lpips,  # those that can be had were kept before
         "outside_change": pixels.outside_change,
     }[name]
     answer = compare(*map(opened, pictures))

@@ -12,8 +12,7 @@ from typing import Any
 from customize import __version__
 from customize.drawing.table import table
 from customize.files import write_text
-from customize.scoring import Item, Models, Picture, Scores
-from customize.scoring.metrics import METRICS, Metric
+from customize.scoring.items import METRICS, Item, Metric, Models, Picture, Scores
 
 FORMAT = "customize-scores"
 

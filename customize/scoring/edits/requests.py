@@ -9,16 +9,16 @@ from pathlib import Path
 
 from customize.errors import ScoreError
 from customize.recipe import Recipe, load_recipe
-from customize.scoring import Item
-from customize.scoring.embedding import opened
-from customize.scoring.finished import finished_table, read_finished
-from customize.scoring.tasks import (
+from customize.scoring.edits.finished import finished_table, read_finished
+from customize.scoring.edits.tasks import (
     WORLD,
     EditTask,
     drawn_tasks,
     tasks_of_pairs,
     tasks_of_recipe,
 )
+from customize.scoring.items import Item
+from customize.scoring.networks.embed import opened
 
 DRAWN = 32
 """Edits drawn of the embedded base's world where the user names no count."""

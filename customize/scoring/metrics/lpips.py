@@ -12,9 +12,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from customize.editing.editor import device_for
-from customize.scoring import Item, Models, Picture
-from customize.scoring.embedding import Contents, opened
-from customize.scoring.pixels import scaled, unit
+from customize.scoring.items import Item, Models, Picture
+from customize.scoring.metrics.pixels import scaled, unit
+from customize.scoring.networks.embed import Contents, opened
 
 LPIPS_SIDE = 31
 """Pixels a side that AlexNet's strides leave something of."""

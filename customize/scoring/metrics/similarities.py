@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from customize.scoring import Answer, Item, Picture
-from customize.scoring.embedding import Vectors
+from customize.scoring.items import Answer, Item, Picture
+from customize.scoring.networks.embed import Vectors
 
 NO_CLIP = "no CLIP was named (--clip)"
 NO_DINO = "no DINO was named (--dino facebook/dinov2-base, or a folder)"

@@ -1,0 +1,1 @@
+"""Guidance by score: settings swept over edits in; curves, and the best setting, out."""

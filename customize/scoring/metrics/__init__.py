@@ -1,0 +1,1 @@
+"""Every metric: finished edits in, a number for each out."""
