@@ -30,7 +30,7 @@ from customize.embedded.world.concepts import ConceptName, concept_pairs
 from customize.embedded.world.edits import DrawnEdit
 from customize.families.base import EMBEDDED
 from customize.recipe import load_recipe
-from customize.running import run_recipe
+from customize.training.run import run_recipe
 
 UNSEEN, OTHERS = 64, 72
 RUNS = Path("runs/concept_quality")

@@ -102,18 +102,18 @@ def _geometry(options: argparse.Namespace) -> Geometry:
 def _child(options: argparse.Namespace) -> dict[str, float]:
     start = imported()
     recipe = _recipe(options, _geometry(options))
-    from customize.planning import plan_run
+    from customize.training.plan import plan_run
 
     plan = plan_run(recipe, lambda _: None)
     if options.child == "estimate":
-        from customize.estimating import estimate
-        from customize.memory_load import load_of
+        from customize.training.memory.estimate import estimate
+        from customize.training.memory.workload import load_of
 
         found = estimate(load_of(plan, options.device))
         return {"encode": found.encoding_peak, "train": found.training_peak}
-    from customize.hardware import open_accelerator
-    from customize.opening import encode_plan, open_session
-    from customize.run_folder import RunFolder
+    from customize.training.device import open_accelerator
+    from customize.training.open_session import encode_plan, open_session
+    from customize.training.run_folder import RunFolder
 
     accelerator, folder = open_accelerator(recipe.train.precision), RunFolder(recipe.output)
     if options.child == "encode":

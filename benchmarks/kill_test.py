@@ -29,8 +29,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from run_builders import toy_recipe  # noqa: E402
 
-from customize.checkpoint import read_checkpoint  # noqa: E402
 from customize.drawing.table import table  # noqa: E402
+from customize.training.checkpoint import read_checkpoint  # noqa: E402
 
 CHANGES = {
     "train": {"steps": 30, "ema": 0.9},

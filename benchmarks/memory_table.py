@@ -19,9 +19,9 @@ from geometry import SIDES, Geometry, write_configs
 from quality import table
 
 from customize.adapters import CrossAttentionKV, LowRank
-from customize.estimating import estimate
 from customize.families.base import Base, FamilyName
-from customize.memory_load import Load
+from customize.training.memory.estimate import estimate
+from customize.training.memory.workload import Load
 
 RESULT = Path(__file__).parent / "results" / "memory_table.json"
 FAMILIES: dict[Geometry, FamilyName] = {"sd15": "instruct_pix2pix", "sdxl": "instruct_pix2pix_xl"}

@@ -18,7 +18,7 @@ from customize.merging.job import open_job
 from customize.merging.judged import merge_automatically, merge_by_regression
 from customize.merging.stage import open_stage
 from customize.recipe import load_recipe
-from customize.running import run_recipe
+from customize.training.run import run_recipe
 
 Variant = Literal["recipes", "K/V"]
 KV = ("adapter={method: cross_attention_kv}",)

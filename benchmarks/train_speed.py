@@ -31,7 +31,7 @@ import torch
 from geometry import SIDES, unet_config, write_base, write_pairs
 from memory_probe import imported, peak
 
-from customize.hardware import mixed_precision
+from customize.training.device import mixed_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -164,11 +164,11 @@ def _timed(steps: Iterator[Any]) -> float:
 
 
 def _ours(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[Any]:
-    from customize.hardware import open_accelerator
-    from customize.opening import open_session
-    from customize.planning import plan_run
     from customize.recipe import Recipe
-    from customize.run_folder import RunFolder
+    from customize.training.device import open_accelerator
+    from customize.training.open_session import open_session
+    from customize.training.plan import plan_run
+    from customize.training.run_folder import RunFolder
 
     output = Path(options.work) / "run"
     shutil.rmtree(output, ignore_errors=True)

@@ -129,7 +129,7 @@ def _peak_of(options: argparse.Namespace) -> dict[str, float]:
     """Encode and train a few steps in this process; previews are an edit's own matter."""
     start = imported()
     from customize.recipe import Recipe
-    from customize.running import run_recipe
+    from customize.training.run import run_recipe
 
     recipe, _ = _recipe(options, options.only)
     recipe["train"]["steps"] = TRIAL_STEPS

@@ -12,9 +12,9 @@ from customize.drawing.table import table
 from customize.errors import BaseModelError
 
 if TYPE_CHECKING:
-    from customize.checking import Checked
     from customize.pairs.lint.lint_pairs import Finding
     from customize.recipe import Recipe
+    from customize.training.check import Checked
 
 
 def add_to(commands: Any) -> None:
@@ -55,7 +55,7 @@ def train(arguments: argparse.Namespace) -> int:
     from customize.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before torch: faults show at once
-    from customize.running import run_recipe
+    from customize.training.run import run_recipe
 
     result = run_recipe(recipe, overwrite=arguments.overwrite)
     return 130 if result.adapter is None else 0
@@ -66,10 +66,10 @@ def check(arguments: argparse.Namespace) -> int:
     from customize.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    from customize.checking import check_recipe
     from customize.drawing.contact_sheet import pairs_sheet
     from customize.editing.edited_picture import check_output
-    from customize.memory_advice import card_bytes
+    from customize.training.check import check_recipe
+    from customize.training.memory.advice import card_bytes
 
     room = card_bytes(arguments.card) if arguments.card else None
 
@@ -96,9 +96,9 @@ def _memory(recipe: Recipe, checked: Checked, room: int | None) -> list[str]:
     """Say how much memory training will take, on a GPU where there or asked for."""
     import torch
 
-    from customize.memory_advice import advise
-    from customize.memory_load import load_of
-    from customize.planning import plan_run
+    from customize.training.memory.advice import advise
+    from customize.training.memory.workload import load_of
+    from customize.training.plan import plan_run
 
     device = "cuda" if room is not None or torch.cuda.is_available() else "cpu"
     return advise(load_of(plan_run(recipe, lambda _: None, checked), device), room)
@@ -123,7 +123,7 @@ def fit_base(arguments: argparse.Namespace) -> int:
                 f"--from {arguments.start_from}: this recipe names its own start "
                 f"({recipe.start}); expected it there alone; leave --from out"
             )
-        from customize.fitting import fit_editing_base
+        from customize.training.base_fitting.fit_base import fit_editing_base
 
         folder = fit_editing_base(recipe)
         print(f"the base is in {folder}" if folder else "the same command goes on")

@@ -18,7 +18,7 @@ from customize.cli import main
 from customize.errors import BaseModelError
 from customize.families.base import Base, resolve_base
 from customize.families.loading import weight_files
-from customize.hardware import mixed_precision
+from customize.training.device import mixed_precision
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from customize.batches import Sample, Shard, batches, draw, step_generator
 from customize.shapes import Encoded
+from customize.training.batches import Sample, Shard, batches, draw, step_generator
 
 SQUARE, WIDE = (4, 8, 8), (4, 6, 10)
 

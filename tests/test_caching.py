@@ -11,11 +11,11 @@ import torch
 from builders import toy_example, toy_resolved
 from PIL import Image
 
-from customize import caching
-from customize.caching import Setting, View, encode_all, pair_digest
 from customize.families.words import Word
 from customize.pairs.buckets import Crop
 from customize.shapes import Pair
+from customize.training import cache
+from customize.training.cache import Setting, View, encode_all, pair_digest
 
 INSTRUCTIONS = ["", "make it red", "make it blue"]
 
@@ -37,13 +37,13 @@ def pair(tmp_path: Path) -> Pair:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Note every opening of the encoders."""
     calls: list[object] = []
-    real = caching.open_encoder
+    real = cache.open_encoder
 
     def spy(*arguments: object, **options: object) -> object:
         calls.append(arguments)
         return real(*arguments, **options)  # pyright: ignore
 
-    monkeypatch.setattr(caching, "open_encoder", spy)
+    monkeypatch.setattr(cache, "open_encoder", spy)
     return calls
 
 
@@ -107,7 +107,7 @@ def test_changed_bytes_base_words_and_code_are_encoded_anew(
     (cached,), texts = encode_all(folder, taught, views, INSTRUCTIONS)
     assert "token_ids" in cached.edited.conditions
     assert texts.keys() == {"token_ids"}
-    monkeypatch.setattr(caching, "CODE_VERSION", caching.CODE_VERSION + 1)
+    monkeypatch.setattr(cache, "CODE_VERSION", cache.CODE_VERSION + 1)
     encode_all(folder, setting, views, INSTRUCTIONS)
     assert len(opened) == 5
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from customize.checkpoint import (
+from customize.errors import TrainingError
+from customize.training.checkpoint import (
     Checkpoint,
     OptimizerState,
     changed,
@@ -19,9 +20,8 @@ from customize.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from customize.errors import TrainingError
-from customize.lion import Lion
-from customize.optimizing import hush
+from customize.training.lion import Lion
+from customize.training.optimizer import hush
 
 hush()
 

@@ -13,7 +13,7 @@ import torch
 from builders import toy_base, toy_resolved
 from PIL import Image
 
-from customize import cli, cli_commands, running
+from customize import cli, cli_commands
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.drawing.table import table
@@ -22,7 +22,8 @@ from customize.editing.edited_picture import read_settings
 from customize.editing.options import with_strength
 from customize.recipe import Recipe
 from customize.recipe.recipe import recipe_schema
-from customize.results import RunResult
+from customize.training import run
+from customize.training.finish import RunResult
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "check", "edit", "inspect", "schema", "fit-base")
@@ -134,7 +135,7 @@ def test_train_runs_the_recipe(
         calls.append((recipe, overwrite))
         return RunResult(7, 1.0, 0.1, adapter)
 
-    monkeypatch.setattr(running, "run_recipe", run_recipe)
+    monkeypatch.setattr(run, "run_recipe", run_recipe)
     name = write_recipe(base)
     assert (
         cli.main(["train", name, "--set", "train.steps=7", "train.seed=3", "--overwrite"]) == code

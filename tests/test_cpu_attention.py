@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from customize import cpu_attention
-from customize.cpu_attention import CpuAttention, attend
+from customize.training import cpu_attention
+from customize.training.cpu_attention import CpuAttention, attend
 
 
 def reference(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:

@@ -10,20 +10,20 @@ import torch
 from builders import toy_base, toy_example, toy_resolved, toy_xl_base
 from run_builders import toy_recipe
 
-from customize import memory_advice
 from customize.adapters import CrossAttentionKV, LowRank, attach
-from customize.batches import Sample, stack, step_generator
-from customize.cpu_attention import CpuAttention
 from customize.errors import RecipeError
-from customize.estimating import CPU_LIBRARIES, Estimate, estimate
 from customize.families import open_encoder, open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
-from customize.losses import Goal, loss
-from customize.memory_advice import advise, card_bytes, smaller_settings, smallest_change
-from customize.memory_load import Load, load_of
-from customize.optimizing import make_optimizer
-from customize.planning import plan_run
+from customize.training.batches import Sample, stack, step_generator
+from customize.training.cpu_attention import CpuAttention
+from customize.training.loss import Goal, loss
+from customize.training.memory import advice
+from customize.training.memory.advice import advise, card_bytes, smaller_settings, smallest_change
+from customize.training.memory.estimate import CPU_LIBRARIES, Estimate, estimate
+from customize.training.memory.workload import Load, load_of
+from customize.training.optimizer import make_optimizer
+from customize.training.plan import plan_run
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_load_is_estimated_once(load: Load, monkeypatch: pytest.MonkeyPatch) -
         asked.append(asked_for)
         return Estimate(10, 0, 0, 0, sizes[asked_for.batch], 0)
 
-    monkeypatch.setattr(memory_advice, "estimate", count)
+    monkeypatch.setattr(advice, "estimate", count)
     assert "train.batch: 2 with 4 times" in advise(replace(load, batch=8), 60)[-1]
     assert [each.batch for each in asked] == [8, 4, 2]
 

@@ -38,7 +38,7 @@ from customize.families.base import Base, resolve_base
 from customize.families.words import Word
 from customize.merging import Concat
 from customize.merging.files import merge
-from customize.running import run_recipe
+from customize.training.run import run_recipe
 
 LEVEL_B = torch.tensor([3, 800])
 PROMPTS = ["make the dog red", "paint it blue"]
@@ -364,13 +364,13 @@ def test_a_half_precision_pipeline_runs_its_vae_in_full(base: Base) -> None:
 
 
 def _stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from customize import running
+    from customize.training import run
 
-    after = running._Run._after
+    after = run._Run._after
 
     def stop(run: Any, done: Any, reports: Any) -> None:
         after(run, done, reports)
         if done.step == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(running._Run, "_after", stop)
+    monkeypatch.setattr(run._Run, "_after", stop)

@@ -16,13 +16,14 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from run_builders import toy_pairs
 from safetensors.torch import load_file, save_file
 
-from customize import families, fitting
+from customize import families
 from customize.cli import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
 from customize.families.base import resolve_base, resolve_plain
 from customize.recipe.editing_base import FittingRecipe, is_fitting_recipe, load_fitting_recipe
-from customize.widening import FIRST, widened, write_widened
+from customize.training.base_fitting import fit_base
+from customize.training.base_fitting.widen import FIRST, widened, write_widened
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 LEVEL_B = torch.tensor([3, 800])
@@ -72,7 +73,7 @@ def _recipe(folder: Path, plain: Path, **changes: Any) -> FittingRecipe:
 
 
 def _fit(recipe: FittingRecipe) -> Path | None:
-    return fitting.fit_editing_base(recipe, log=lambda _: None, progress=False)
+    return fit_base.fit_editing_base(recipe, log=lambda _: None, progress=False)
 
 
 @pytest.mark.parametrize("make", [toy_base, toy_xl_base])
@@ -163,7 +164,7 @@ def test_a_stopped_fit_goes_on_as_if_never_stopped(
 ) -> None:
     whole = _fit(_recipe(tmp_path, plain))
     broken = _recipe(tmp_path, plain, output=tmp_path / "broken")
-    told = fitting.Reports.step
+    told = fit_base.Reports.step
 
     def stop(reports: Any, step: Any) -> None:
         told(reports, step)
@@ -173,7 +174,7 @@ def test_a_stopped_fit_goes_on_as_if_never_stopped(
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
-        patched.setattr(fitting.Reports, "step", stop)
+        patched.setattr(fit_base.Reports, "step", stop)
         if how == "kill":
             with pytest.raises(KeyboardInterrupt):
                 _fit(broken)
@@ -194,7 +195,7 @@ def test_running_out_of_memory_before_the_first_step_is_told(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(fitting, place, fail)
+    monkeypatch.setattr(fit_base, place, fail)
     with pytest.raises(
         TrainingError, match=r"room for batch: 4; set batch: 2 with accumulation: 2"
     ):
@@ -203,7 +204,7 @@ def test_running_out_of_memory_before_the_first_step_is_told(
 
 def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, plain)
-    fit = fitting._open(recipe, progress=False)
+    fit = fit_base._open(recipe, progress=False)
     next(fit.steps())
     fit.save()
     with pytest.raises(TrainingError, match=r"learning_rate: 0\.005 -> 0\.001"):
@@ -213,7 +214,7 @@ def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
 
 
 def test_an_average_begins_at_the_start_and_movement_at_zero(plain: Path, tmp_path: Path) -> None:
-    fit = fitting._open(_recipe(tmp_path, plain), progress=False)
+    fit = fit_base._open(_recipe(tmp_path, plain), progress=False)
     assert fit.attached.movement().adapter == 0
     next(fit.steps())
     assert fit.attached.movement().adapter > 0

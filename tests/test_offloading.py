@@ -14,21 +14,25 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from customize import estimating, memory_advice, offloading
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import read_adapter
 from customize.errors import RecipeError
-from customize.estimating import Estimate, estimate
 from customize.families import Family, open_family
 from customize.families.base import Base
 from customize.families.words import Word
-from customize.memory_advice import smallest_change
-from customize.memory_load import Load, load_of
-from customize.offloading import OffloadedConv2d, OffloadedLinear, offload, offload_family
-from customize.planning import plan_run
 from customize.recipe import load_recipe
 from customize.recipe.editing_base import load_fitting_recipe
-from customize.running import run_recipe
+from customize.training.memory.advice import smallest_change
+from customize.training.memory.estimate import Estimate, estimate
+from customize.training.memory.offload import (
+    OffloadedConv2d,
+    OffloadedLinear,
+    offload,
+    offload_family,
+)
+from customize.training.memory.workload import Load, load_of
+from customize.training.plan import plan_run
+from customize.training.run import run_recipe
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 WORDS = (Word("<my-dog>", "dog"),)
@@ -47,7 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 @pytest.fixture(autouse=True)
 def _toys_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offloading, "SMALLEST", 250)
+    monkeypatch.setattr("customize.training.memory.offload.SMALLEST", 250)
 
 
 def offloaded(module: nn.Module) -> dict[str, Any]:
@@ -201,7 +205,8 @@ def test_the_estimate_counts_what_stays_and_one_weight_in_flight(
     assert plain.weights - away.weights == kept > plain.weights / 3
     assert away.step <= plain.step + 2 * largest
     assert away.training_peak < plain.training_peak
-    monkeypatch.setattr(estimating, "offload", None)  # not called: a CPU has nothing to save
+    # not called: a CPU has nothing to save
+    monkeypatch.setattr("customize.training.memory.estimate.offload", None)
     on_cpu = estimate(replace(load, words=(), batch=1, device="cpu", offload=True))
     assert on_cpu.weights > away.weights
 
@@ -215,7 +220,7 @@ def test_offloading_is_advised_last_and_names_what_it_replaces(
         tried.append(load)
         return Estimate(0, 50 if load.offload else 100, 0, 0, 10 * load.batch, 0)
 
-    monkeypatch.setattr(memory_advice, "estimate", weighed)
+    monkeypatch.setattr("customize.training.memory.advice.estimate", weighed)
     load = Load(base, LowRank(rank=2), batch=2, quantization="int8", device="cuda")
     settings, then = smallest_change(load, 60) or ("", None)
     assert settings.endswith("base.quantization: none and base.offload: true")

@@ -14,16 +14,15 @@ import torch
 from builders import toy_base, toy_example, toy_xl_base
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from customize import training
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach, learns_text
-from customize.batches import Sample, batches
 from customize.families import open_encoder, open_family
 from customize.families.base import resolve_base
 from customize.families.words import Word
-from customize.hardware import open_accelerator
-from customize.losses import Goal
-from customize.optimizing import Average, Pace
-from customize.training import train_steps
+from customize.training.batches import Sample, batches
+from customize.training.device import open_accelerator
+from customize.training.loss import Goal
+from customize.training.optimizer import Average, Pace
+from customize.training.steps import train_steps
 
 WORDS = (Word("<my-dog>", "dog", 2),)
 EVERYWHERE = ("attention", "convolutions", "feed_forward")
@@ -71,7 +70,8 @@ def test_a_step_stays_on_its_device_and_waits_for_its_figures_alone(
         asked.append((seen[0].total.device.type, norm.device.type))
         return [0.0] * 4
 
-    monkeypatch.setattr(training, "_figures", figures)  # the one place that asks for values
+    # the one place that asks for values
+    monkeypatch.setattr("customize.training.steps._figures", figures)
     steps = train_steps(
         family,
         attached,

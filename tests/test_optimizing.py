@@ -9,12 +9,12 @@ import pytest
 import torch
 from builders import toy_family
 
-from customize import optimizing
 from customize.adapters import Attached, CrossAttentionKV, attach
 from customize.errors import TrainingError
+from customize.families.loading.quiet import hush
 from customize.families.words import Word
-from customize.lion import Lion
-from customize.optimizing import Average, Pace, eight_bit_fault, make_optimizer, set_rates
+from customize.training.lion import Lion
+from customize.training.optimizer import Average, Pace, eight_bit_fault, make_optimizer, set_rates
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_prodigy_has_one_rate(attached: Attached) -> None:
 
 
 def test_lion_agrees_with_bitsandbytes() -> None:
-    optimizing.hush()
+    hush()
     from bitsandbytes.optim import Lion32bit
 
     start, gradients = torch.randn(64), torch.randn(5, 64)

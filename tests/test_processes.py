@@ -16,9 +16,9 @@ from run_builders import toy_recipe
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from customize.checkpoint import read_checkpoint
 from customize.recipe import Recipe
-from customize.running import run_recipe
+from customize.training.checkpoint import read_checkpoint
+from customize.training.run import run_recipe
 
 STEPS, STOP = 8, 5
 TAGS = ("loss", "loss/concept", "loss/preserved", "gradient_norm")

@@ -16,8 +16,8 @@ from customize.adapters.file import read_adapter
 from customize.errors import TrainingError
 from customize.families import open_family
 from customize.families.base import Base
-from customize.quantizing import quantizable, quantize, quantized_bytes
-from customize.running import run_recipe
+from customize.training.memory.quantize import quantizable, quantize, quantized_bytes
+from customize.training.run import run_recipe
 
 KINDS: Any = ("int8", "nf4")
 FAR = {"int8": 0.03, "nf4": 0.2}

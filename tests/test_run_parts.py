@@ -14,24 +14,24 @@ from builders import toy_resolved
 from run_builders import toy_pairs, toy_recipe
 from torch import nn
 
-from customize import checking, hardware, previews
 from customize.adapters import LowRank, attach
 from customize.drawing.loss_curve import loss_curve
 from customize.errors import BaseModelError, RecipeError, TrainingError
 from customize.families import open_family
 from customize.families.base import Base
 from customize.families.known_edits import COMMON
-from customize.hardware import (
+from customize.recipe.sections import Preservation
+from customize.shapes import Pair
+from customize.training import check, device, previews
+from customize.training.device import (
     memory_explained,
     mixed_precision,
     open_accelerator,
     suit_convolutions,
 )
-from customize.planning import plan_run, shaping_facts, views_of
-from customize.preserving import instructions_to_preserve
-from customize.preview_choice import choose_sampling, choose_shown, held_out_pairs
-from customize.recipe.sections import Preservation
-from customize.shapes import Pair
+from customize.training.plan import plan_run, shaping_facts, views_of
+from customize.training.preserved_edits import instructions_to_preserve
+from customize.training.preview_choice import choose_sampling, choose_shown, held_out_pairs
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_precision_follows_the_wish_then_the_launcher_then_the_hardware(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for has, expected in ((True, "bf16"), (False, "no")):
-        monkeypatch.setattr(hardware, "_cpu_has_bfloat16", lambda has=has: has)
+        monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda has=has: has)
         assert mixed_precision("auto") == expected
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what the launcher says unasked
     assert mixed_precision("auto") == "no"
@@ -127,15 +127,15 @@ def test_views_cover_crops_and_flips(tmp_path: Path, base: Base) -> None:
 
 def test_a_base_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the hub every look asks for the newest snapshot again."""
-    names, real = list[str](), checking.resolve_base
+    names, real = list[str](), check.resolve_base
 
     def look(name: str, *rest: Any) -> Base:
         names.append(name)
         return real(name, *rest)
 
-    monkeypatch.setattr(checking, "resolve_base", look)
+    monkeypatch.setattr(check, "resolve_base", look)
     recipe = toy_recipe(tmp_path)
-    checked = checking.check_recipe(recipe)
+    checked = check.check_recipe(recipe)
     assert plan_run(recipe, lambda _: None, checked).base is checked.base
     assert len(names) == 1
     plan_run(recipe, lambda _: None)

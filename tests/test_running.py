@@ -21,17 +21,18 @@ from run_builders import toy_pairs, toy_recipe
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from customize import opening, running, training
+import customize
 from customize.adapters import Attached
 from customize.adapters.file import read_adapter
-from customize.batches import Batch
-from customize.checkpoint import read_checkpoint
 from customize.errors import OutputExistsError, PairsError, TrainingError
-from customize.losses import Losses
 from customize.recipe import Recipe
-from customize.reporting import Reports
-from customize.running import RunResult, run_recipe
-from customize.training import Step
+from customize.training import open_session, steps
+from customize.training.batches import Batch
+from customize.training.checkpoint import read_checkpoint
+from customize.training.loss import Losses
+from customize.training.progress import Reports
+from customize.training.run import RunResult, run_recipe
+from customize.training.steps import Step
 
 SHORT = {"steps": 4}
 STEPS = 12
@@ -249,13 +250,13 @@ def test_several_concepts_regularization_flips_epochs_and_average(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frequencies: list[float] = []
-    real = opening.Session
+    real = open_session.Session
 
     def spy(**fields: Any) -> Any:
         frequencies.extend(sample.frequency for sample in fields["samples"])
         return real(**fields)
 
-    monkeypatch.setattr(opening, "Session", spy)
+    monkeypatch.setattr(open_session, "Session", spy)
     look = toy_pairs(tmp_path / "look", first_seed=200, text="make it blue")
     rehearsed = toy_pairs(tmp_path / "rehearsed", first_seed=100, text="make it red")
     recipe = toy_recipe(tmp_path)
@@ -285,14 +286,14 @@ def test_several_concepts_regularization_flips_epochs_and_average(
 
 def break_loss(patch: pytest.MonkeyPatch, call: int, act: Callable[[Any], Any]) -> None:
     """Do something else to the loss of one call, counted from 1."""
-    real, calls = training.loss, list[int]()
+    real, calls = steps.loss, list[int]()
 
     def loss(*arguments: Any) -> Any:
         calls.append(1)
         found = real(*arguments)
         return act(found) if len(calls) == call else found
 
-    patch.setattr(training, "loss", loss)
+    patch.setattr(steps, "loss", loss)
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_adapter(
@@ -348,7 +349,7 @@ def test_faulty_pairs_stop_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = toy_recipe(tmp_path)
-    monkeypatch.setattr(running, "open_session", None)
+    monkeypatch.setattr("customize.training.run.open_session", None)
     target = tmp_path / "pairs" / "t" / "1.png"
     target.write_bytes((tmp_path / "pairs" / "s" / "1.png").read_bytes())
     with pytest.raises(PairsError, match=r"pairs.jsonl:2"):
@@ -391,7 +392,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(
         return Losses(error_B.mean(), error_B.detach(), 0)
 
     expected, norms = list[float](), list[float]()
-    monkeypatch.setattr(training, "loss", plain)
+    monkeypatch.setattr(steps, "loss", plain)
     monkeypatch.setattr(Reports, "step", lambda _, step: norms.append(step.gradient_norm))
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "3")
     for accumulation in (1, 2, 4):
@@ -444,7 +445,7 @@ def test_several_processes_learn_together(tmp_path: Path) -> None:
     """Processes that preserve different numbers of samples in a step end with one adapter."""
     recipe = toy_recipe(tmp_path, train={"accumulation": 2, **SHORT}, preview={"every": 2})
     (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
-    door = Path(running.__file__).parent / "train_concept.py"
+    door = Path(customize.__file__).parent / "train_concept.py"
     command = ["torch.distributed.run", "--nproc_per_node", "2", str(door)]
     subprocess.run(
         [sys.executable, "-m", *command, "--recipe", str(tmp_path / "recipe.yaml")],

@@ -16,16 +16,16 @@ from builders import toy_example, toy_resolved
 from torch import Tensor
 
 from customize.adapters import Attached, CrossAttentionKV, LowRank, Method, attach
-from customize.batches import Batch, Sample, step_generator
-from customize.batches import batches as batches_of
-from customize.checkpoint import optimizer_state, restore_optimizer
 from customize.families import Dropout, Family, open_encoder, open_family
 from customize.families.base import Base
 from customize.families.objective import Objective
 from customize.families.words import Word
-from customize.losses import Goal, loss, preserved_count
-from customize.optimizing import Average, Pace, make_optimizer
-from customize.training import NonFiniteError, Step, train_steps
+from customize.training.batches import Batch, Sample, step_generator
+from customize.training.batches import batches as batches_of
+from customize.training.checkpoint import optimizer_state, restore_optimizer
+from customize.training.loss import Goal, loss, preserved_count
+from customize.training.optimizer import Average, Pace, make_optimizer
+from customize.training.steps import NonFiniteError, Step, train_steps
 
 WORD = Word("<my-dog>", "dog")
 NEVER = Dropout(text=0.0, both=0.0, image=0.0)

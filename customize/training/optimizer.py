@@ -151,7 +151,7 @@ def _full_precision(
         stacklevel=2,
     )
     if name == "lion8bit":
-        from customize.lion import Lion
+        from customize.training.lion import Lion
 
         return Lion(groups)
     return torch.optim.AdamW(groups, fused=True)

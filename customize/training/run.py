@@ -10,20 +10,20 @@ from typing import Any
 import torch
 
 from customize.errors import TrainingError
-from customize.hardware import memory_explained, open_accelerator
-from customize.memory_advice import smaller_settings
-from customize.memory_load import load_of
-from customize.opening import open_session
-from customize.planning import Plan, plan_run
-from customize.preview_choice import choose_sampling, choose_shown
-from customize.previews import Previewer
 from customize.recipe import Recipe
-from customize.reporting import Reports
-from customize.results import RunResult, late_loss, write_adapter, write_results
-from customize.run_folder import RunFolder, save_picture
-from customize.session import Session
-from customize.stopping import stop_on_signal
-from customize.training import NonFiniteError, Step
+from customize.training.device import memory_explained, open_accelerator
+from customize.training.finish import RunResult, late_loss, write_adapter, write_results
+from customize.training.memory.advice import smaller_settings
+from customize.training.memory.workload import load_of
+from customize.training.open_session import open_session
+from customize.training.plan import Plan, plan_run
+from customize.training.preview_choice import choose_sampling, choose_shown
+from customize.training.previews import Previewer
+from customize.training.progress import Reports
+from customize.training.run_folder import RunFolder, save_picture
+from customize.training.session import Session
+from customize.training.steps import NonFiniteError, Step
+from customize.training.stop_signal import stop_on_signal
 
 Log = Callable[[str], None]
 MOVED_BY = 10

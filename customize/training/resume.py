@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from customize.adapters import Attached
-from customize.checkpoint import (
+from customize.errors import TrainingError
+from customize.training.checkpoint import (
     Checkpoint,
     changed,
     optimizer_state,
@@ -17,8 +18,7 @@ from customize.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from customize.errors import TrainingError
-from customize.optimizing import Average
+from customize.training.optimizer import Average
 
 
 class Run(Protocol):

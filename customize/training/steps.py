@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from customize.adapters import Attached
-from customize.batches import Batch, Shard, step_generator
 from customize.errors import TrainingError
 from customize.families import Family
-from customize.losses import Goal, Losses, loss
-from customize.optimizing import Average, Pace, set_rates
+from customize.training.batches import Batch, Shard, step_generator
+from customize.training.loss import Goal, Losses, loss
+from customize.training.optimizer import Average, Pace, set_rates
 
 
 @dataclass(frozen=True)

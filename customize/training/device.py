@@ -69,7 +69,7 @@ def mixed_precision(wanted: Precision) -> Mixed:
 def suit_attention(denoiser: Any, device: torch.device) -> None:
     """Use attention that is made for training on a CPU; elsewhere torch's own (SDPA) is best."""
     if device.type == "cpu":
-        from customize.cpu_attention import CpuAttention
+        from customize.training.cpu_attention import CpuAttention
 
         denoiser.set_attn_processor(CpuAttention())
 

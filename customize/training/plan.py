@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from customize import adapters
-from customize.caching import View, pair_digest
-from customize.checking import Checked, base_of, check_recipe
 from customize.errors import Fault, PairsError
 from customize.families.base import Base
 from customize.families.words import Word
 from customize.pairs.buckets import bucket_for, crops
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
-from customize.preserving import instructions_to_preserve
 from customize.recipe import Recipe
 from customize.recipe.sections import CrossAttentionKV, LowRank
 from customize.shapes import Pair
+from customize.training.cache import View, pair_digest
+from customize.training.check import Checked, base_of, check_recipe
+from customize.training.preserved_edits import instructions_to_preserve
 
 UNSHAPING = (
     "output",

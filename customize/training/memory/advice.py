@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from customize.errors import Fault, RecipeError
-from customize.estimating import Estimate, estimate
-from customize.memory_load import Load
+from customize.training.memory.estimate import Estimate, estimate
+from customize.training.memory.workload import Load
 
 GIGABYTE = 2**30
 """Of the size printed on a card, which is what the drivers give nearly."""

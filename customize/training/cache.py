@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from customize.cache_files import read_tensors, write_tensors
 from customize.families import Encoder, open_encoder
 from customize.families.base import Base
 from customize.families.words import Word
 from customize.pairs.buckets import Crop, load_example
 from customize.shapes import Encoded, Pair
+from customize.training.cache_files import read_tensors, write_tensors
 
 CODE_VERSION = 1
 """Raise it whenever what is encoded changes; old files are then left unread."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from customize.adapters import Attached
-from customize.batches import Sample, batches
 from customize.families import Family
 from customize.families.base import Base
-from customize.losses import Goal
-from customize.optimizing import Average, Pace
 from customize.recipe.editing_base import FittingRecipe
-from customize.resuming import store, take_up
-from customize.training import Step, train_steps
+from customize.training.batches import Sample, batches
+from customize.training.loss import Goal
+from customize.training.optimizer import Average, Pace
+from customize.training.resume import store, take_up
+from customize.training.steps import Step, train_steps
 
 UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_checkpointing"}
 """Fields that may change between the parts of a run; the start's and the pairs' content may not."""

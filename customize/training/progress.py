@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from customize.training import Step
+from customize.training.steps import Step
 
 
 class Reports:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from customize.cache_files import remove_temporaries
 from customize.errors import OutputExistsError
 from customize.files import replacing
+from customize.training.cache_files import remove_temporaries
 
 
 @dataclass(frozen=True)

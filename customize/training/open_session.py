@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
-from customize.batches import Sample
-from customize.caching import CachedView, Setting, View, encode_all
 from customize.families import Dropout, Family, open_family
-from customize.hardware import suit_attention, suit_convolutions
-from customize.losses import Goal
-from customize.offloading import offload_family
-from customize.optimizing import Average, Pace, make_optimizer
-from customize.planning import Plan, count_steps, views_of
-from customize.quantizing import quantize
-from customize.run_folder import RunFolder
-from customize.session import Session
+from customize.training.batches import Sample
+from customize.training.cache import CachedView, Setting, View, encode_all
+from customize.training.device import suit_attention, suit_convolutions
+from customize.training.loss import Goal
+from customize.training.memory.offload import offload_family
+from customize.training.memory.quantize import quantize
+from customize.training.optimizer import Average, Pace, make_optimizer
+from customize.training.plan import Plan, count_steps, views_of
+from customize.training.run_folder import RunFolder
+from customize.training.session import Session
 
 
 def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: bool) -> Session:

@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from customize.adapters import Attached
-from customize.batches import Batch, Sample, Shard, batches
 from customize.families import Family
-from customize.losses import Goal
-from customize.optimizing import Average, Pace
-from customize.planning import Plan, shaping_facts
-from customize.resuming import store, take_up
-from customize.run_folder import RunFolder
-from customize.training import Step, train_steps
+from customize.training.batches import Batch, Sample, Shard, batches
+from customize.training.loss import Goal
+from customize.training.optimizer import Average, Pace
+from customize.training.plan import Plan, shaping_facts
+from customize.training.resume import store, take_up
+from customize.training.run_folder import RunFolder
+from customize.training.steps import Step, train_steps
 
 
 @dataclass

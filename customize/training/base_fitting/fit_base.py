@@ -16,25 +16,25 @@ import torch
 
 from customize.adapters import Attached
 from customize.adapters.whole_denoiser import WholeDenoiser
-from customize.batches import Sample
-from customize.caching import Setting, View, encode_all, pair_digest
 from customize.drawing.loss_curve import loss_curve
 from customize.errors import OutputExistsError, TrainingError
 from customize.families import Dropout, open_family
 from customize.families.base import Base, resolve_base, resolve_plain
 from customize.files import forget_places
-from customize.fit_session import UNSHAPING, Fit
-from customize.hardware import memory_explained, open_accelerator, suit_attention
-from customize.losses import Goal
-from customize.optimizing import Average, make_optimizer
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
 from customize.recipe.editing_base import FittingRecipe
-from customize.reporting import Reports
-from customize.run_folder import save_picture
-from customize.stopping import stop_on_signal
-from customize.widening import write_widened
+from customize.training.base_fitting.fit_session import UNSHAPING, Fit
+from customize.training.base_fitting.widen import write_widened
+from customize.training.batches import Sample
+from customize.training.cache import Setting, View, encode_all, pair_digest
+from customize.training.device import memory_explained, open_accelerator, suit_attention
+from customize.training.loss import Goal
+from customize.training.optimizer import Average, make_optimizer
+from customize.training.progress import Reports
+from customize.training.run_folder import save_picture
+from customize.training.stop_signal import stop_on_signal
 
 
 def fit_editing_base(

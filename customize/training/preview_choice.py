@@ -9,10 +9,10 @@ from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture
 from customize.pairs.held_out import held_out_pairs
-from customize.planning import Plan
-from customize.previews import Shown
 from customize.recipe import Recipe
 from customize.shapes import Pair
+from customize.training.plan import Plan
+from customize.training.previews import Shown
 
 MOST_STEPS = 20
 """Steps of a preview for which the recipe names none: InstructPix2Pix's own hundred, of three

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
-from customize.batches import Sample, stack
-from customize.cpu_attention import CpuAttention
 from customize.families import open_encoder, open_family
 from customize.families.loading.parts import without_weights
-from customize.losses import Goal, loss
-from customize.memory_ledger import Ledger
-from customize.memory_load import Load
-from customize.offloading import offload
-from customize.optimizing import OptimizerName
-from customize.quantizing import quantizable, quantized_bytes
 from customize.shapes import Example
+from customize.training.batches import Sample, stack
+from customize.training.cpu_attention import CpuAttention
+from customize.training.loss import Goal, loss
+from customize.training.memory.ledger import Ledger
+from customize.training.memory.offload import offload
+from customize.training.memory.quantize import quantizable, quantized_bytes
+from customize.training.memory.workload import Load
+from customize.training.optimizer import OptimizerName
 
 CPU_FRAGMENTS = 2.0
 """What glibc keeps of freed blocks, for every byte that a step with recomputed activations takes.

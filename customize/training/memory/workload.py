@@ -8,11 +8,11 @@ from typing import Literal
 from customize.adapters import Method
 from customize.families.base import Base
 from customize.families.words import Word
-from customize.hardware import Mixed, Precision, mixed_precision
-from customize.optimizing import OptimizerName
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
-from customize.planning import Plan
+from customize.training.device import Mixed, Precision, mixed_precision
+from customize.training.optimizer import OptimizerName
+from customize.training.plan import Plan
 
 
 @dataclass(frozen=True)

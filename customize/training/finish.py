@@ -11,11 +11,11 @@ import numpy as np
 from customize.adapters import LowRank
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught, library_versions
-from customize.caching import pair_digest
 from customize.drawing.loss_curve import loss_curve
-from customize.planning import Plan
-from customize.run_folder import RunFolder, save_picture
-from customize.session import Session
+from customize.training.cache import pair_digest
+from customize.training.plan import Plan
+from customize.training.run_folder import RunFolder, save_picture
+from customize.training.session import Session
 
 
 @dataclass(frozen=True)

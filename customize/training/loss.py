@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from customize.adapters import Attached
-from customize.batches import Batch, Shard, sent
 from customize.families import Dropout, Family
 from customize.shapes import Conditions
+from customize.training.batches import Batch, Shard, sent
 
 
 @dataclass(frozen=True)

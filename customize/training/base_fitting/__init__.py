@@ -1,0 +1,1 @@
+"""Editing bases: a text-to-image model and pairs in, a base that follows instructions out."""

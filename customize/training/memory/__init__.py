@@ -1,0 +1,1 @@
+"""Memory: how much a run takes, estimated beforehand, and ways to take less of it."""
