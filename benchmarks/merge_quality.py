@@ -28,7 +28,7 @@ from customize.drawing.heat_map import heat_map
 from customize.embedded.world.concepts import CONCEPT_NAMES, concept_pair
 from customize.embedded.world.edits import DrawnEdit
 from customize.families.base import EMBEDDED
-from customize.merging.judging import Kept, change_made
+from customize.merging.by_edits.retention import Kept, change_made
 
 FIRST = 100
 """Number of the first unseen pair: earlier ones are the held-out pairs that `auto` judges by."""

@@ -11,12 +11,13 @@ from typing import Any, Literal
 from customize.adapters.factors import Limits
 from customize.embedded.world.concepts import CONCEPT_NAMES
 from customize.embedded.world.edits import DrawnEdit
-from customize.merging import Constrained, Dare, Linear, Method, Svd, Ties
-from customize.merging.distilled import Distillation, merge_by_distillation
-from customize.merging.files import merge
+from customize.merging.by_edits.choose import merge_automatically
+from customize.merging.by_edits.distillation import merge_by_distillation
+from customize.merging.by_edits.editing_job import open_stage
+from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.job import open_job
-from customize.merging.judged import merge_automatically, merge_by_regression
-from customize.merging.stage import open_stage
+from customize.merging.merge_files import merge
+from customize.merging.methods import Constrained, Dare, Distillation, Linear, Method, Svd, Ties
 from customize.recipe import load_recipe
 from customize.training.run import run_recipe
 

@@ -111,11 +111,11 @@ def _measure(folder: Path, method: str, count: int) -> dict[str, Any]:
     """Merge the first `count` adapters of `folder` once."""
     import torch
 
-    from customize.merging import Constrained, Linear, Ties
-    from customize.merging.constrained import Rows
-    from customize.merging.files import merge
-    from customize.merging.released import ReleasedTensors
-    from customize.merging.texts import Texts
+    from customize.merging.constrained.constraints import Rows
+    from customize.merging.constrained.instruction_rows import Texts
+    from customize.merging.merge_files import merge
+    from customize.merging.methods import Constrained, Linear, Ties
+    from customize.merging.released_tensors import ReleasedTensors
 
     files = sorted(folder.glob("[0-9]*.safetensors"))[:count]
     assert len(files) == count

@@ -12,8 +12,8 @@ from customize.drawing.table import table
 from customize.errors import MergeError
 
 if TYPE_CHECKING:
-    from customize.merging import Concat, Dare, Linear, Method, Ties
-    from customize.merging.files import Merged
+    from customize.merging.merge_files import Merged
+    from customize.merging.methods import Concat, Dare, Linear, Method, Ties
 
 SIMPLE = ("linear", "concat", "ties", "dare")
 LOOKING = ("regression", "distill", "auto")
@@ -108,7 +108,7 @@ def merge(arguments: argparse.Namespace) -> int:
     if arguments.method in LOOKING or arguments.report:
         merged = _merge_looking(paths, arguments, options)
     else:
-        from customize.merging.files import merge as merge_files
+        from customize.merging.merge_files import merge as merge_files
 
         merged = merge_files(paths, arguments.output, method_of(arguments), **options)
     print(table([*_rows(merged, paths)]))
@@ -117,8 +117,8 @@ def merge(arguments: argparse.Namespace) -> int:
 
 def _merge_looking(paths: list[Path], arguments: argparse.Namespace, options: Any) -> Merged:
     """Merge by a method that looks at edits, or report on any."""
-    from customize.merging.distilled import Distillation
-    from customize.merging.requested import Looking, Regression, merge_looking
+    from customize.merging.by_edits.merge_by_edits import Looking, merge_looking
+    from customize.merging.methods import Distillation, Regression
 
     match arguments.method:
         case "auto":
@@ -148,7 +148,7 @@ def _with_folder(text: str) -> tuple[str, Path]:
 
 def method_of(arguments: argparse.Namespace) -> Method:
     """Make the method of the parsed options; an option left out keeps the method's own default."""
-    from customize.merging import Constrained, Svd
+    from customize.merging.methods import Constrained, Svd
 
     match arguments.method:
         case "svd":
@@ -161,7 +161,7 @@ def method_of(arguments: argparse.Namespace) -> Method:
 
 
 def _simple(name: str, arguments: argparse.Namespace) -> Linear | Concat | Ties | Dare:
-    from customize.merging import Concat, Dare, Linear, Ties
+    from customize.merging.methods import Concat, Dare, Linear, Ties
 
     match name:
         case "linear":

@@ -22,8 +22,8 @@ from customize.exporting.verdicts import PIXELS
 from customize.families import open_family, open_pipeline
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
-from customize.merging import Linear
-from customize.merging.files import merge
+from customize.merging.merge_files import merge
+from customize.merging.methods import Linear
 
 WORD = Word("<my-dog>", initializer="dog", vectors=2)
 INSTRUCTION = "turn the dog into <my-dog>"

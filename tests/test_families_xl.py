@@ -36,8 +36,8 @@ from customize.exporting.verifying import verify
 from customize.families import Dropout, Encoder, Family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
-from customize.merging import Concat
-from customize.merging.files import merge
+from customize.merging.merge_files import merge
+from customize.merging.methods import Concat
 from customize.training.run import run_recipe
 
 LEVEL_B = torch.tensor([3, 800])

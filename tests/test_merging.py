@@ -27,12 +27,13 @@ from customize.errors import MergeError, OutputExistsError
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights, reads_text_alone
 from customize.families.words import Word
-from customize.merging import Concat, Constrained, Dare, Linear, Method, Svd, Ties, constraining
-from customize.merging.constrained import Rows
-from customize.merging.files import merge
+from customize.merging.constrained import merge_layers
+from customize.merging.constrained.constraints import Rows
+from customize.merging.constrained.instruction_rows import Texts, read_texts
 from customize.merging.inputs import open_inputs
 from customize.merging.job import open_job
-from customize.merging.texts import Texts, read_texts
+from customize.merging.merge_files import merge
+from customize.merging.methods import Concat, Constrained, Dare, Linear, Method, Svd, Ties
 
 EVERY_GROUP = ("attention", "convolutions", "feed_forward")
 LORA = LowRank(rank=2, alpha=3.0, targets=EVERY_GROUP, text_encoder_rank=1)
@@ -299,7 +300,7 @@ def test_constraints_are_solved_for_the_text_encoder_that_is_stored(
         read.append(dict(merged_text))
         return read_texts(base, inputs, vocabulary, merged_text)
 
-    monkeypatch.setattr(constraining, "read_texts", reading)
+    monkeypatch.setattr(merge_layers, "read_texts", reading)
     paths = [files["lora"], files["dora"]]
     stored = read_adapter(
         merge(paths, tmp_path / "m.safetensors", Constrained(), limits=limits).path

@@ -15,13 +15,13 @@ from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.editing.sample import edit_all
 from customize.errors import OutputExistsError
-from customize.merging import Linear
-from customize.merging.calls import Call, answers, recorded, with_texts_of
-from customize.merging.distilled import Distillation, merge_by_distillation
-from customize.merging.distilling import Course, Lesson, change_of, distill
-from customize.merging.files import merge_job
+from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
+from customize.merging.by_edits.distillation import merge_by_distillation
+from customize.merging.by_edits.editing_job import Stage, open_stage
+from customize.merging.by_edits.recorded_calls import Call, answers, recorded, with_texts_of
 from customize.merging.job import open_job
-from customize.merging.stage import Stage, open_stage
+from customize.merging.merge_files import merge_job
+from customize.merging.methods import Distillation, Linear
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,15 @@ from customize.adapters.file import AdapterFile, read_adapter
 from customize.editing.sample import edit_all
 from customize.errors import OutputExistsError, PairsError
 from customize.families.base import resolve_base
-from customize.merging.automatic import ENOUGH, Tried, best_of
-from customize.merging.evidence import Evidence
+from customize.merging.by_edits.choose import ENOUGH, Tried, best_of, merge_automatically
+from customize.merging.by_edits.editing_job import Stage, open_stage
+from customize.merging.by_edits.layer_inputs import Evidence
+from customize.merging.by_edits.leaks import OWN, leak
+from customize.merging.by_edits.regression import merge_by_regression
+from customize.merging.by_edits.report import FIGURES, MAP, SHEET, check_folder, write_report
+from customize.merging.by_edits.retention import Judge, Kept, Verdict, change_made, kept_of_base
+from customize.merging.by_edits.trial_edits import find_asked, own_edits, varied
 from customize.merging.job import open_job
-from customize.merging.judged import merge_automatically, merge_by_regression
-from customize.merging.judging import Judge, Kept, Verdict, change_made, kept_of_base
-from customize.merging.leaks import OWN, leak
-from customize.merging.report import FIGURES, MAP, SHEET, check_folder, write_report
-from customize.merging.stage import Stage, open_stage
-from customize.merging.trials import find_asked, own_edits, varied
 from customize.shapes import Example
 
 

@@ -10,8 +10,8 @@ from merging_world import judged_world
 
 from customize.adapters.file import read_adapter
 from customize.cli import main
-from customize.merging import requested
-from customize.merging.report import FIGURES, MAP, SHEET
+from customize.merging.by_edits import merge_by_edits
+from customize.merging.by_edits.report import FIGURES, MAP, SHEET
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_an_output_that_is_there_is_told_before_anything_is_opened(
 ) -> None:
     output = tmp_path / "m.safetensors"
     output.write_text("mine")
-    monkeypatch.setattr(requested, "open_job", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr(merge_by_edits, "open_job", lambda *_, **__: pytest.fail("opened"))
     assert merge(world, output, "--method", method, "--report", tmp_path / "report") == 2
     assert "--overwrite" in capsys.readouterr().err
     assert output.read_text() == "mine"

@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from customize.merging.captured import ROWS, can_capture, capturing, in_groups, rows_of, width_of
-from customize.merging.regression import regress
+from customize.merging.by_edits.moments import (
+    ROWS,
+    can_capture,
+    capturing,
+    in_groups,
+    rows_of,
+    width_of,
+)
+from customize.merging.by_edits.regression import regress
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

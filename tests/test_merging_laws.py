@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from customize.merging.constrained import Rows, constrained, wanted
-from customize.merging.linear import concat, linear
-from customize.merging.regression import regress
-from customize.merging.solving import Solver
-from customize.merging.sparse import dare, drop, ties, trim
+from customize.merging.by_edits.regression import regress
+from customize.merging.constrained.constraints import Rows, Solver, constrained, wanted
+from customize.merging.sums import concat, dare, drop, linear, ties, trim
 
 Merge = Callable[[Sequence[Tensor], Sequence[float]], Tensor]
 SUMS: dict[str, Merge] = {

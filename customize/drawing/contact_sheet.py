@@ -14,17 +14,9 @@ from customize.pairs.decode import load_picture
 from customize.shapes import Pair
 
 Cell = Image.Image | str
-
-
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
 INK, FAINT, PAPER, RULE = "#1a1a1a", "#6b6b6b", "#ffffff", "#e4e4e4"
-
-
 MOST_ROWS = 40
-
-
 SMALLEST = 9
 
 

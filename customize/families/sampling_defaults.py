@@ -22,8 +22,6 @@ class Sampling:
 
 PAPER = Sampling(steps=100, text_guidance=7.5, image_guidance=1.5)
 """InstructPix2Pix on Stable Diffusion 1.5 (Brooks et al. 2023, arXiv 2211.09800, appendix B)."""
-
-
 XL_CARD = Sampling(steps=30, text_guidance=3.0, image_guidance=1.5)
 """The example of `diffusers/sdxl-instructpix2pix-768`, in its card and in diffusers' docs."""
 

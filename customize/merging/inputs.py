@@ -18,7 +18,7 @@ from customize.adapters.deltas import layers
 from customize.adapters.file import AdapterFile, other_base, read_adapter
 from customize.adapters.header import Header
 from customize.errors import AdapterFileError, MergeError
-from customize.merging.released import ReleasedTensors
+from customize.merging.released_tensors import ReleasedTensors
 
 if TYPE_CHECKING:
     from customize.families.base import Base

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, get_args
 from customize.errors import MergeError
 from customize.families.base import Base, FamilyName, resolve_base
 from customize.families.loading.layer_weights import BaseWeights
-from customize.merging.combining import Layer
-from customize.merging.concepts import Vocabulary, gather_concepts
 from customize.merging.inputs import Input, check_base, open_inputs
+from customize.merging.layers import Layer
+from customize.merging.vocabulary import Vocabulary, gather_concepts
 
 if TYPE_CHECKING:
     from torch import Tensor

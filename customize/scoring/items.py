@@ -17,12 +17,8 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = "Image.Image | Path | str"
 """A picture in memory, or the file that is read when its turn comes."""
-
-
 Answer = float | str
 """A number, or why there is none."""
-
-
 MetricName = Literal[
     "clip_image",
     "clip_direction",

@@ -15,16 +15,12 @@ from customize.pairs.decode import load_picture
 from customize.shapes import Pair
 
 THUMB = 32
-
-
 NEAR_LEVELS = 4.0
 """Two thumbnails are of one picture when no cell differs by more than this, of 255 levels.
 
 A cell is the mean of thousands of pixels, so compression noise stays below 2 while a small edit
 stands out.
 """
-
-
 HUGE_SIDE = 6000
 
 

@@ -18,9 +18,9 @@ from customize.families import open_encoder
 from customize.families.base import Base
 from customize.families.known_edits import known_edits
 from customize.families.words import Word, expand_words
-from customize.merging.concepts import Vocabulary
-from customize.merging.constrained import Rows
+from customize.merging.constrained.constraints import Rows
 from customize.merging.inputs import Input
+from customize.merging.vocabulary import Vocabulary
 
 _PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 

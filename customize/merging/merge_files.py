@@ -16,16 +16,16 @@ from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
 from customize.errors import MergeError
 from customize.files import refuse_existing
-from customize.merging import Concat, Constrained, Dare, Linear, Method, Svd, Ties
-from customize.merging.combining import Change, Layer, combine
-from customize.merging.constraining import Constraining
-from customize.merging.heading import header_of, name_of, options_of
+from customize.merging.constrained.merge_layers import Constraining
+from customize.merging.header import header_of, name_of, options_of
 from customize.merging.job import Job, open_job
+from customize.merging.layers import Change, Layer, combine
+from customize.merging.methods import Concat, Constrained, Dare, Linear, Method, Svd, Ties
 
 if TYPE_CHECKING:
     import torch
 
-    from customize.merging.texts import Texts
+    from customize.merging.constrained.instruction_rows import Texts
 
 Combine = Callable[[Layer], Change]
 

@@ -9,28 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
-from customize.merging import Method
-from customize.merging.automatic import rule
-from customize.merging.distilled import Distillation, merge_by_distillation
-from customize.merging.files import Merged, check_free, merge_job
+from customize.merging.by_edits.choose import Chosen, merge_automatically, rule
+from customize.merging.by_edits.distillation import merge_by_distillation
+from customize.merging.by_edits.editing_job import Stage, open_stage
+from customize.merging.by_edits.regression import merge_by_regression
+from customize.merging.by_edits.report import check_folder, write_report
 from customize.merging.job import Job, open_job
-from customize.merging.judged import Chosen, merge_automatically, merge_by_regression
-from customize.merging.regression import PRESERVE, RIDGE
-from customize.merging.report import check_folder, write_report
-from customize.merging.stage import Stage, open_stage
+from customize.merging.merge_files import Merged, check_free, merge_job
+from customize.merging.methods import Distillation, Method, Regression
 
 if TYPE_CHECKING:
     import torch
 
     from customize.scoring.items import Models
-
-
-@dataclass(frozen=True)
-class Regression:
-    """Fit every layer to what its inputs did to what they read; see `regression.regress`."""
-
-    preserve: float = PRESERVE
-    ridge: float = RIDGE
 
 
 Way = Method | Regression | Distillation | Literal["auto"]
@@ -68,7 +59,7 @@ def merge_looking(
 ) -> Merged:
     """Merge adapter files by a way that looks at edits, or by any, with a report.
 
-    Other arguments are those of `files.merge`. Raises what it raises, and PairsError for concepts
+    Other arguments are those of `merge`. Raises what it raises, and PairsError for concepts
     whose pairs are not found, ScoreError for an unusable CLIP.
     """
     check_free(output, files, overwrite=overwrite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
@@ -20,37 +20,24 @@ from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.editing.sample import edit_all, in_sizes
 from customize.families.loading.layer_weights import reads_text_alone
-from customize.merging import Constrained, Linear
-from customize.merging.calls import Call, recorded, with_texts_of
-from customize.merging.combining import Change, Layer, cut
-from customize.merging.distilling import Course, Lesson, change_of, distill
-from customize.merging.evidence import STEPS as STEPS_RECORDED
-from customize.merging.files import Combine, Merged, check_free, merge_job, write_merged
-from customize.merging.heading import options_of
+from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
+from customize.merging.by_edits.layer_inputs import STEPS
+from customize.merging.by_edits.recorded_calls import Call, recorded, with_texts_of
+from customize.merging.by_edits.trial_edits import Asked, reworded, varied
+from customize.merging.header import options_of
 from customize.merging.inputs import placeholder
-from customize.merging.trials import Asked, reworded, varied
+from customize.merging.layers import Change, Layer, cut
+from customize.merging.merge_files import Combine, Merged, check_free, merge_job, write_merged
+from customize.merging.methods import Constrained, Distillation, Linear
 
 if TYPE_CHECKING:
+    from customize.merging.by_edits.editing_job import Stage
     from customize.merging.job import Job
-    from customize.merging.stage import Stage
     from customize.shapes import Example
 
-STEPS, PRESERVE = 300, 4.0
+
 RATE, FASTEST = 1e-4, 1e-3
 AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """How the correction is taught: optimizer `steps`, and the weight of the base's own edits.
-
-    `learning_rate` None is the median of the inputs' own, as their recipes tell, but not above
-    1e-3; 1e-4 where none does.
-    """
-
-    steps: int = STEPS
-    preserve: float = PRESERVE
-    learning_rate: float | None = None
 
 
 def merge_by_distillation(
@@ -136,7 +123,7 @@ def _calls(
     Texts only differ from the teacher's own where text encoders were taught.
     """
     pipeline, found = stage.pipeline, list[Call]()
-    sampling = replace(stage.sampling, steps=min(stage.sampling.steps, STEPS_RECORDED))
+    sampling = replace(stage.sampling, steps=min(stage.sampling.steps, STEPS))
     for group in in_sizes(examples, AT_ONCE):
         asked = [examples[index] for index in group]
         with _applied(pipeline, teacher), recorded(pipeline.unet) as calls:

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from customize.adapters.factors import Limits
 from customize.families.loading.layer_weights import reads_text_alone
-from customize.merging import Constrained, Linear
-from customize.merging.combining import Change, Layer, combine, cut
-from customize.merging.constrained import constrained, wanted
+from customize.merging.constrained.constraints import Solver, constrained, wanted
+from customize.merging.constrained.instruction_rows import Texts, read_texts
 from customize.merging.inputs import placeholder
 from customize.merging.job import Job
-from customize.merging.solving import Solver
-from customize.merging.texts import Texts, read_texts
+from customize.merging.layers import Change, Layer, combine, cut
+from customize.merging.methods import Constrained, Linear
 
 _MEASURED = 32
 _EXACT, _AGREED, _PROBES = 1e-8, 1e-4, 8

@@ -6,12 +6,10 @@ from PIL import Image
 
 from customize.drawing.contact_sheet import contact_sheet, to_picture
 from customize.drawing.heat_map import heat_map
-from customize.merging.judging import Judge, Verdict
-from customize.merging.leaks import OWN, Leaks
+from customize.merging.by_edits.leaks import OWN, Leaks
+from customize.merging.by_edits.retention import Judge, Verdict
 
 TITLES = ("source", "instruction", "alone", "merged", "target")
-
-
 SHOWN = 3
 """Edits of each concept on the sheet."""
 

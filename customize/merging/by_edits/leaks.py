@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from customize.merging.judging import CHANGES, Judge, Verdict
-from customize.merging.trials import Asked
+from customize.merging.by_edits.retention import CHANGES, Judge, Verdict
+from customize.merging.by_edits.trial_edits import Asked
 from customize.shapes import Example
 
 OWN = "the base's own"

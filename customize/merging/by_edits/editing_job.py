@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from customize.families.known_edits import known_edits
 from customize.families.sampling_defaults import Sampling, sampling_of
-from customize.merging.evidence import Evidence
+from customize.merging.by_edits.layer_inputs import Evidence
+from customize.merging.by_edits.retention import Judge
+from customize.merging.by_edits.trial_edits import Asked, find_asked, own_edits
 from customize.merging.job import Job
-from customize.merging.judging import Judge
-from customize.merging.trials import Asked, find_asked, own_edits
 from customize.shapes import Example
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from customize.adapters.low_rank import LowRankFactors, inject
-from customize.merging.calls import Call, answers, ask
+from customize.merging.by_edits.recorded_calls import Call, answers, ask
 
 BATCH = 16
 POSITIONS = 4 * 64 * 64

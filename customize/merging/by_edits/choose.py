@@ -1,8 +1,8 @@
-"""Merges that look at edits: `regression`, fitted to them, and `auto`, chosen by them."""
+"""Choose a way to merge by trying those that fit, each judged on edits of every concept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,21 +12,89 @@ from typing import TYPE_CHECKING, Any
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
 from customize.families.loading.layer_weights import reads_text_alone
-from customize.merging import Constrained, Dare, Linear, Method, Ties
-from customize.merging.automatic import ENOUGH, Tried, best_of, told, try_one
-from customize.merging.distilled import Distillation, merge_by_distillation
-from customize.merging.files import Merged, check_free, merge_job, write_merged
-from customize.merging.heading import options_of
+from customize.merging.by_edits.distillation import merge_by_distillation
+from customize.merging.by_edits.regression import merge_by_regression
+from customize.merging.by_edits.retention import Judge, Verdict
 from customize.merging.job import Job
-from customize.merging.regressing import Regressing
-from customize.merging.regression import PRESERVE, RIDGE
+from customize.merging.merge_files import Merged, check_free, merge_job
+from customize.merging.methods import Constrained, Dare, Distillation, Linear, Method, Ties
 
 if TYPE_CHECKING:
     import torch
 
-    from customize.merging.evidence import Evidence
-    from customize.merging.judging import Judge
-    from customize.merging.stage import Stage
+    from customize.merging.by_edits.editing_job import Stage
+
+
+MOST_LOST = 0.05
+"""What a merge may lose of the base's own edits beyond what one of its adapters loses alone."""
+ENOUGH = 0.95
+"""A merge whose concepts all keep this much needs no correction."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One way that was tried: what it is called, what it wrote, and its verdict."""
+
+    name: str
+    merged: Merged
+    verdict: Verdict
+
+
+def try_one(
+    name: str,
+    write: Callable[[Path], Merged],
+    judge: Judge,
+    folder: Path,
+    log: Callable[[str], None],
+) -> Tried:
+    """Write a candidate into `folder` and judge it."""
+    merged = write(folder / f"{name}.safetensors")
+    verdict = judge.judge(read_adapter(merged.path), merged.renamed)
+    log(f"{name}: {told(verdict)}")
+    return Tried(name, merged, verdict)
+
+
+def best_of(tried: Sequence[Tried], kept_alone: Sequence[float | None]) -> Tried:
+    """Choose the way whose worst concept keeps most, among those that spare the base.
+
+    See `rule` for what sparing is. Where none does, worst concept times base decides.
+    """
+    floor = min((kept for kept in kept_alone if kept is not None), default=0.0) - MOST_LOST
+    sparing = [one for one in tried if _base(one.verdict) >= floor]
+    if sparing:
+        return max(sparing, key=lambda one: (one.verdict.worst, _base(one.verdict)))
+    return max(tried, key=lambda one: one.verdict.worst * _base(one.verdict))
+
+
+def rule() -> str:
+    """Say how `best_of` chooses."""
+    return (
+        "the way whose worst concept keeps most, among those that keep as much of the base's own "
+        f"edits as the adapter that alone keeps least, less {100 * MOST_LOST:.0f} points"
+    )
+
+
+def told(verdict: Verdict) -> str:
+    """Say a verdict in a line.
+
+    >>> from customize.merging.by_edits.retention import Kept
+    >>> told(Verdict({"my_dog": Kept(0.5, 0.45), "blank": Kept(0.0, 0.0)}, 0.97, {}, []))
+    "my_dog 90 %, blank never learned, the base's own edits 97 %"
+    """
+    parts = list[str]()
+    for name, kept in verdict.concepts.items():
+        share = kept.retention
+        parts.append(
+            f"{name} {100 * share:.0f} %" if share is not None else f"{name} never learned"
+        )
+    if verdict.base is not None:
+        parts.append(f"the base's own edits {100 * verdict.base:.0f} %")
+    return ", ".join(parts)
+
+
+def _base(verdict: Verdict) -> float:
+    return 1.0 if verdict.base is None else verdict.base
+
 
 Log = Callable[[str], None]
 
@@ -38,44 +106,6 @@ class Chosen:
     merged: Merged
     best: Tried
     tried: tuple[Tried, ...]
-
-
-def merge_by_regression(
-    stage: Stage,
-    output: Path,
-    *,
-    evidence: Evidence | None = None,
-    limits: Limits | None = None,
-    preserve: float = PRESERVE,
-    ridge: float = RIDGE,
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
-) -> Merged:
-    """Merge the stage's job by least squares on captured inputs and write `output`.
-
-    See `regression.regress` for `preserve` and `ridge`. Raises MergeError and OutputExistsError.
-    """
-    check_free(output, stage.job.files, overwrite=overwrite)
-    regressing = Regressing(
-        stage.job,
-        evidence or stage.evidence(),
-        limits or Limits(),
-        preserve=preserve,
-        ridge=ridge,
-    )
-    merged = write_merged(
-        stage.job,
-        regressing,
-        output,
-        method="regression",
-        options={
-            **{"preserve": preserve, "ridge": ridge, "otherwise": "linear"},
-            **options_of(limits or Limits()),
-        },
-        dtype=dtype,
-        overwrite=overwrite,
-    )
-    return replace(merged, otherwise=tuple(regressing.otherwise))
 
 
 def merge_automatically(
@@ -90,7 +120,7 @@ def merge_automatically(
 ) -> Chosen:
     """Try every way that fits the stage's job, each judged, and write the best to `output`.
 
-    Where all leave a concept behind the best is corrected by distillation. See `automatic.best_of`
+    Where all leave a concept behind the best is corrected by distillation. See `best_of`
     for what is best. Raises MergeError and OutputExistsError.
     """
     check_free(output, stage.job.files, overwrite=overwrite)

@@ -12,7 +12,7 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
 from customize.editing.sample import edit_all
 from customize.families.sampling_defaults import Sampling
-from customize.merging.trials import Asked, reworded
+from customize.merging.by_edits.trial_edits import Asked, reworded
 from customize.shapes import Example
 
 LEARNED = 0.05

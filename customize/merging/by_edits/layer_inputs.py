@@ -12,8 +12,8 @@ from customize.adapters.apply import apply_adapters, module_of
 from customize.adapters.file import AdapterFile
 from customize.editing.sample import edit_all
 from customize.families.sampling_defaults import Sampling
-from customize.merging.captured import can_capture, capturing, in_groups
-from customize.merging.trials import Asked, varied
+from customize.merging.by_edits.moments import can_capture, capturing, in_groups
+from customize.merging.by_edits.trial_edits import Asked, varied
 from customize.shapes import Example
 
 STEPS = 6

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from customize.adapters.deltas import weight_delta
 from customize.adapters.factors import Limits, factorize, factorize_product
-from customize.merging import Concat, Dare, Linear, Svd, Ties
 from customize.merging.inputs import Input, placeholder
-from customize.merging.linear import concat, linear
-from customize.merging.sparse import dare, ties
+from customize.merging.methods import Concat, Dare, Linear, Svd, Ties
+from customize.merging.sums import concat, dare, linear, ties
 
 
 @dataclass(frozen=True)

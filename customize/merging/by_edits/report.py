@@ -14,10 +14,10 @@ from customize.adapters.labels import labels_of
 from customize.drawing.contact_sheet import to_picture
 from customize.drawing.table import table
 from customize.files import refuse_existing, replacing, write_text
-from customize.merging.judging import Judge, Verdict
-from customize.merging.leaks import OWN, Leaks, find_leaks
-from customize.merging.report_pictures import edits_sheet, kept_map
-from customize.merging.trials import Asked
+from customize.merging.by_edits.leaks import OWN, Leaks, find_leaks
+from customize.merging.by_edits.report_pictures import edits_sheet, kept_map
+from customize.merging.by_edits.retention import Judge, Verdict
+from customize.merging.by_edits.trial_edits import Asked
 
 if TYPE_CHECKING:
     from customize.scoring.items import Models

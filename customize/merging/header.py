@@ -10,8 +10,8 @@ from typing import Any
 from customize.adapters.factors import Limits
 from customize.adapters.header import Header, library_versions
 from customize.adapters.labels import labels_of
-from customize.merging import Method
 from customize.merging.job import Job
+from customize.merging.methods import Method
 
 
 def header_of(
