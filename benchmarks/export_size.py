@@ -31,8 +31,9 @@ from customize.adapters.deltas import layers
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
 from customize.drawing.table import table
-from customize.exporting import Options, export
-from customize.exporting.verifying import prove
+from customize.exporting import export
+from customize.exporting.proof.prove import prove
+from customize.exporting.targets import Options
 from customize.families.base import Base, resolve_base
 from customize.scoring import open_models
 

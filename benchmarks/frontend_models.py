@@ -17,8 +17,8 @@ from geometry import unet_config
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from customize.exporting.ldm_names import SD1, SDXL, to_ldm
-from customize.exporting.single_file_keys import to_single_file
+from customize.exporting.whole_model.ldm_names import SD1, SDXL, to_ldm
+from customize.exporting.whole_model.single_file_keys import to_single_file
 
 TEXT = {
     "text_encoder": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12},

@@ -25,7 +25,8 @@ from torch import nn
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Header, Taught
 from customize.drawing.table import table
-from customize.exporting import Options, Target, export
+from customize.exporting import export
+from customize.exporting.targets import Options, Target
 from customize.families.base import Base, FamilyName
 
 HERE = Path(__file__).resolve().parent

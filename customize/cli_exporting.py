@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from customize.drawing.table import table
 from customize.errors import AdapterFileError, ExportError
-from customize.exporting import TARGETS, Options, Precision
+from customize.exporting.targets import TARGETS, Options, Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from customize.adapters.file import AdapterFile
-    from customize.exporting import Written
-    from customize.exporting.verifying import Proofs
+    from customize.exporting.proof.prove import Proofs
+    from customize.exporting.targets import Written
     from customize.families.base import Base
     from customize.scoring.items import Models
 
@@ -74,7 +74,7 @@ def export(arguments: argparse.Namespace) -> int:
     """Write one target or all, read each file back, and print what it is good for."""
     from customize import exporting
     from customize.adapters.file import other_base, read_adapter
-    from customize.exporting.card import latest_preview
+    from customize.exporting.sharing.model_card import latest_preview
     from customize.families.base import resolve_base
 
     _refuse_without_effect(arguments)
@@ -135,7 +135,7 @@ _WHY: Mapping[str, str] = {
 def import_file(arguments: argparse.Namespace) -> int:
     """Read another program's file and save it as an adapter."""
     from customize.adapters.file import save_adapter
-    from customize.exporting.importing import import_adapter
+    from customize.exporting.foreign.import_adapter import import_adapter
 
     output: Path = arguments.output
     if output.suffix != ".safetensors":
@@ -174,9 +174,9 @@ def _tell_one(
     one: Written, adapter: AdapterFile, base: Base, models: Models | None, *, verify: bool
 ) -> int:
     """Verify a target on its own, and print what it is for."""
-    from customize.exporting import verifying
+    from customize.exporting.proof import prove
 
-    proofs = verifying.prove([one], adapter, base, models=models) if verify else None
+    proofs = prove.prove([one], adapter, base, models=models) if verify else None
     if proofs and proofs.failed:
         raise ExportError(proofs.failed[one.target])
     _tell_files(one)
@@ -193,11 +193,11 @@ def _tell_files(one: Written) -> None:
 
 def _tell_proofs(written: Sequence[Written], proofs: Proofs | None) -> None:
     """Print the proof that files read back, and what cutting cost; or that it is not known."""
-    from customize.exporting import verdicts
-    from customize.exporting.guide import error_told
+    from customize.exporting.proof import compare_weights
+    from customize.exporting.sharing.readme import error_told
 
     if proofs and not proofs.unproven:
-        print(table(verdicts.rows(proofs.verdicts), verdicts.TITLES))
+        print(table(compare_weights.rows(proofs.verdicts), compare_weights.TITLES))
         for target, proof in proofs.proved.items():
             if proof.change is not None:
                 print(f"{target}: cut; {proof.change}")
@@ -206,5 +206,5 @@ def _tell_proofs(written: Sequence[Written], proofs: Proofs | None) -> None:
     print(table(rows, ["target", "layers", "largest relative error"]))
     why = f"the base cannot be opened: {proofs.unproven}" if proofs else "--no-verify"
     how = "read back by customize alone" if proofs else "not read back"
-    what = ", nor the change in edits measured" if any(map(verdicts.is_cut, written)) else ""
+    what = ", nor the change in edits measured" if any(map(compare_weights.is_cut, written)) else ""
     print(f"{how}{what} ({why})")

@@ -44,9 +44,9 @@ def inspect(arguments: argparse.Namespace) -> int:
         print(table([[name.replace("_", " "), _shown(value)] for name, value in settings.items()]))
         return 0
     from customize.adapters.file import read_header
-    from customize.exporting.opening_files import open_file
-    from customize.exporting.peft_folder import WEIGHTS
-    from customize.exporting.recognizing import recognize
+    from customize.exporting.foreign.open_file import open_file
+    from customize.exporting.foreign.recognize import recognize
+    from customize.exporting.formats.peft_folder import WEIGHTS
 
     if path.is_dir() and (files := sorted(path.rglob(WEIGHTS))):
         print(table(list(_folder_rows(path, files))))
@@ -60,7 +60,7 @@ def inspect(arguments: argparse.Namespace) -> int:
 
 def _folder_rows(path: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
     """Tell a folder of peft's, which holds a file for each model."""
-    from customize.exporting.reading_files import describe, read
+    from customize.exporting.foreign.read import describe, read
 
     size = sum(file.stat().st_size for file in files) / 1e6
     yield "folder", f"{path} ({len(files)} files, {size:.1f} MB)"
@@ -70,9 +70,9 @@ def _folder_rows(path: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
 
 def _foreign_rows(path: Path) -> Iterator[tuple[str, str]]:
     """Tell a file of another program: its layout, or what it is that is no adapter."""
-    from customize.exporting.opening_files import open_file
-    from customize.exporting.reading_files import describe, read
-    from customize.exporting.recognizing import foreign, recognize
+    from customize.exporting.foreign.open_file import open_file
+    from customize.exporting.foreign.read import describe, read
+    from customize.exporting.foreign.recognize import foreign, recognize
 
     opened = open_file(path)
     yield "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"

@@ -12,7 +12,7 @@ from customize.errors import ExportError
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
-    from customize.exporting.card import Shown
+    from customize.exporting.sharing.model_card import Shown
 
 _PICTURE = "images/preview.png"
 
@@ -57,14 +57,14 @@ def card(arguments: argparse.Namespace) -> int:
 
 def push(arguments: argparse.Namespace) -> int:
     """Upload adapter, exports, card and preview."""
-    from customize.exporting import pushing
+    from customize.exporting.sharing import upload
 
     text, sheet = _card(arguments)
     pictures = {_PICTURE: sheet} if sheet else {}
     with tempfile.TemporaryDirectory(prefix="customize-push-") as temporary:
         folder = Path(temporary)
-        pushing.gather(folder, arguments.file, text, arguments.exports, pictures)
-        pushed = pushing.push(folder, arguments.repo, private=arguments.private)
+        upload.gather(folder, arguments.file, text, arguments.exports, pictures)
+        pushed = upload.push(folder, arguments.repo, private=arguments.private)
     print(f"{len(pushed.files)} files are at {pushed.url}")
     _advise(arguments)
     return 0
@@ -73,7 +73,7 @@ def push(arguments: argparse.Namespace) -> int:
 def _card(arguments: argparse.Namespace) -> tuple[str, Path | None]:
     """Return the card's text and the contact sheet it shows, if there is one."""
     from customize.adapters.file import read_header
-    from customize.exporting.card import card_text, latest_preview, read_scores
+    from customize.exporting.sharing.model_card import card_text, latest_preview, read_scores
 
     header = read_header(arguments.file)
     sheet = latest_preview(arguments.file)
@@ -102,8 +102,8 @@ def _exported(folder: Path) -> list[str]:
 
 
 def _shown(header: Header, sheet: Path | None) -> list[Shown]:
-    from customize.exporting.card import Shown
-    from customize.exporting.sidecars import examples
+    from customize.exporting.formats.trigger_words import examples
+    from customize.exporting.sharing.model_card import Shown
 
     instruction = next(examples(header), "previews of the run")
     return [Shown(_PICTURE, instruction)] if sheet else []

@@ -24,19 +24,20 @@ from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Taught
 from customize.errors import ExportError, OutputExistsError
-from customize.exporting import TARGETS, Options, Precision, Target, Written, export, export_all
+from customize.exporting import export, export_all
 from customize.exporting.changes import Changes, Weights, delta_of
 from customize.exporting.changes import LowRank as LowRankChange
-from customize.exporting.custom_diffusion import from_custom_diffusion, to_custom_diffusion
-from customize.exporting.diffusers_lora import from_diffusers, metadata_of, to_diffusers
-from customize.exporting.embeddings import from_embedding, to_bundle
-from customize.exporting.fitting import Holds, fit
-from customize.exporting.guide import notes_of
-from customize.exporting.importing import import_adapter
-from customize.exporting.kohya import from_kohya, to_kohya
-from customize.exporting.native import from_native, to_native
-from customize.exporting.peft_folder import CONFIG, MODEL, from_peft, to_peft
-from customize.exporting.plans import HOLDS, plan_weights
+from customize.exporting.file_plan import plan_weights
+from customize.exporting.fit_to_target import fit
+from customize.exporting.foreign.import_adapter import import_adapter
+from customize.exporting.formats.custom_diffusion import from_custom_diffusion, to_custom_diffusion
+from customize.exporting.formats.diffusers_lora import from_diffusers, metadata_of, to_diffusers
+from customize.exporting.formats.embeddings import from_embedding, to_bundle
+from customize.exporting.formats.kohya import from_kohya, to_kohya
+from customize.exporting.formats.native import from_native, to_native
+from customize.exporting.formats.peft_folder import CONFIG, MODEL, from_peft, to_peft
+from customize.exporting.sharing.readme import notes_of
+from customize.exporting.targets import HOLDS, TARGETS, Holds, Options, Precision, Target, Written
 from customize.families.base import Base
 from customize.families.loading.layer_weights import BaseWeights
 from customize.families.words import Word
@@ -405,7 +406,7 @@ def test_all_again_leaves_nothing_of_the_first(
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("customize.exporting.guide.write", full)
+        patch.setattr("customize.exporting.sharing.readme.write", full)
         with pytest.raises(OSError, match="disk is full"):
             all_of("lora", "two")
     assert names() == first

@@ -20,11 +20,11 @@ from customize.adapters.deltas import weight_delta
 from customize.adapters.file import read_adapter
 from customize.errors import AdapterFileError
 from customize.exporting.changes import delta_of
-from customize.exporting.comfyui import from_comfyui
-from customize.exporting.diffusers_lora import METADATA, from_diffusers
-from customize.exporting.importing import import_adapter
-from customize.exporting.products import change_of
-from customize.exporting.roles import Role
+from customize.exporting.foreign.import_adapter import import_adapter
+from customize.exporting.formats.comfyui import from_comfyui
+from customize.exporting.formats.diffusers_lora import METADATA, from_diffusers
+from customize.exporting.formats.module_change import change_of
+from customize.exporting.formats.tensor_roles import Role
 from customize.families.base import Base
 from customize.families.loading.layer_weights import BaseWeights
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from customize.adapters.file import AdapterFile
-from customize.exporting import Options, Target, export
-from customize.exporting.ldm_names import SD1, SDXL, Blocks, blocks_of, from_ldm, to_ldm
-from customize.exporting.paths import flatten, unflatten
+from customize.exporting import export
+from customize.exporting.formats.module_paths import flatten, unflatten
+from customize.exporting.targets import Options, Target
+from customize.exporting.whole_model.ldm_names import SD1, SDXL, Blocks, blocks_of, from_ldm, to_ldm
 from customize.families.base import Base
 
 UNETS: Mapping[str, Mapping[str, Any]] = {

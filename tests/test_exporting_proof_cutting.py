@@ -17,11 +17,13 @@ from customize.adapters import CrossAttentionKV, attach
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Taught
 from customize.errors import BaseModelError
-from customize.exporting import TARGETS, Options, export, export_all, peft_folder
+from customize.exporting import export, export_all
 from customize.exporting.changes import Changes
-from customize.exporting.edit_changes import NO_CLIP, compare_edits
-from customize.exporting.sample_edits import Request, requests_of
-from customize.exporting.verifying import own_edits, prove, verify
+from customize.exporting.formats import peft_folder
+from customize.exporting.proof.compare_edits import NO_CLIP, compare_edits
+from customize.exporting.proof.prove import own_edits, prove, verify
+from customize.exporting.proof.sample_edits import Request, requests_of
+from customize.exporting.targets import TARGETS, Options
 from customize.families import open_family
 from customize.families.base import Base
 from customize.families.words import Word

@@ -18,8 +18,12 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import AdapterFile, read_adapter, save_adapter
 from customize.errors import OutputExistsError
-from customize.exporting.full_model import merged_pipeline, pipeline_weights, write_full_model
-from customize.exporting.single_file_keys import from_single_file, to_single_file
+from customize.exporting.whole_model.full_model import (
+    merged_pipeline,
+    pipeline_weights,
+    write_full_model,
+)
+from customize.exporting.whole_model.single_file_keys import from_single_file, to_single_file
 from customize.families import open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word

@@ -16,9 +16,10 @@ from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter, save_adapter
 from customize.adapters.header import Taught
-from customize.exporting import Options, Target, export
-from customize.exporting.sample_edits import Request, drawn_picture, edited
-from customize.exporting.verdicts import PIXELS
+from customize.exporting import export
+from customize.exporting.proof.compare_weights import PIXELS
+from customize.exporting.proof.sample_edits import Request, drawn_picture, edited
+from customize.exporting.targets import Options, Target
 from customize.families import open_family, open_pipeline
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word

@@ -20,9 +20,9 @@ from customize import cli
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.errors import ExportError, HubError
-from customize.exporting.card import Shown, card_text, latest_preview, read_scores
-from customize.exporting.pushing import push
-from customize.exporting.sidecars import plan_sidecars, sidecar
+from customize.exporting.sharing.model_card import Shown, card_text, latest_preview, read_scores
+from customize.exporting.sharing.sidecars import plan_sidecars, sidecar
+from customize.exporting.sharing.upload import push
 
 TOKEN = "hf_" + "s3cret" * 5  # made up, to look for
 

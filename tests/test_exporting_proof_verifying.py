@@ -16,9 +16,10 @@ from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import AdapterFile
 from customize.adapters.header import Taught
 from customize.errors import BaseModelError, ExportError
-from customize.exporting import Options, Precision, Target, Written, export
-from customize.exporting.verdicts import TITLES, rows
-from customize.exporting.verifying import OwnEdits, own_edits, prove, verify
+from customize.exporting import export
+from customize.exporting.proof.compare_weights import TITLES, rows
+from customize.exporting.proof.prove import OwnEdits, own_edits, prove, verify
+from customize.exporting.targets import Options, Precision, Target, Written
 from customize.families import open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word

@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from customize.editing import Editor
 from customize.errors import BaseModelError
-from customize.exporting.single_file_keys import to_single_file
+from customize.exporting.whole_model.single_file_keys import to_single_file
 from customize.families.base import EMBEDDED, resolve_base
 from customize.families.loading import weight_files
 from customize.families.single_file import clip_vocabulary, configs

@@ -32,7 +32,7 @@ from customize.editing import Editor
 from customize.editing.sample import size_told
 from customize.errors import AdapterFileError, BaseModelError
 from customize.exporting import export
-from customize.exporting.verifying import verify
+from customize.exporting.proof.prove import verify
 from customize.families import Dropout, Encoder, Family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word

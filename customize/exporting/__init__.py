@@ -1,4 +1,4 @@
-"""Write an adapter for other programs: one file layout each, whole or not at all.
+"""Exporting: an adapter in, files of other programs' layouts out and back, whole or not at all.
 
 `export` writes one target; `export_all` a folder with every target that can hold the adapter and a
 README that says which file goes where. What each program reads was measured on the programs
@@ -8,78 +8,21 @@ themselves (docs/frontends.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from customize.errors import ExportError
+from customize.exporting.targets import TARGETS, Options, Target, Written, check
 from customize.files import refuse_existing, set_aside
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
-    from customize.exporting.verifying import Proofs
+    from customize.exporting.proof.prove import Proofs
     from customize.families.base import Base
     from customize.scoring.items import Models
 
-Target = Literal[
-    "kohya",
-    "diffusers",
-    "comfyui",
-    "a1111",
-    "invokeai",
-    "peft",
-    "custom-diffusion",
-    "full-model",
-]
-TARGETS: tuple[Target, ...] = get_args(Target)
-Precision = Literal["float16", "bfloat16", "float32"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How files are named and how closely they follow the adapter.
-
-    `name` is the files' stem, None the adapter's first concept. Low-rank targets take the least
-    rank that satisfies every limit given: at most `rank`, at least the share `energy` of the summed
-    singular values, at most the relative `error` of a layer, at most `size_mb` (10^6 bytes) for the
-    weights' file. Without a limit nothing is lost. `dtype` is raised to float32 for a tensor that
-    it would change by more than its own precision. `preview` is a picture to show beside the
-    weights.
-    """
-
-    name: str | None = None
-    rank: int | None = None
-    energy: float | None = None
-    error: float | None = None
-    size_mb: float | None = None
-    dtype: Precision = "float16"
-    preview: Path | None = None
-
-    @property
-    def limited(self) -> bool:
-        """Tell whether low rank may lose anything."""
-        return (self.rank, self.energy, self.error, self.size_mb) != (None,) * 4
-
-
-@dataclass(frozen=True)
-class Written:
-    """What one target got in its folder: files, the weights' first, and what people must know.
-
-    `options` are those it was written with. `errors` has the relative error (Frobenius) of each
-    layer's change against the adapter's own, rounding included.
-    """
-
-    target: Target
-    folder: Path
-    files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
-    errors: Mapping[str, float] = field(default_factory=dict)
-    options: Options = field(default_factory=Options)
-
-    @property
-    def largest_error(self) -> float:
-        """Return the largest relative error of a layer, 0 where nothing is lost."""
-        return max(self.errors.values(), default=0.0)
+__all__ = ["TARGETS", "Exports", "Options", "Target", "Written", "export", "export_all"]
 
 
 def export(
@@ -97,9 +40,9 @@ def export(
     that is baked, custom-diffusion, full-model). Raises ExportError, with nothing written, where
     the target cannot hold the adapter, and OutputExistsError for files that are there.
     """
-    from customize.exporting import writing
+    from customize.exporting import write
 
-    return writing.write(adapter, base, target, folder, options or Options(), overwrite=overwrite)
+    return write.write(adapter, base, target, folder, options or Options(), overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -133,12 +76,12 @@ def export_all(
     folders of an earlier README whole, and single files elsewhere. Raises OutputExistsError before
     anything is written where one of the folders is there, and ExportError where no target is left.
     """
-    from customize.exporting import checks, guide
+    from customize.exporting.sharing import readme
 
-    checks.check(adapter, base, options or Options())
+    check(adapter, base, options or Options())
     folders = [folder / target for target in TARGETS]
-    refuse_existing(folder / guide.NAME, *folders, overwrite=overwrite)
-    earlier = folders if guide.is_there(folder) else []
+    refuse_existing(folder / readme.NAME, *folders, overwrite=overwrite)
+    earlier = folders if readme.is_there(folder) else []
     with set_aside(*earlier):
         return _export_all(adapter, base, folder, options, overwrite, verify, models)
 
@@ -152,7 +95,8 @@ def _export_all(
     verify: bool,
     models: Models | None,
 ) -> Exports:
-    from customize.exporting import guide, verifying
+    from customize.exporting.proof import prove
+    from customize.exporting.sharing import readme
 
     written, refused = list[Written](), dict[Target, str]()
     for target in TARGETS:
@@ -161,11 +105,11 @@ def _export_all(
             written.append(export(adapter, base, target, place, options, overwrite=overwrite))
         except ExportError as error:
             refused[target] = str(error)
-    proofs = verifying.prove(written, adapter, base, models=models) if verify else None
+    proofs = prove.prove(written, adapter, base, models=models) if verify else None
     failed = proofs.failed if proofs else {}
     written = [one for one in written if one.target not in failed]
     if not written:
         reasons = "; ".join([*refused.values(), *failed.values()])
         raise ExportError(f"no target can hold the adapter: {reasons}")
-    readme = guide.write(folder, written, {**refused, **failed}, proofs)
-    return Exports(tuple(written), refused, readme, proofs)
+    guide = readme.write(folder, written, {**refused, **failed}, proofs)
+    return Exports(tuple(written), refused, guide, proofs)

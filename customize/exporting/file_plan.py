@@ -1,0 +1,155 @@
+"""Lay out the files of one target: which tensors, under which names, with which metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+from torch import Tensor
+
+from customize.errors import ExportError
+from customize.exporting.changes import Changes
+from customize.exporting.fit_to_target import Fitted, fit
+from customize.exporting.formats.embeddings import file_name
+from customize.exporting.targets import HOLDS, Options, Target
+
+if TYPE_CHECKING:
+    from customize.adapters.file import AdapterFile
+    from customize.families.base import Base
+    from customize.families.loading.layer_weights import BaseWeights
+
+
+_MODELS = ("denoiser", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class Content:
+    """A safetensors file to be."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+
+
+# What goes where in the target's folder: tensors, or a small file's text or bytes.
+Plan = dict[str, Content | str | bytes]
+
+
+def plan_weights(
+    adapter: AdapterFile,
+    base: Base,
+    target: Target,
+    changes: Changes,
+    weights: BaseWeights,
+    options: Options,
+) -> tuple[Fitted, Plan]:
+    """Fit the changes to the target and lay its weights' files out."""
+    if target == "custom-diffusion":
+        return Fitted(changes, {}), _plan_custom_diffusion(changes, weights, options)
+    if target == "invokeai":
+        _refuse_mixed_names(changes)
+    fitted = fit(changes, HOLDS[target], weights, options, _progress(target))
+    xl, name = is_xl(adapter), options.name
+    assert name is not None
+    match target:
+        case "kohya" | "comfyui" | "invokeai" | "a1111":
+            from customize.exporting.formats.embeddings import to_bundle
+            from customize.exporting.formats.kohya import to_kohya
+
+            tensors = to_kohya(fitted.changes, xl=xl)
+            # Only A1111 registers bundled words; diffusers refuses a file that has them.
+            if target == "a1111":
+                tensors |= to_bundle(changes.words, xl=xl)
+            place, facts = f"{name}.safetensors", {}
+        case "diffusers":
+            from customize.exporting.formats.diffusers_lora import FILE, metadata_of, to_diffusers
+
+            tensors = to_diffusers(fitted.changes)
+            place, facts = FILE, metadata_of(fitted.changes)
+        case "peft":
+            return fitted, _plan_peft(fitted.changes, base)
+        case "full-model":
+            raise AssertionError("a full model is written by its own module")
+        case _:
+            assert_never(target)
+    from customize.exporting.formats.metadata import describe, hashes
+
+    facts = describe(adapter.header, fitted.changes, base, name, xl=xl) | facts
+    return fitted, {place: Content(tensors, facts | hashes(tensors, facts))}
+
+
+def _refuse_mixed_names(changes: Changes) -> None:
+    """Refuse what InvokeAI does: SDXL's `add_embedding` has another kind of name than the rest."""
+    odd = [layer for layer in changes.layers if layer.startswith("denoiser.add_embedding.")]
+    if odd and len(odd) < len(changes.layers):
+        raise ExportError(
+            f"invokeai: the adapter changes {odd[0]} beside other layers; expected no such layer: "
+            "InvokeAI refuses a file whose names are of two kinds (docs/frontends.md); export it "
+            "to another target"
+        )
+
+
+def _plan_peft(changes: Changes, base: Base) -> Plan:
+    """Lay out a folder for each model that the adapter changes."""
+    from customize.exporting.formats.diffusers_lora import PREFIXES
+    from customize.exporting.formats.peft_folder import CONFIG, WEIGHTS, to_peft
+
+    plan: Plan = {}
+    for model in _MODELS:
+        if not any(layer.startswith(f"{model}.") for layer in changes.layers):
+            continue
+        tensors, config = to_peft(changes, model)
+        place = PREFIXES[model].removesuffix(".")
+        config |= {"base_model_name_or_path": base.name}
+        plan[f"{place}/{WEIGHTS}"] = Content(tensors, {"format": "pt"})
+        plan[f"{place}/{CONFIG}"] = json.dumps(config, indent=2) + "\n"
+    return plan
+
+
+def _plan_custom_diffusion(changes: Changes, weights: BaseWeights, options: Options) -> Plan:
+    from customize.exporting.formats.custom_diffusion import FILE, to_custom_diffusion
+
+    if (options.rank, options.energy, options.error, options.size_mb) != (None,) * 4:
+        raise ExportError(
+            "custom-diffusion: it holds whole weights; expected no limit of rank or size; "
+            "leave --rank, --energy, --error and --size-mb out, or export to diffusers"
+        )
+    tensors = to_custom_diffusion(changes, weights.layers(), weights)
+    return {FILE: Content(tensors, {"format": "pt"})}
+
+
+def plan_words(changes: Changes, *, xl: bool) -> Plan:
+    """Plan an embedding file for each word, in a folder beside the weights."""
+    from customize.exporting.formats.embeddings import PAIR, to_embedding
+
+    plan: Plan = {}
+    needed = set(PAIR.values()) if xl else {"text_encoder"}
+    for word, rows in changes.words.items():
+        if missing := sorted(needed - set(rows)):
+            raise ExportError(
+                f"the word {word} has no rows for {missing[0]}; expected rows for "
+                f"{' and '.join(sorted(needed))}; teach the word again on this base"
+            )
+        place = f"embeddings/{file_name(word)}.safetensors"
+        if place in plan:
+            raise ExportError(
+                f"the word {word} would share the file {place} with another word; expected words "
+                "that differ in letters and digits; teach one again under another name"
+            )
+        plan[place] = Content(to_embedding(rows, xl=xl), {"format": "pt"})
+    return plan
+
+
+def is_xl(adapter: AdapterFile) -> bool:
+    """Tell whether an adapter is for the SDXL geometry, which has two text encoders."""
+    return adapter.header.family == "instruct_pix2pix_xl"
+
+
+def _progress(target: Target) -> Callable[[Iterable[str]], Iterator[str]]:
+    def bar(layers: Iterable[str]) -> Iterator[str]:
+        from tqdm import tqdm
+
+        return iter(tqdm(list(layers), desc=target, unit="layer", disable=None, leave=False))
+
+    return bar

@@ -1,0 +1,104 @@
+"""Read an adapter that another program made into one of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from customize.adapters.file import AdapterFile
+from customize.adapters.header import Header, Taught, library_versions
+from customize.errors import AdapterFileError
+from customize.exporting.changes import Changes
+from customize.exporting.foreign.check_base import check_fit
+from customize.exporting.foreign.open_file import open_file
+from customize.exporting.foreign.read import MODELS, Found, describe, foreign_file, read, text_width
+from customize.exporting.foreign.recognize import foreign, recognize
+from customize.exporting.formats.embeddings import from_embedding
+
+# The base that files of this text width are for, and what they are called.
+USUAL_BASES: Mapping[int, str] = {
+    192: "embedded",
+    768: "timbrooks/instruct-pix2pix",
+    2048: "diffusers/sdxl-instructpix2pix-768",
+}
+
+
+def import_adapter(
+    path: Path,
+    base_name: str | None = None,
+    *,
+    words: Sequence[tuple[str, Path | None]] = (),
+    drop_biases: bool = False,
+) -> tuple[AdapterFile, list[tuple[str, str]]]:
+    """Read `path` into an adapter for a base, and say what was read as rows of name and text.
+
+    Without `base_name` it is the usual one for the file's shapes. `words` names words and their
+    embedding files, None for `path` itself. Raises AdapterFileError, naming what a foreign file is,
+    and BaseModelError.
+    """
+    from customize.exporting.formats.native import to_native
+    from customize.families.base import resolve_base
+    from customize.families.loading.layer_weights import BaseWeights
+
+    found = _with_words(path, words)
+    if found.changes.biases and not drop_biases:
+        count = len(found.changes.biases)
+        raise AdapterFileError(
+            f"{path}: it changes the biases of {count} layers such as {found.changes.biases[0]}; "
+            "expected changes of weights, which is all that adapters hold; add --drop-biases to "
+            "import the weights alone"
+        )
+    base = resolve_base(base_name or _usual_base(path, found.changes))
+    weights = BaseWeights(base)
+    check_fit(path, found.changes, weights, base)
+    header = Header(
+        family=base.family,
+        base_name=base.name,
+        base_fingerprint=base.fingerprint,
+        method="imported",
+        concepts=_concepts(path, found.changes),
+        versions=library_versions(),
+        training={"imported_from": path.name, "layout": f"{found.layout}, {found.kind}"},
+    )
+    adapter = AdapterFile(header, to_native(found.changes, weights))
+    return adapter, [*describe(found), ("base", f"{base.name} ({base.fingerprint[:12]})")]
+
+
+def _with_words(path: Path, words: Sequence[tuple[str, Path | None]]) -> Found:
+    """Read the file, and the embedding file of each word."""
+    rows = {}
+    for word, place in words:
+        opened = open_file(place or path)
+        if recognize(opened) != "embedding":
+            found = recognize(opened) or foreign(opened)
+            raise foreign_file(opened.path, f"no embedding but {found}", f"name the file of {word}")
+        rows[word] = from_embedding(opened.tensors())
+    if rows and any(place is None for _, place in words):
+        return Found("embedding", "words", Changes(words=rows))
+    found = read(path)
+    return replace(found, changes=replace(found.changes, words={**found.changes.words, **rows}))
+
+
+def _usual_base(path: Path, changes: Changes) -> str:
+    """Choose the base that files of these shapes are for; only its own id is certain."""
+    width = text_width(changes)
+    if width is None:
+        for rows in changes.words.values():
+            width = 2048 if len(rows) > 1 else rows["text_encoder"].shape[1]
+    if name := USUAL_BASES.get(width or 0):
+        return name
+    known = MODELS.get(width or 0)
+    what = f"it is for {known}" if known else "its layers do not tell which model it is for"
+    raise AdapterFileError(
+        f"{path}: {what}; expected one for Stable Diffusion 1, XL or the embedded base; "
+        "name the base with --base, or take another file"
+    )
+
+
+def _concepts(path: Path, changes: Changes) -> tuple[Taught, ...]:
+    """Name what was taught: the words, else the file."""
+    return tuple(
+        Taught(word.strip("<>"), word, vectors=len(next(iter(rows.values()))))
+        for word, rows in changes.words.items()
+    ) or (Taught(path.stem),)

@@ -1,0 +1,1 @@
+"""Names and tensors of each layout: changes in, tensors out, and back."""

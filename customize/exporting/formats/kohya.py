@@ -1,0 +1,138 @@
+"""kohya's layout, `lora_unet_<path with underscores>.lora_down.weight`: the one everybody reads.
+
+ComfyUI, A1111, Forge and InvokeAI also read a full change, `.diff`, under the same names; kohya's
+own scripts ignore it and diffusers refuses it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from customize.exporting.changes import Changes, Full, LowRank
+from customize.exporting.formats.embeddings import from_bundle, is_bundled
+from customize.exporting.formats.module_paths import (
+    flatten,
+    is_encoder,
+    split_layer,
+    unflatten,
+    with_text_model,
+    without_text_model,
+)
+from customize.exporting.formats.tensor_roles import gather
+from customize.exporting.whole_model.ldm_names import SD1, SDXL, from_ldm
+
+# SDXL has two text encoders and counts them; A1111 and kohya drop the other spelling silently.
+PREFIXES: Mapping[bool, Mapping[str, str]] = {
+    False: {"denoiser": "lora_unet_", "text_encoder": "lora_te_"},
+    True: {
+        "denoiser": "lora_unet_",
+        "text_encoder": "lora_te1_",
+        "text_encoder_2": "lora_te2_",
+    },
+}
+# What others write; `lycoris_` is LyCORIS' name for the UNet outside of kohya's scripts.
+_READ: Mapping[str, str] = {
+    "lora_unet_": "denoiser",
+    "lycoris_": "denoiser",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+    "lora_te_": "text_encoder",
+}
+# The one place where diffusers knows kohya's name, which is ldm's, and not its own.
+_SPELLED: Mapping[str, str] = {
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+LDM = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
+
+
+def to_kohya(changes: Changes, *, xl: bool) -> dict[str, Tensor]:
+    """Write low-rank and full changes.
+
+    Scales are baked in, so alpha is the rank, which is also what its absence means everywhere. It
+    is left out where ranks differ in a model: diffusers (0.42) then applies one layer's to others.
+    """
+    tensors = {}
+    uniform = _models_of_one_rank(changes)
+    for layer, change in changes.layers.items():
+        name = name_of(layer, xl=xl)
+        match change:
+            case LowRank(down, up):
+                tensors[f"{name}.lora_down.weight"] = down
+                tensors[f"{name}.lora_up.weight"] = up
+                if split_layer(layer)[0] in uniform:
+                    tensors[f"{name}.alpha"] = torch.tensor(float(len(down)), dtype=down.dtype)
+            case Full(delta):
+                tensors[f"{name}.diff"] = delta
+            case _:
+                raise AssertionError(f"{layer}: this layout holds no {type(change).__name__}")
+    return tensors
+
+
+def from_kohya(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Changes:
+    """Read this layout as any program writes it: SDXL's ldm names, LoHa, LoKr, DoRA, words too.
+
+    `metadata` says nothing that is needed. Raises AdapterFileError for what is none of these.
+    """
+    return gather_with_words(tensors, layer_of)
+
+
+def gather_with_words(
+    tensors: Mapping[str, Tensor], layer_of: Callable[[str], str | None]
+) -> Changes:
+    """Read modules as `layer_of` names them, and the words that are bundled with them."""
+    modules = {key: tensor for key, tensor in tensors.items() if not is_bundled(key)}
+    changes = gather(modules, layer_of)
+    return Changes(changes.layers, from_bundle(tensors), changes.biases)
+
+
+def name_of(layer: str, *, xl: bool) -> str:
+    """Spell a layer of adapter files.
+
+    >>> name_of("text_encoder.encoder.layers.0.mlp.fc1", xl=False)
+    'lora_te_text_model_encoder_layers_0_mlp_fc1'
+    """
+    model, path = split_layer(layer)
+    if is_encoder(model):
+        path = with_text_model(path)
+    return PREFIXES[xl][model] + flatten(_SPELLED.get(path, path))
+
+
+def layer_of(name: str) -> str | None:
+    """Read a module's name back, None for one of another layout or model.
+
+    >>> layer_of("lora_unet_input_blocks_4_1_proj_in")
+    'denoiser.down_blocks.1.attentions.0.proj_in'
+    """
+    for prefix, model in _READ.items():
+        if name.startswith(prefix):
+            path = unflatten(name.removeprefix(prefix))
+            if is_encoder(model):
+                return f"{model}.{without_text_model(path)}"
+            return denoiser_layer(path)
+    return None
+
+
+def denoiser_layer(path: str) -> str | None:
+    """Name a layer of the UNet by its path in diffusers or in ldm, None for another network's."""
+    if path.startswith(LDM):
+        try:
+            path = from_ldm(path, SD1, SDXL)
+        except KeyError:
+            return None
+    known = ("down_blocks.", "mid_block.", "up_blocks.", "time_embedding.", "add_embedding.")
+    if path.startswith(known) or path in ("conv_in", "conv_out", "conv_norm_out"):
+        return f"denoiser.{path}"
+    return None
+
+
+def _models_of_one_rank(changes: Changes) -> set[str]:
+    ranks = defaultdict[str, set[int]](set)
+    for layer, change in changes.layers.items():
+        if isinstance(change, LowRank):
+            ranks[split_layer(layer)[0]].add(len(change.down))
+    return {model for model, found in ranks.items() if len(found) == 1}

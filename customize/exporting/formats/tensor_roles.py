@@ -1,0 +1,147 @@
+"""The tensors of one changed module: what their suffixes mean.
+
+Suffixes mean the same whatever spells the module's name, so all layouts are read through here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from customize.errors import AdapterFileError
+from customize.exporting.changes import Changes
+
+Role = Literal[
+    "down",
+    "up",
+    "mid",
+    "alpha",
+    "magnitude",
+    "dora",
+    "delta",
+    "bias",
+    "weight",
+    "w1",
+    "w1_a",
+    "w1_b",
+    "w2",
+    "w2_a",
+    "w2_b",
+    "t2",
+    "hada_1a",
+    "hada_1b",
+    "hada_2a",
+    "hada_2b",
+    "hada_t1",
+    "hada_t2",
+]
+
+SUFFIXES: Mapping[str, Role] = {
+    # kohya, ComfyUI, A1111, InvokeAI
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".alpha": "alpha",
+    ".dora_scale": "dora",
+    ".diff": "delta",
+    ".diff_b": "bias",
+    ".w_norm": "delta",
+    ".b_norm": "bias",
+    ".set_weight": "weight",
+    # peft, and diffusers since
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+    ".lora_magnitude_vector.default.weight": "magnitude",
+    ".lora_B.bias": "bias",
+    # diffusers before peft
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    # LyCORIS
+    ".hada_w1_a": "hada_1a",
+    ".hada_w1_b": "hada_1b",
+    ".hada_w2_a": "hada_2a",
+    ".hada_w2_b": "hada_2b",
+    ".hada_t1": "hada_t1",
+    ".hada_t2": "hada_t2",
+    ".lokr_w1": "w1",
+    ".lokr_w1_a": "w1_a",
+    ".lokr_w1_b": "w1_b",
+    ".lokr_w2": "w2",
+    ".lokr_w2_a": "w2_a",
+    ".lokr_w2_b": "w2_b",
+    ".lokr_t2": "t2",
+    # Custom Diffusion
+    "_custom_diffusion.weight": "weight",
+    "_custom_diffusion.0.weight": "weight",
+    "_custom_diffusion.0.bias": "bias",
+}
+
+
+def split_key(key: str) -> tuple[str, Role] | None:
+    """Split a tensor's name into its module's name and its role; None for no known suffix.
+
+    >>> split_key("lora_unet_conv_in.lora_up.weight")
+    ('lora_unet_conv_in', 'up')
+    """
+    for suffix, role in SUFFIXES.items():
+        if key.endswith(suffix):
+            return key.removesuffix(suffix), role
+    return None
+
+
+def gather(
+    tensors: Mapping[str, Tensor],
+    layer_of: Callable[[str], str | None],
+    scale_of: Callable[[str, int], float | None] = lambda layer, rank: None,
+) -> Changes:
+    """Read every module of a file whose layout names them as `layer_of` says.
+
+    `scale_of` gives alpha / rank by layer and rank for layouts that keep it outside of the tensors.
+    Raises AdapterFileError for a tensor that fits no known module or role, or lacks its partner, or
+    does not fit it.
+    """
+    from customize.exporting.formats.module_change import change_of, check_parts
+
+    modules: dict[str, dict[Role, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        module, role = split_key(key) or ("", "delta")
+        layer = layer_of(module)
+        if layer is None:
+            raise _unreadable(f"the tensor {key!r} belongs to no known layer")
+        if role in modules[layer]:
+            raise _unreadable(f"its layer {layer} is there twice, under {key!r} and another name")
+        modules[layer][role] = tensor
+    biases = tuple(layer for layer, parts in modules.items() if "bias" in parts)
+    layers = {}
+    for layer, parts in modules.items():
+        parts.pop("bias", None)
+        if not parts:
+            continue
+        try:
+            check_parts(parts)
+            rank = len(parts["down"]) if "down" in parts else 0
+            layers[layer] = change_of(parts, scale_of(layer, rank))
+        except KeyError as missing:
+            raise _unreadable(f"its layer {layer} lacks the tensor {missing.args[0]!r}") from None
+        except (ValueError, RuntimeError) as error:  # torch's own where shapes do not fit
+            first = str(error).splitlines()[0]
+            raise _unreadable(f"its layer {layer} has tensors that do not fit ({first})") from None
+    return Changes(layers, biases=biases)
+
+
+def _unreadable(found: str) -> AdapterFileError:
+    return AdapterFileError(
+        f"{found}; expected whole layers under the names of Stable Diffusion 1 or XL; "
+        "export it again from the program that made it, or take another file"
+    )

@@ -1,0 +1,141 @@
+"""What can be written for which program, and which options of it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+from customize.errors import ExportError
+
+if TYPE_CHECKING:
+    from customize.adapters.file import AdapterFile
+    from customize.families.base import Base
+
+
+Target = Literal[
+    "kohya",
+    "diffusers",
+    "comfyui",
+    "a1111",
+    "invokeai",
+    "peft",
+    "custom-diffusion",
+    "full-model",
+]
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+Precision = Literal["float16", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are named and how closely they follow the adapter.
+
+    `name` is the files' stem, None the adapter's first concept. Low-rank targets take the least
+    rank that satisfies every limit given: at most `rank`, at least the share `energy` of the summed
+    singular values, at most the relative `error` of a layer, at most `size_mb` (10^6 bytes) for the
+    weights' file. Without a limit nothing is lost. `dtype` is raised to float32 for a tensor that
+    it would change by more than its own precision. `preview` is a picture to show beside the
+    weights.
+    """
+
+    name: str | None = None
+    rank: int | None = None
+    energy: float | None = None
+    error: float | None = None
+    size_mb: float | None = None
+    dtype: Precision = "float16"
+    preview: Path | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Tell whether low rank may lose anything."""
+        return (self.rank, self.energy, self.error, self.size_mb) != (None,) * 4
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one target got in its folder: files, the weights' first, and what people must know.
+
+    `options` are those it was written with. `errors` has the relative error (Frobenius) of each
+    layer's change against the adapter's own, rounding included.
+    """
+
+    target: Target
+    folder: Path
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+
+    @property
+    def largest_error(self) -> float:
+        """Return the largest relative error of a layer, 0 where nothing is lost."""
+        return max(self.errors.values(), default=0.0)
+
+
+@dataclass(frozen=True)
+class Holds:
+    """What a layout can carry besides low-rank changes."""
+
+    full: bool = False
+    dora: bool = False
+
+
+HOLDS: Mapping[Target, Holds] = {
+    "kohya": Holds(),
+    "diffusers": Holds(dora=True),
+    "comfyui": Holds(full=True),
+    "a1111": Holds(full=True),
+    "invokeai": Holds(full=True),
+    "peft": Holds(dora=True),
+}
+
+
+def check(adapter: AdapterFile, base: Base, options: Options) -> None:
+    """Raise for a base of another family, a name that is a path, and numbers that cannot be."""
+    from customize.adapters.file import other_base
+
+    other_base(adapter.header, base)
+    broken = [name for name, t in adapter.tensors.items() if not t.isfinite().all()]
+    if broken:
+        raise ExportError(
+            f"the adapter holds numbers that are not finite in {broken[0]}; expected a whole "
+            "adapter; train it again from an earlier checkpoint, or take another file"
+        )
+    if options.name is not None:
+        _check_name(options.name)
+    if options.size_mb is not None and (options.energy, options.error) != (None, None):
+        raise ExportError(
+            "--size-mb chooses the energy itself, and --energy or --error was given too; expected "
+            "one of them; leave the other out"
+        )
+    for name, value, highest in (
+        ("rank", options.rank, None),
+        ("energy", options.energy, 1),
+        ("error", options.error, 1),
+        ("size-mb", options.size_mb, None),
+    ):
+        if value is not None and not 0 < value <= (highest or float("inf")):  # nan is none of these
+            limit = f"above 0 and at most {highest}" if highest else "above 0"
+            raise ExportError(f"--{name} {value:g}: expected a number {limit}; give such a one")
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is no plain name of a file, and the name of the words' folder."""
+    found = (
+        "it is a path"
+        if "/" in name or "\\" in name
+        else "names that start with a dot are hidden"
+        if name.startswith(".")
+        else "the words' folder is called so"
+        if name == "embeddings"
+        else None
+    )
+    if found:
+        raise ExportError(
+            f"--name {name}: {found}; expected the files' name alone, such as my_dog; say where "
+            "they go with --output"
+        )

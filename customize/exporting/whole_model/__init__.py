@@ -1,0 +1,1 @@
+"""Base and adapter as one: a folder and a single file out, under the original names."""

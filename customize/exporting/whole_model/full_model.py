@@ -1,0 +1,171 @@
+"""Base and adapter as one model: a diffusers folder, and a single file for ComfyUI and A1111.
+
+The folder holds the concepts' words in its tokenizer and text encoder. A single file cannot: every
+program brings its own vocabulary of the usual size, so words go in embedding files beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from customize.errors import OutputExistsError
+from customize.files import forget_places, refuse_existing, set_aside
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from customize.adapters.file import AdapterFile
+    from customize.families.base import Base
+
+COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_KEPT = (
+    "customize.json",
+    "clip",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "tokenizer_2/vocab.json",
+    "tokenizer_2/merges.txt",
+)
+_ARCHITECTURES = {False: "stable-diffusion-v1", True: "stable-diffusion-xl-v1-base"}
+
+
+def write_full_model(
+    adapter: AdapterFile,
+    base: Base,
+    folder: Path,
+    name: str,
+    *,
+    dtype: torch.dtype,
+    overwrite: bool = False,
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Write `folder/NAME.safetensors` and the diffusers folder `folder/NAME`, or nothing.
+
+    Returns all files, the single file first, and notes for people. Weights are added in float32 and
+    kept in `dtype`. Only a folder that holds a model is ever replaced. Raises OutputExistsError,
+    and AdapterFileError where the adapter does not fit.
+    """
+    from customize.adapters.deltas import words
+    from customize.families.loading.quiet import errors_only
+
+    places = folder / f"{name}.safetensors", folder / name
+    refuse_existing(*places, overwrite=overwrite)
+    if places[1].exists() and not (places[1] / "model_index.json").is_file():
+        raise OutputExistsError(
+            f"{places[1]} is there and is no folder of a model; expected one, or a free name; "
+            "choose another with --name, or move it away"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        with errors_only():
+            _write(adapter, base, temporary, dtype)
+        with set_aside(*places):
+            (temporary / "folder").replace(places[1])
+            (temporary / "single.safetensors").replace(places[0])
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    files = (places[0], *sorted(path for path in places[1].rglob("*") if path.is_file()))
+    return files, tuple(_notes(name, list(words(adapter))))
+
+
+def merged_pipeline(adapter: AdapterFile, base: Base, dtype: torch.dtype) -> Any:
+    """Open the base in `dtype` on the CPU with the adapter's changes and words in its weights."""
+    from customize.adapters.apply import apply_adapters
+    from customize.families import open_pipeline
+
+    pipeline = open_pipeline(base, dtype=dtype)
+    apply_adapters(pipeline, [(adapter, 1.0)])
+    return pipeline
+
+
+def pipeline_weights(pipeline: Any) -> dict[str, dict[str, Tensor]]:
+    """Return the state dicts of the components that hold weights, by name."""
+    present = (name for name in COMPONENTS if getattr(pipeline, name, None) is not None)
+    return {name: getattr(pipeline, name).state_dict() for name in present}
+
+
+def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) -> None:
+    """Write both forms under `place`, the single file first: its vocabulary is still the base's."""
+    import torch
+
+    from customize.exporting.whole_model.single_file_keys import to_single_file
+
+    wordless = {n: t for n, t in adapter.tensors.items() if not n.startswith("words.")}
+    pipeline = merged_pipeline(replace(adapter, tensors=wordless), base, dtype)
+    configs = {"unet": pipeline.unet.config, "vae": pipeline.vae.config}
+    tensors = to_single_file(pipeline_weights(pipeline), configs)
+    tensors |= dict.fromkeys(_markers(pipeline), torch.empty(0))
+    _save(tensors, place / "single.safetensors", _metadata(adapter, pipeline))
+    if len(wordless) < len(adapter.tensors):
+        from customize.adapters.apply import apply_adapters
+
+        only_words = {n: t for n, t in adapter.tensors.items() if n.startswith("words.")}
+        apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
+    pipeline.save_pretrained(place / "folder", safe_serialization=True)
+    forget_places(place / "folder")
+    for kept in _KEPT:
+        _copy(base.folder / kept, place / "folder" / kept)
+
+
+def _markers(pipeline: Any) -> list[str]:
+    """Name the empty tensors by which ComfyUI and A1111 know an SDXL model that predicts v."""
+    schedule = pipeline.scheduler.config
+    if not _is_sdxl(pipeline) or schedule.get("prediction_type") != "v_prediction":
+        return []
+    return ["v_pred", "ztsnr"] if schedule.get("rescale_betas_zero_snr") else ["v_pred"]
+
+
+def _is_sdxl(pipeline: Any) -> bool:
+    return getattr(pipeline, "text_encoder_2", None) is not None
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _metadata(adapter: AdapterFile, pipeline: Any) -> dict[str, str]:
+    """Describe the file by the ModelSpec's names, and keep the noise schedule, which has none."""
+    header = adapter.header
+    concepts = ", ".join(concept.name for concept in header.concepts)
+    kind = _ARCHITECTURES[_is_sdxl(pipeline)]
+    schedule = dict(pipeline.scheduler.config)
+    return {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{kind}/instruct-pix2pix",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": concepts or header.method,
+        "modelspec.merged_from": header.base_name,
+        "modelspec.prediction_type": str(schedule.get("prediction_type", "epsilon")),
+        "customize.scheduler": json.dumps(schedule, default=str),
+    }
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy what diffusers does not write: sampling settings, and files that older programs read."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+    elif source.is_file() and not target.exists():
+        shutil.copy(source, target)
+
+
+def _notes(name: str, words: list[str]) -> list[str]:
+    notes = [f"{name}/ is for diffusers, {name}.safetensors for ComfyUI's and A1111's checkpoints"]
+    if words:
+        notes.append(
+            f"the folder knows {', '.join(words)}; a single file's vocabulary cannot grow: "
+            "use the embedding files with it"
+        )
+    return notes

@@ -1,0 +1,149 @@
+"""Plan the files of one target, then write them all under temporary names and move them in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from customize.errors import ExportError
+from customize.exporting.file_plan import Content, Plan, is_xl, plan_weights, plan_words
+from customize.exporting.formats.embeddings import file_name
+from customize.exporting.sharing.readme import notes_of, notes_of_words
+from customize.exporting.targets import Options, Target, Written, check
+from customize.files import refuse_existing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from customize.adapters.file import AdapterFile
+    from customize.exporting.changes import Changes
+    from customize.families.base import Base
+
+# Programs that show NAME.json and NAME.png beside NAME.safetensors.
+SHOWN: frozenset[Target] = frozenset({"kohya", "comfyui", "a1111", "invokeai"})
+# Programs that read words whether weights come with them or not.
+_WORDS_ALONE: frozenset[Target] = frozenset({*SHOWN, "diffusers"})
+
+
+def write(
+    adapter: AdapterFile,
+    base: Base,
+    target: Target,
+    folder: Path,
+    options: Options,
+    *,
+    overwrite: bool,
+) -> Written:
+    """Write one target; see `customize.exporting.export`."""
+    from customize.exporting.formats.native import from_native
+    from customize.exporting.sharing.sidecars import plan_sidecars
+    from customize.families.loading.layer_weights import BaseWeights
+
+    check(adapter, base, options)
+    name = options.name or _name_of(adapter)
+    options = replace(options, name=name)
+    weights = BaseWeights(base)
+    changes = from_native(adapter, weights)
+    words = plan_words(changes, xl=is_xl(adapter))
+    if target == "full-model":
+        return _write_full_model(adapter, base, folder, options, words, overwrite)
+    if not changes.layers:
+        return _write_words(target, folder, options, words, changes, overwrite)
+    preview = _preview(options.preview) if target in SHOWN and options.preview else None
+    fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
+    notes = tuple(notes_of(target, plan, fitted.changes))
+    beside = plan_sidecars(adapter.header, name, target, preview) if target in SHOWN else {}
+    files = save_all(folder, plan | words | beside, overwrite=overwrite)
+    return Written(target, folder, files, notes, fitted.errors, options)
+
+
+def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
+    """Write every file of the plan or none; raises OutputExistsError before anything is written."""
+    places = [folder / name for name in plan]
+    refuse_existing(*places, overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        for name, content in plan.items():
+            place = temporary / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _save(content, place)
+        for name, place in zip(plan, places, strict=True):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(temporary / name, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return tuple(places)
+
+
+def _save(content: Content | str | bytes, place: Path) -> None:
+    from safetensors.torch import save_file
+
+    match content:
+        case str():
+            place.write_text(content, encoding="utf-8")
+        case bytes():
+            place.write_bytes(content)
+        case Content(tensors, metadata):
+            whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+            save_file(whole, place, dict(metadata))
+
+
+def _write_words(
+    target: Target,
+    folder: Path,
+    options: Options,
+    plan: Plan,
+    changes: Changes,
+    overwrite: bool,
+) -> Written:
+    """Write the words of an adapter that holds nothing else."""
+    if not plan or target not in _WORDS_ALONE:
+        raise ExportError(
+            f"{target}: the adapter holds {'words and ' * bool(plan)}no weights; expected weights "
+            "to write; export words to one of the other programs, or teach layers as well"
+        )
+    files = save_all(folder, plan, overwrite=overwrite)
+    notes = ("the adapter holds words and no weights: the embedding files are all of it",)
+    return Written(target, folder, files, notes + tuple(notes_of_words(changes)), {}, options)
+
+
+def _preview(path: Path) -> Image.Image | None:
+    """Open the picture to show; one that is broken is left out."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        warnings.warn(f"no preview beside the weights: {path} is broken ({error})", stacklevel=2)
+        return None
+
+
+def _write_full_model(
+    adapter: AdapterFile, base: Base, folder: Path, options: Options, words: Plan, overwrite: bool
+) -> Written:
+    """Write base and adapter as one; words go beside the single file, which cannot hold them."""
+    import torch
+
+    from customize.exporting.whole_model.full_model import write_full_model
+
+    assert options.name is not None
+    refuse_existing(*(folder / name for name in words), overwrite=overwrite)
+    dtype = getattr(torch, options.dtype)
+    files, notes = write_full_model(
+        adapter, base, folder, options.name, dtype=dtype, overwrite=overwrite
+    )
+    files += save_all(folder, words, overwrite=overwrite)
+    return Written("full-model", folder, files, notes, {}, options)
+
+
+def _name_of(adapter: AdapterFile) -> str:
+    """Name the files after the concepts; `embeddings` is the words' folder."""
+    name = "_".join(file_name(concept.name) for concept in adapter.header.concepts)[:80]
+    return name if name not in ("", "embeddings") else "adapter"
