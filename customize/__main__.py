@@ -2,7 +2,7 @@
 
 import sys
 
-from customize.cli import main
+from customize.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Every error raised on purpose, written for the person who typed the command.
 
-A message says what was found, what was expected and what to do. Only `cli.py` prints these and
+A message says what was found, what was expected and what to do. Only `cli/main.py` prints these and
 exits with code 2; our own broken assumptions stay `assert`.
 """
 

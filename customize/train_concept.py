@@ -10,7 +10,7 @@ if not __package__:
     rest = [entry for entry in sys.path if Path(entry).resolve() != folder]
     sys.path[:] = [str(folder.parent), *rest]
 
-from customize.cli import main
+from customize.cli.main import main
 
 if __name__ == "__main__":
     words = [word.removeprefix("--recipe=") for word in sys.argv[1:] if word != "--recipe"]

@@ -13,9 +13,10 @@ import torch
 from builders import toy_base, toy_resolved
 from PIL import Image
 
-from customize import cli, cli_commands
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
+from customize.cli import train
+from customize.cli.main import main
 from customize.drawing.table import table
 from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
@@ -84,27 +85,27 @@ def write_adapter(base: Path, name: str = "dog.safetensors") -> str:
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["--help"])
+        main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert all(f"    {command} " in text for command in COMMANDS)
     for command in COMMANDS:
         with pytest.raises(SystemExit) as stop:
-            cli.main([command, "--help"])
+            main([command, "--help"])
         assert stop.value.code == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["trane"], ["edit", "a.png"], ["schema", "--x"]])
 def test_misuse_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
+        main(arguments)
     assert stop.value.code == 2
     assert "customize" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     heavy = {"torch", "diffusers", "transformers", "numpy", "pydantic", "PIL"}
-    code = f"import customize.cli, sys; sys.exit(len({heavy} & sys.modules.keys()))"
+    code = f"import customize.cli.main, sys; sys.exit(len({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=20).returncode == 0
 
 
@@ -116,7 +117,7 @@ def test_all_faults_of_a_recipe_in_one_table(capsys: pytest.CaptureFixture[str])
         "adapter: {method: low_rank, rnak: 4}\n"
         "train: {steps: -3}\n"
     )
-    assert cli.main(["train", "bad.yaml"]) == 2
+    assert main(["train", "bad.yaml"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("customize: recipe bad.yaml: 5 faults\n")
@@ -137,17 +138,15 @@ def test_train_runs_the_recipe(
 
     monkeypatch.setattr(run, "run_recipe", run_recipe)
     name = write_recipe(base)
-    assert (
-        cli.main(["train", name, "--set", "train.steps=7", "train.seed=3", "--overwrite"]) == code
-    )
-    assert cli.main(["train", name]) == code
+    assert main(["train", name, "--set", "train.steps=7", "train.seed=3", "--overwrite"]) == code
+    assert main(["train", name]) == code
     (first, overwrite), (second, _) = calls
     assert (first.train.steps, first.train.seed, overwrite) == (7, 3, True)
     assert (second.train.steps, calls[1][1]) == (250, False)
 
 
 def test_schema_is_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema"]) == 0
+    assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == recipe_schema()
 
 
@@ -155,23 +154,23 @@ def test_check_draws_a_sheet_and_lists_findings(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(base)
-    assert cli.main(["check", recipe]) == 0
+    assert main(["check", recipe]) == 0
     printed = capsys.readouterr().out
     assert "my_dog: 3 pairs (" in printed
     assert "contact sheet: recipe_pairs.png\n" in printed
     with Image.open("recipe_pairs.png") as sheet:
         assert sheet.width > 3 * 192
-    assert cli.main(["check", recipe]) == 0
+    assert main(["check", recipe]) == 0
     assert "recipe_pairs.png (drawn again)" in capsys.readouterr().out
 
 
 def test_check_keeps_a_named_sheet(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_recipe(base)
     Path("mine.png").write_text("mine")
-    assert cli.main(["check", recipe, "-o", "mine.png"]) == 2
+    assert main(["check", recipe, "-o", "mine.png"]) == 2
     assert "mine.png: it is there already" in capsys.readouterr().err
     assert Path("mine.png").read_text() == "mine"
-    assert cli.main(["check", recipe, "-o", "mine.png", "--overwrite"]) == 0
+    assert main(["check", recipe, "-o", "mine.png", "--overwrite"]) == 0
 
 
 def test_check_tells_errors_of_base_and_pairs_together(
@@ -180,13 +179,13 @@ def test_check_tells_errors_of_base_and_pairs_together(
     recipe = write_recipe(base, instruction="make the dog blue", count=2)
     Path("pairs/1b.png").unlink()
     Path("empty").mkdir()
-    assert cli.main(["check", recipe, "--set", "base=./empty"]) == 2
+    assert main(["check", recipe, "--set", "base=./empty"]) == 2
     printed = capsys.readouterr().out
     assert printed.count("error") == 2
     assert "model_index.json" in printed
     assert "1b.png" in printed
     picture("pairs/1b.png", "white")
-    assert cli.main(["check", recipe]) == 2
+    assert main(["check", recipe]) == 2
     printed = capsys.readouterr().out
     assert "<my-dog> is in none of the 2" in printed
     assert "only 2 of the 3" in printed
@@ -196,7 +195,7 @@ def test_check_says_what_the_tokenizer_breaks_up(
     base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write_recipe(base, "make the dog <my-dog> and a xylophone")
-    assert cli.main(["check", recipe, "--set", "concepts.0.initializer=hound"]) == 0
+    assert main(["check", recipe, "--set", "concepts.0.initializer=hound"]) == 0
     printed = capsys.readouterr().out
     assert "'xylophone' is not in the" in printed
     assert "'hound' is broken up" in " ".join(printed.split())
@@ -205,7 +204,7 @@ def test_check_says_what_the_tokenizer_breaks_up(
 def test_edit_saves_every_stage_of_a_chain(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = picture("cat.png", "orange")
     arguments = ["edit", image, "make it red", "add the hat", "--base", str(base), "--steps", "2"]
-    assert cli.main([*arguments, "--seed", "5", "-o", "new/out.png"]) == 0
+    assert main([*arguments, "--seed", "5", "-o", "new/out.png"]) == 0
     assert sorted(path.name for path in Path("new").iterdir()) == ["out.png", "out_1.png"]
     settings = read_settings(Path("new/out.png"))
     assert settings is not None
@@ -220,7 +219,7 @@ def test_edit_without_output_finds_a_free_name(base: Path) -> None:
     arguments = ["edit", image, "make it red", "--base", str(base), "--steps", "1"]
     for expected in ("cat_edited.png", "cat_edited_2.png", "cat_edited_3.png"):
         assert not Path(expected).exists()
-        assert cli.main(arguments) == 0
+        assert main(arguments) == 0
         assert Path(expected).exists()
 
 
@@ -229,7 +228,7 @@ def test_edit_takes_the_base_and_strength_of_adapters(
 ) -> None:
     image, adapter = picture("cat.png", "orange"), write_adapter(base)
     arguments = ["edit", image, "paint <my-dog> red", "--adapter", f"{adapter}:0.5", "--steps", "1"]
-    assert cli.main(arguments) == 0
+    assert main(arguments) == 0
     settings = read_settings(Path("cat_edited.png"))
     assert settings is not None
     assert settings["base"] == base.name
@@ -270,7 +269,7 @@ def test_edit_refuses_before_a_base_is_opened(
     Path("stage_1.png").write_text("mine")
     Path("pickle.bin").write_bytes(b"\x80\x02}q\x00.")
     monkeypatch.setattr(Editor, "from_base", lambda *_, **__: pytest.fail("opened a base"))
-    assert cli.main(["edit", *arguments]) == 2
+    assert main(["edit", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert Path("there.png").read_text() == "mine"
 
@@ -283,7 +282,7 @@ def test_edit_refuses_odd_options(
     base: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture("cat.png", "orange")
-    assert cli.main(["edit", "cat.png", "hi", "--base", str(base), option, value]) == 2
+    assert main(["edit", "cat.png", "hi", "--base", str(base), option, value]) == 2
     printed = capsys.readouterr().err
     assert value in printed
     assert "expected" in printed
@@ -293,7 +292,7 @@ def test_edit_refuses_odd_options(
 def test_warnings_are_sentences(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture("cat.png", "orange")
     arguments = ["cat.png", "add <my-cat>", "--base", str(base), "--steps", "1", "-o", "cat.jpg"]
-    assert cli.main(["edit", *arguments]) == 0
+    assert main(["edit", *arguments]) == 0
     assert capsys.readouterr().err.splitlines() == [
         "warning: no adapter in use teaches the word <my-cat>; load the one that does",
         "warning: cat.jpg: only PNG keeps the settings of an edit",
@@ -301,7 +300,7 @@ def test_warnings_are_sentences(base: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_inspect_tells_an_adapter(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["inspect", write_adapter(base)]) == 0
+    assert main(["inspect", write_adapter(base)]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for expected in (
         "concept my_dog as <my-dog>, started from 'dog', 2 vectors",
@@ -319,7 +318,7 @@ def test_inspect_tells_an_adapter(base: Path, capsys: pytest.CaptureFixture[str]
 def test_inspect_tells_an_edit(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edited = Editor.from_base(str(base)).edit(Image.new("RGB", (8, 8)), "make it red", steps=1)
     edited.save("out.png")
-    assert cli.main(["inspect", "out.png"]) == 0
+    assert main(["inspect", "out.png"]) == 0
     assert "instruction       make it red\n" in capsys.readouterr().out
     Image.new("RGB", (8, 8)).save("plain.png")
     Path("text.png").write_text("no picture")
@@ -329,7 +328,7 @@ def test_inspect_tells_an_edit(base: Path, capsys: pytest.CaptureFixture[str]) -
         ("none.png", "No such file"),
         ("none.safetensors", "there is no such file"),
     ):
-        assert cli.main(["inspect", name]) == 2
+        assert main(["inspect", name]) == 2
         assert found in capsys.readouterr().err
 
 
@@ -348,8 +347,8 @@ def test_interruptions_end_without_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli_commands, "schema", raiser(error))
-    assert cli.main(["schema"]) == code
+    monkeypatch.setattr(train, "schema", raiser(error))
+    assert main(["schema"]) == code
     assert capsys.readouterr().err.startswith(printed)
 
 
@@ -357,9 +356,9 @@ def test_interruptions_end_without_traceback(
 def test_faults_of_ours_keep_their_traceback(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli_commands, "schema", raiser(error))
+    monkeypatch.setattr(train, "schema", raiser(error))
     with pytest.raises(type(error)):
-        cli.main(["schema"])
+        main(["schema"])
 
 
 def raiser(error: BaseException) -> Callable[..., int]:
@@ -394,11 +393,11 @@ def test_fit_base_starts_from_nothing_or_a_folder(
     monkeypatch.setattr(
         run, "fit_base", lambda *arguments: (calls.append(arguments), Path("runs/base/model"))[1]
     )
-    assert cli.main(["fit-base", "fit.yaml"]) == 0
-    assert cli.main(["fit-base", "fit.yaml", "--from", str(base)]) == 0
+    assert main(["fit-base", "fit.yaml"]) == 0
+    assert main(["fit-base", "fit.yaml", "--from", str(base)]) == 0
     assert calls == [(Path("fit.yaml"), None), (Path("fit.yaml"), base)]
     assert "the base is in runs/base/model" in capsys.readouterr().out
-    assert cli.main(["fit-base", "fit.yaml", "--from", "nowhere"]) == 2
+    assert main(["fit-base", "fit.yaml", "--from", "nowhere"]) == 2
     assert "there is no base at nowhere" in capsys.readouterr().err
 
 

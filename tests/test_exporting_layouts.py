@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from customize import cli
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Taught
+from customize.cli.main import main
 from customize.errors import ExportError, OutputExistsError
 from customize.exporting import export, export_all
 from customize.exporting.changes import Changes, Weights, delta_of
@@ -476,21 +476,21 @@ def test_export_on_the_command_line(
     path = save_adapter(tmp_path / "adapter.safetensors", header, kv.tensors)
     (tmp_path / "previews").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "previews" / "step_000001.png")
-    assert cli.main(["export", str(path), "--to", "kohya", "--no-verify", "--name", "dog"]) == 0
+    assert main(["export", str(path), "--to", "kohya", "--no-verify", "--name", "dog"]) == 0
     written = {p.name for p in (tmp_path / "exports" / "kohya").iterdir()}
     assert written == {"dog.safetensors", "dog.json", "dog.png", "embeddings"}
     assert "ComfyUI models/loras" in capsys.readouterr().out
-    assert cli.main(["export", str(path), "--to", "custom-diffusion", "--no-verify"]) == 0
+    assert main(["export", str(path), "--to", "custom-diffusion", "--no-verify"]) == 0
     assert "whole weights" in capsys.readouterr().out
     (tmp_path / "previews" / "step_000002.png").write_bytes(b"\x89PNG broken")
-    assert cli.main(["export", str(path), "--to", "invokeai", "--no-verify"]) == 0
+    assert main(["export", str(path), "--to", "invokeai", "--no-verify"]) == 0
     assert "step_000002.png is broken" in capsys.readouterr().err
     assert len(list((tmp_path / "exports" / "invokeai").iterdir())) == 3
     command = ["export", str(path), "--to", "all", "--no-verify"]
-    assert cli.main([*command, "--rank", "0"]) == 2
+    assert main([*command, "--rank", "0"]) == 2
     assert capsys.readouterr().err.count("--rank 0") == 1
     assert not (tmp_path / "exports" / "all").exists()
-    assert cli.main(command) == 0
+    assert main(command) == 0
     assert (tmp_path / "exports" / "all" / "README.md").is_file()
     told = capsys.readouterr().out
     assert [target for target in TARGETS if target not in told] == []
@@ -510,5 +510,5 @@ def test_options_without_effect_are_refused(
     target: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = str(tmp_path / "out")
-    assert cli.main(["export", "adapter.safetensors", "--to", target, option, "-o", output]) == 2
+    assert main(["export", "adapter.safetensors", "--to", target, option, "-o", output]) == 2
     assert f"{option.partition('=')[0]} changes nothing of {target}" in capsys.readouterr().err

@@ -15,9 +15,9 @@ from peft import LoHaConfig, LoKrConfig, inject_adapter_in_model
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
-from customize import cli
 from customize.adapters.deltas import weight_delta
 from customize.adapters.file import read_adapter
+from customize.cli.main import main
 from customize.errors import AdapterFileError
 from customize.exporting.changes import delta_of
 from customize.exporting.foreign.import_adapter import import_adapter
@@ -340,7 +340,7 @@ def test_other_files_are_named_and_nothing_is_written(
     if name:
         path.write_bytes(content)
     output = tmp_path / "out.safetensors"
-    assert cli.main(["import", str(path), "--base", base.name, "-o", str(output)]) == 2
+    assert main(["import", str(path), "--base", base.name, "-o", str(output)]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert re.search(message, told), told
     assert "expected" in told or "fault" in told
@@ -419,7 +419,7 @@ def test_inspect_names_the_layout(
 ) -> None:
     save_file({k: t.clone() for k, t in write().items()}, tmp_path / "x.safetensors")
     (tmp_path / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 2}')  # read for peft's
-    assert cli.main(["inspect", str(tmp_path / "x.safetensors")]) == 0
+    assert main(["inspect", str(tmp_path / "x.safetensors")]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert [text for text in expected if text not in told] == []
 
@@ -433,7 +433,7 @@ def test_files_that_are_no_adapter_of_ours_are_not_exported(
     if name:
         path.write_bytes(content)
     output = tmp_path / "out"
-    assert cli.main(["export", str(path), "--to", "all", "-o", str(output)]) == 2
+    assert main(["export", str(path), "--to", "all", "-o", str(output)]) == 2
     assert "expected" in capsys.readouterr().err
     assert not output.exists()
 
@@ -443,7 +443,7 @@ def test_inspect_reads_alpha_of_one_number_in_a_list(
 ) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(damaged(alpha=torch.tensor([2.0])))
-    assert cli.main(["inspect", str(path)]) == 0
+    assert main(["inspect", str(path)]) == 0
     assert "kohya, LoRA" in capsys.readouterr().out
 
 
@@ -469,7 +469,7 @@ def test_peft_folders_are_inspected_and_damaged_configs_told(
         tensors = {f"{start}.lora_A.weight": a, f"{start}.lora_B.weight": b}
         save_file(tensors, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 2}')
-    assert cli.main(["inspect", str(tmp_path / "peft")]) == 0
+    assert main(["inspect", str(tmp_path / "peft")]) == 0
     told = " ".join(capsys.readouterr().out.split())
     for part in (
         "2 files",
@@ -485,11 +485,11 @@ def test_peft_folders_are_inspected_and_damaged_configs_told(
         ["inspect", str(tmp_path / "peft")],
         ["import", str(tmp_path / "peft"), "--base", base.name, "-o", output],
     ):
-        assert cli.main(command) == 2
+        assert main(command) == 2
         assert "its adapter_config.json is damaged" in " ".join(capsys.readouterr().err.split())
-    assert cli.main(["inspect", str(tmp_path)]) == 2  # still damaged below
+    assert main(["inspect", str(tmp_path)]) == 2  # still damaged below
     (tmp_path / "none").mkdir()
-    assert cli.main(["inspect", str(tmp_path / "none")]) == 2
+    assert main(["inspect", str(tmp_path / "none")]) == 2
 
 
 def test_import_on_the_command_line(
@@ -500,10 +500,10 @@ def test_import_on_the_command_line(
     output = tmp_path / "adapter.safetensors"
     words = ["--word", f"<my-dog>={tmp_path / 'word.safetensors'}"]
     command = ["import", str(tmp_path / "dog.safetensors"), "--base", base.name, "-o", str(output)]
-    assert cli.main([*command, *words]) == 0
+    assert main([*command, *words]) == 0
     assert "kohya, LoRA" in capsys.readouterr().out
     header = read_adapter(output).header
     assert (header.method, header.concepts[0].word) == ("imported", "<my-dog>")
     assert header.training == {"imported_from": "dog.safetensors", "layout": "kohya, LoRA"}
-    assert cli.main(command) == 2
+    assert main(command) == 2
     assert "is there already" in capsys.readouterr().err

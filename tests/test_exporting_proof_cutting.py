@@ -12,10 +12,10 @@ from builders import shake, toy_header, toy_resolved
 from PIL import Image
 from torch import Tensor
 
-from customize import cli
 from customize.adapters import CrossAttentionKV, attach
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Taught
+from customize.cli.main import main
 from customize.errors import BaseModelError
 from customize.exporting import export, export_all
 from customize.exporting.changes import Changes
@@ -106,19 +106,19 @@ def test_the_command_tells_what_cutting_cost(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["export", str(saved), "--to", "kohya", "--rank", "1", "-o", str(tmp_path / "out")]
-    assert cli.main([*command, "--clip", str(tmp_path)]) == 2
+    assert main([*command, "--clip", str(tmp_path)]) == 2
     assert "CLIP" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert cli.main([*command, "--clip", "embedded"]) == 0
+    assert main([*command, "--clip", "embedded"]) == 0
     told = capsys.readouterr().out
     assert "kohya: cut; 4 edits against the exact adapter's: pixels move by" in told
     assert "CLIP instruction" in told
-    assert cli.main([*command, "--overwrite"]) == 0
+    assert main([*command, "--overwrite"]) == 0
     assert NO_CLIP in capsys.readouterr().out
-    assert cli.main([*command, "--overwrite", "--no-verify"]) == 0
+    assert main([*command, "--overwrite", "--no-verify"]) == 0
     told = capsys.readouterr().out
     assert "not read back, nor the change in edits measured (--no-verify)" in told
-    assert cli.main([*command, "--overwrite", "--rank", "16"]) == 0
+    assert main([*command, "--overwrite", "--rank", "16"]) == 0
     assert "cut;" not in capsys.readouterr().out
 
 
@@ -133,7 +133,7 @@ def test_a_target_that_fails_its_proof_is_removed_and_not_listed(
 
     monkeypatch.setattr(peft_folder, "to_peft", forgetful)
     folder = tmp_path / "all"
-    assert cli.main(["export", str(saved), "--to", "all", "-o", str(folder)]) == 2
+    assert main(["export", str(saved), "--to", "all", "-o", str(folder)]) == 2
     told = capsys.readouterr()
     assert "removed: peft: read back by" in told.err
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -166,7 +166,7 @@ def test_a_base_that_cannot_be_opened_is_said_and_files_are_kept(
 
     monkeypatch.setattr("customize.families.open_pipeline", closed)
     command = ["export", str(saved), "--to", "kohya", "--rank", "1", "-o", str(tmp_path / "out")]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     told = capsys.readouterr().out
     assert "nor the change in edits measured (the base cannot be opened: base 'toy'" in told
     assert (tmp_path / "out" / "dog.safetensors").is_file()

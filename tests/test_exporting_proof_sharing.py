@@ -16,9 +16,9 @@ from builders import toy_header
 from PIL import Image
 from upload_server import upload_hub
 
-from customize import cli
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
+from customize.cli.main import main
 from customize.errors import ExportError, HubError
 from customize.exporting.sharing.model_card import Shown, card_text, latest_preview, read_scores
 from customize.exporting.sharing.sidecars import plan_sidecars, sidecar
@@ -118,16 +118,16 @@ def test_the_latest_preview_is_shown(adapter: Path, tmp_path: Path) -> None:
 def test_the_card_command_writes_beside_the_adapter(
     adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["card", str(adapter)]) == 0
+    assert main(["card", str(adapter)]) == 0
     card = adapter.parent / "README.md"
     assert "choose one with --license" in capsys.readouterr().out
     picture = front_matter(card.read_text())["widget"][0]["output"]["url"]
     assert (adapter.parent / picture).is_file()
     before = card.read_bytes()
-    assert cli.main(["card", str(adapter), "--license", "mit"]) == 2
+    assert main(["card", str(adapter), "--license", "mit"]) == 2
     assert "README.md: it is there already" in capsys.readouterr().err
     assert card.read_bytes() == before
-    assert cli.main(["card", str(adapter), "--license", "mit", "--overwrite"]) == 0
+    assert main(["card", str(adapter), "--license", "mit", "--overwrite"]) == 0
     assert front_matter(card.read_text())["license"] == "mit"
 
 
@@ -176,7 +176,7 @@ def test_push_uploads_adapter_exports_card_and_preview(
     with upload_hub() as hub, caplog.at_level(logging.DEBUG):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
         command = ["push", str(adapter), "--repo", "me/dog", "--exports", ".", "--private"]
-        assert cli.main(command) == 0
+        assert main(command) == 0
     assert sorted(hub.files) == [
         "README.md",
         "adapter.safetensors",
@@ -223,5 +223,5 @@ def test_missing_exports_are_told_before_anything_is_sent(
     adapter: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = str(adapter.parent / "nowhere")
-    assert cli.main(["push", str(adapter), "--repo", "me/dog", "--exports", nowhere]) == 2
+    assert main(["push", str(adapter), "--repo", "me/dog", "--exports", nowhere]) == 2
     assert "there is no such folder" in capsys.readouterr().err

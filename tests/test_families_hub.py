@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from customize import families
-from customize.cli import main
+from customize.cli.main import main
 from customize.errors import BaseModelError
 from customize.families.base import resolve_base
 

@@ -17,7 +17,7 @@ from run_builders import toy_pairs
 from safetensors.torch import load_file, save_file
 
 from customize import families
-from customize.cli import main
+from customize.cli.main import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
 from customize.families.base import resolve_base, resolve_plain

@@ -22,7 +22,7 @@ from customize.adapters.deltas import layers, weight_delta, weight_deltas
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter, save_adapter, stream_adapter
 from customize.adapters.header import Taught
-from customize.cli import main
+from customize.cli.main import main
 from customize.errors import MergeError, OutputExistsError
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights, reads_text_alone

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
-from customize.cli import main
+from customize.cli.main import main
 
 LAYER = "denoiser.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 

@@ -9,7 +9,7 @@ import pytest
 from merging_world import judged_world
 
 from customize.adapters.file import read_adapter
-from customize.cli import main
+from customize.cli.main import main
 from customize.merging.by_edits import merge_by_edits
 from customize.merging.by_edits.report import FIGURES, MAP, SHEET
 

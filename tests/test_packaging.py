@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import customize
-from customize import cli
+from customize.cli.main import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -109,7 +109,7 @@ def test_version_and_licence() -> None:
 def test_the_weights_and_the_command_are_packaged() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert settings["package-data"] == {"customize.embedded": ["weights/**/*"]}
-    assert PROJECT["scripts"] == {"customize": "customize.cli:main"}
+    assert PROJECT["scripts"] == {"customize": "customize.cli.main:main"}
 
 
 def commands_shown() -> Iterator[str]:
@@ -132,7 +132,7 @@ def test_commands_shown_exist() -> None:
     assert len(shown) >= 14
     seen = set()
     for command in shown:
-        parsed = cli.parser().parse_args(shlex.split(command))
+        parsed = parser().parse_args(shlex.split(command))
         seen.add(parsed.run.__name__)
         if "recipe" in parsed:
             assert (ROOT / parsed.recipe).is_file(), command

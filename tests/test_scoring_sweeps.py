@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_scoring_inputs import adapter, pairs_folder, picture, table
 
-from customize import cli
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
+from customize.cli.main import main
 from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
 from customize.errors import EditError, ScoreError
@@ -113,7 +113,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> Callable[
 
     def command(*words: str, toy: bool = True) -> int:
         quick = ["--steps", "1", "--clip", "embedded", "--device", "cpu"]
-        return cli.main([*words, *(["--base", base, *quick] if toy else [])])
+        return main([*words, *(["--base", base, *quick] if toy else [])])
 
     return command
 
@@ -212,7 +212,7 @@ def test_the_report_tells_the_taught_word_and_what_texts_cannot_see(
         assert page.count(f'alt="{label}"') == 1
     for metric in METRICS[:6]:
         assert (escape(metric.says) in page) == (metric.name != "dino_concept")
-    assert cli.main(["card", adapters[0], "-o", "card.md", "--scores", "out/scores.json"]) == 0
+    assert main(["card", adapters[0], "-o", "card.md", "--scores", "out/scores.json"]) == 0
     means = json.loads(Path("out/scores.json").read_text())["variants"][1]["means"]
     assert f"| dog: clip_image | {means['clip_image']['mean']:.4g} |" in Path("card.md").read_text()
 
@@ -250,7 +250,7 @@ def test_every_mistake_is_one_message(
     steps = ["--steps", "1", *(["--base", base] if "--base" not in words else [])]
     before = set(Path().rglob("*"))
     try:
-        code = cli.main([*words.split(), *quick, *steps])
+        code = main([*words.split(), *quick, *steps])
     except SystemExit as stop:  # argparse's own way
         code = stop.code
     assert code == 2

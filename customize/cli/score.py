@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import ScoreError
-from customize.scoring.arguments import (
+from customize.cli.scoring_arguments import (
     WHAT,
     add_compared,
     add_swept,
@@ -17,6 +16,7 @@ from customize.scoring.arguments import (
     options_of,
     variants_of,
 )
+from customize.errors import ScoreError
 
 if TYPE_CHECKING:
     from customize.scoring.items import Item

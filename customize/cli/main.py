@@ -11,17 +11,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from customize import (
-    __version__,
-    cli_commands,
-    cli_editing,
-    cli_exporting,
-    cli_guidance,
-    cli_inspecting,
-    cli_merging,
-    cli_scoring,
-    cli_sharing,
-)
+from customize import __version__
+from customize.cli import edit, export, guidance, inspect, merge, score, share, train
 from customize.drawing.table import table
 from customize.errors import CustomizeError, FaultsError
 
@@ -95,16 +86,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (
-        cli_commands,
-        cli_editing,
-        cli_inspecting,
-        cli_merging,
-        cli_exporting,
-        cli_sharing,
-        cli_scoring,
-        cli_guidance,
-    ):
+    for part in (train, edit, inspect, merge, export, share, score, guidance):
         part.add_to(commands)
     return top
 

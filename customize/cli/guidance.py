@@ -8,9 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from customize.errors import ScoreError
-from customize.pairs.picture_files import PICTURE_SUFFIXES
-from customize.scoring.arguments import (
+from customize.cli.scoring_arguments import (
     WHAT,
     add_edits,
     add_swept,
@@ -18,6 +16,8 @@ from customize.scoring.arguments import (
     options_of,
     variants_of,
 )
+from customize.errors import ScoreError
+from customize.pairs.picture_files import PICTURE_SUFFIXES
 
 _SETS = (".yaml", ".yml", ".jsonl", ".json", ".csv")
 """Suffixes of what holds several edits."""
