@@ -17,7 +17,7 @@ from geometry import unet_config
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from customize.exporting.whole_model.ldm_names import SD1, SDXL, to_ldm
+from customize.exporting.formats.ldm_names import SD1, SDXL, to_ldm
 from customize.exporting.whole_model.single_file_keys import to_single_file
 
 TEXT = {

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from run_builders import toy_recipe  # noqa: E402
+from builders.runs import toy_recipe  # noqa: E402
 
 from customize.drawing.table import table  # noqa: E402
 from customize.training.checkpoint import read_checkpoint  # noqa: E402

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from customize.exporting.changes import Changes, Full, LowRank
 from customize.exporting.formats.embeddings import from_bundle, is_bundled
+from customize.exporting.formats.ldm_names import SD1, SDXL, from_ldm
 from customize.exporting.formats.module_paths import (
     flatten,
     is_encoder,
@@ -23,7 +24,6 @@ from customize.exporting.formats.module_paths import (
     without_text_model,
 )
 from customize.exporting.formats.tensor_roles import gather
-from customize.exporting.whole_model.ldm_names import SD1, SDXL, from_ldm
 
 # SDXL has two text encoders and counts them; A1111 and kohya drop the other spelling silently.
 PREFIXES: Mapping[bool, Mapping[str, str]] = {

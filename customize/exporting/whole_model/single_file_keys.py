@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from customize.exporting.whole_model import ldm_names, open_clip_keys
+from customize.exporting.formats import ldm_names
+from customize.exporting.whole_model import open_clip_keys
 
 Config = Mapping[str, Any]
 Table = Mapping[str, str]
