@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from builders.bases import TEXT_WIDTH, toy_base, toy_header
+from builders.scores import adapter, pairs_folder, picture, table
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_scoring_inputs import adapter, pairs_folder, picture, table
 
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught

@@ -14,17 +14,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchmetrics.functional.image as tm_image
+from builders.scores import CLIP, NEAR, toy_dino
 from PIL import Image
 from torchmetrics.functional.multimodal import clip_score
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
-    BitImageProcessorPil,
     CLIPModel,
-    Dinov2Config,
     Dinov2Model,
-    ViTConfig,
-    ViTModel,
 )
 
 from customize.embedded.world.edits import random_edit
@@ -34,8 +31,6 @@ from customize.scoring import open_models, score_edits
 from customize.scoring.items import METRICS, Item, MetricName, Models
 from customize.scoring.metrics import pixels
 
-CLIP = EMBEDDED / "clip"
-NEAR = 1e-4
 COUNT = 5
 
 
@@ -63,26 +58,6 @@ def items() -> list[Item]:
 @pytest.fixture(scope="module")
 def dino_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_dino(tmp_path_factory.mktemp("dino"), "dinov2")
-
-
-def toy_dino(folder: Path, kind: str) -> Path:
-    """Write a DINO at toy width."""
-    shape: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        if kind == "dinov2":
-            Dinov2Model(Dinov2Config(**shape)).save_pretrained(folder)
-        else:
-            ViTModel(ViTConfig(**shape), add_pooling_layer=False).save_pretrained(folder)
-    square = {"height": 32, "width": 32}
-    BitImageProcessorPil(size={"shortest_edge": 32}, crop_size=square).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

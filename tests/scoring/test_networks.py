@@ -14,8 +14,8 @@ import torch
 import torchmetrics.functional.image.lpips as functional_lpips
 import torchmetrics.image.lpip as modular_lpips
 from builders.hubs import HubServer, Model, hub_server
+from builders.scores import CLIP, NEAR, toy_dino
 from PIL import Image
-from test_scoring_numbers import CLIP, NEAR, toy_dino
 
 from customize.errors import ScoreError
 from customize.scoring import open_models, score_edits

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from builders.bases import toy_header
+from builders.scores import adapter, pairs_folder, picture, table
 from PIL import Image
 
-from customize.adapters.file import save_adapter
-from customize.adapters.header import Taught
 from customize.errors import CustomizeError, FaultsError, ScoreError
 from customize.scoring.edits.requests import clip_for_bases, clip_for_items, read_asked, tasks_asked
 from customize.scoring.edits.tasks import EditTask, reworded
 from customize.scoring.edits.variants import compared, group_of
-
-
-def picture(path: Path, seed: int = 0, side: int = 16) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def pairs_folder(folder: Path, instructions: list[str]) -> Path:
-    rows: list[str] = []
-    for index, instruction in enumerate(instructions):
-        picture(folder / f"{index}_a.png", 2 * index)
-        picture(folder / f"{index}_b.png", 2 * index + 1)
-        row = {
-            "source": f"{index}_a.png",
-            "instruction": instruction,
-            "edited": f"{index}_b.png",
-            "source_caption": "a dog",
-            "edited_caption": "<my-dog>",
-        }
-        rows.append(json.dumps(row))
-    (folder / "pairs.jsonl").write_text("\n".join(rows))
-    return folder
-
-
-def table(folder: Path, *rows: dict[str, Any]) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / "edits.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
 
 
 def test_pairs_are_edits_to_make_with_their_targets_as_references(tmp_path: Path) -> None:
@@ -146,14 +111,6 @@ def test_every_fault_of_a_table_is_told_at_once(tmp_path: Path) -> None:
 def test_names_that_lead_nowhere(name: str, error: type[CustomizeError], expected: str) -> None:
     with pytest.raises(error, match=expected):
         read_asked(name, 0 if name == "embedded" else None)
-
-
-def adapter(path: Path, word: str = "<my-dog>") -> Path:
-    import torch
-
-    taught = Taught("dog", word, "dog", 1, (f"turn it into {word}",))
-    header = toy_header(base_name="embedded", concepts=(taught,))
-    return save_adapter(path, header, {"denoiser.a.delta": torch.zeros(2, 2)})
 
 
 def test_variants_are_the_base_alone_and_each_group_of_adapters(tmp_path: Path) -> None:
