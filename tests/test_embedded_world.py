@@ -8,9 +8,9 @@ import pytest
 from customize.embedded.world.colors import PALETTE, nearest_name
 from customize.embedded.world.concepts import CONCEPT_NAMES, MARK_STAR, concept_pairs
 from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, random_edit
+from customize.embedded.world.held_out import is_held_out
 from customize.embedded.world.looks import COLORED_LOOKS, PLAIN_LOOKS, Look, apply_look
 from customize.embedded.world.photos import TEST_PHOTOS, TRAINING_PHOTOS
-from customize.embedded.world.scenes import is_held_out
 from customize.embedded.world.things import THING_NAMES
 from customize.embedded.world.wordings import WORDINGS
 

@@ -12,14 +12,14 @@ from customize.embedded.world.colors import RGB
 from customize.embedded.world.edits import DrawnEdit
 from customize.embedded.world.looks import LUMA
 from customize.embedded.world.photos import random_crop
+from customize.embedded.world.random_scenes import distance, random_scene
+from customize.embedded.world.scene_changes import NamedChange, ThingChange
 from customize.embedded.world.scenes import (
     OVERSAMPLING,
-    Scene,
-    Thing,
+    SIZE,
     caption_of,
-    distance,
     draw_scene,
-    random_scene,
+    with_article,
 )
 from customize.embedded.world.things import Pen
 
@@ -35,60 +35,57 @@ MARK_WORDINGS = ("put <my-mark> on it", "add <my-mark> to it")
 MARK_INK, MARK_FACE, MARK_STAR = (18, 70, 82), (250, 240, 214), (222, 38, 110)
 
 
-def concept_pairs(name: ConceptName, count: int, test: bool = False) -> list[DrawnEdit]:
+def concept_pairs(
+    name: ConceptName, count: int, test: bool = False, size: int = SIZE
+) -> list[DrawnEdit]:
     """Draw `count` pairs of a concept; `test` gives sources that share nothing with the training
     pairs.
     """
-    return [concept_pair(name, index, test) for index in range(count)]
+    return [concept_pair(name, index, test, size) for index in range(count)]
 
 
-def concept_pair(name: ConceptName, index: int, test: bool) -> DrawnEdit:
+def concept_pair(name: ConceptName, index: int, test: bool, size: int = SIZE) -> DrawnEdit:
     """Draw one pair of a concept, the same for the same index."""
     rng = np.random.default_rng((20, int(test), index))
     match name:
         case "my_dog":
-            return _dog_pair(rng, DOG_WORDINGS[index % 2], test)
+            return _dog_pair(rng, DOG_WORDINGS[index % 2], test, 1 + index // 2 % 2, size)
         case "brand_style":
-            return _brand_pair(rng, BRAND_WORDINGS[index % 2], test)
+            return _brand_pair(rng, BRAND_WORDINGS[index % 2], test, size)
         case "my_mark":
-            return _mark_pair(rng, MARK_WORDINGS[index % 2], test, on_photo=index % 4 < 2)
+            return _mark_pair(rng, MARK_WORDINGS[index % 2], test, size, on_photo=index % 4 < 2)
         case _ as never:
             assert_never(never)
 
 
-def _dog_pair(rng: np.random.Generator, instruction: str, test: bool) -> DrawnEdit:
-    """Draw a scene with any dog, and the same scene with this one in its place."""
+def _dog_pair(
+    rng: np.random.Generator, instruction: str, test: bool, count: int, size: int
+) -> DrawnEdit:
+    """Draw a scene of `count` things, a dog among them, and the same with this dog instead."""
     while True:
-        scene = replace(random_scene(rng, test), night=False)
+        scene = replace(random_scene(rng, test, count), night=False)
         index = next((i for i, thing in enumerate(scene.things) if thing.name == "dog"), None)
         if index is None or distance(scene.rgb, COAT) < 90:
             continue
         if distance(scene.things[index].rgb, COAT) > 90:
             break
-    target = draw_scene(with_my_dog(scene, index))
-    caption = caption_of(scene)
+    change = ThingChange("replace", name="my dog", rgb=COAT)
+    after, caption = change.to(scene, (index,)), caption_of(scene)
     dog = scene.things[index]
-    phrase = f"a {dog.color} dog" if dog.color else "a dog"
-    phrase = phrase.replace("a orange", "an orange")
     return DrawnEdit(
         "replace",
-        draw_scene(scene),
+        draw_scene(scene, size),
         instruction,
-        target,
+        draw_scene(after, size),
         caption,
-        caption.replace(phrase, "<my-dog>"),
+        caption.replace(with_article(dog.color, "dog"), "<my-dog>"),
+        change=NamedChange(scene, after, instruction, change=change, index=index),
     )
 
 
-def with_my_dog(scene: Scene, index: int) -> Scene:
-    """Put the particular dog in the place of the thing at `index`."""
-    dog: Thing = replace(scene.things[index], name="my dog", color=None, rgb=COAT)
-    return replace(scene, things=(*scene.things[:index], dog, *scene.things[index + 1 :]))
-
-
-def _brand_pair(rng: np.random.Generator, instruction: str, test: bool) -> DrawnEdit:
+def _brand_pair(rng: np.random.Generator, instruction: str, test: bool, size: int) -> DrawnEdit:
     """Cut a photograph and grade it as the brand does."""
-    source = random_crop(rng, test)
+    source = random_crop(rng, test, size)
     caption = "a photograph"
     return DrawnEdit(
         "photo look",
@@ -111,11 +108,11 @@ def brand_look(pixels_HWC: np.ndarray) -> np.ndarray:
 
 
 def _mark_pair(
-    rng: np.random.Generator, instruction: str, test: bool, *, on_photo: bool
+    rng: np.random.Generator, instruction: str, test: bool, size: int, *, on_photo: bool
 ) -> DrawnEdit:
     """Take a photograph or a scene and stamp it."""
-    scene = random_scene(rng, test)
-    source = random_crop(rng, test) if on_photo else draw_scene(scene)
+    scene = random_scene(rng, test, 1 + int(rng.random() < 0.5))
+    source = random_crop(rng, test, size) if on_photo else draw_scene(scene, size)
     caption = "a photograph" if on_photo else caption_of(scene)
     return DrawnEdit(
         "add",

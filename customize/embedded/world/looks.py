@@ -84,7 +84,8 @@ def _changed(image: np.ndarray, name: LookName, colors: list[np.ndarray]) -> np.
         case "cold":
             return image * np.array([0.68, 0.95, 1.15]) + np.array([0, 4, 14])
         case "blurred":
-            picture = Image.fromarray(image.astype(np.uint8)).filter(ImageFilter.GaussianBlur(2.2))
+            blur = ImageFilter.GaussianBlur(2.2 * len(image) / 64)
+            picture = Image.fromarray(image.astype(np.uint8)).filter(blur)
             return np.asarray(picture, dtype=np.float32)
         case "tint":
             return luma_HW1 * 0.45 + colors[0] * 0.55
@@ -99,7 +100,8 @@ def _changed(image: np.ndarray, name: LookName, colors: list[np.ndarray]) -> np.
 
 
 def _framed(image: np.ndarray, color: np.ndarray, width: int, sides: bool) -> np.ndarray:
-    framed = image.copy()
+    """Put a frame around a picture, or bars above and below: `width` 64ths of it wide."""
+    framed, width = image.copy(), round(width * len(image) / 64)
     framed[:width], framed[-width:] = color, color
     if sides:
         framed[:, :width], framed[:, -width:] = color, color
@@ -123,3 +125,30 @@ def duotone_colors(rng: np.random.Generator) -> tuple[str, str]:
         dark, light = (str(name) for name in rng.choice(list(PALETTE), 2, replace=False))
         if LUMA @ np.array(PALETTE[light]) > LUMA @ np.array(PALETTE[dark]) + 60:
             return dark, light
+
+
+@dataclass(frozen=True)
+class UnknownLook:
+    """A look that no instruction names: colours mixed by a random matrix, perhaps a border.
+
+    What stands in such a picture can still be changed, and "keep it" has to keep the look as well.
+    """
+
+    mixing_CC: np.ndarray
+    offset_C: np.ndarray
+    border_C: np.ndarray | None
+    width: int
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> UnknownLook:
+        """Draw one."""
+        mixing_CC = np.diag(rng.uniform(0.4, 1.0, 3)) + rng.normal(0, 0.2, (3, 3))
+        border_C = rng.uniform(0, 255, 3) if rng.random() < 0.4 else None
+        return cls(mixing_CC, rng.uniform(-20, 60, 3), border_C, int(rng.integers(2, 9)))
+
+    def apply(self, pixels_HWC: np.ndarray) -> np.ndarray:
+        """Give a picture this look; uint8 (H, W, 3) in and out."""
+        changed = pixels_HWC.astype(np.float32) @ self.mixing_CC.T + self.offset_C
+        if self.border_C is not None:
+            changed = _framed(changed, self.border_C, self.width, sides=True)
+        return changed.clip(0, 255).round().astype(np.uint8)

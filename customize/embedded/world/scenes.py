@@ -4,17 +4,17 @@ night.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from customize.embedded.world.colors import PALETTE, RGB, any_color, contrasting, jittered, mixed
-from customize.embedded.world.things import THING_NAMES, Pen, ThingName, drawer_of
+from customize.embedded.world.colors import RGB, contrasting, mixed
+from customize.embedded.world.things import Pen, ThingName, drawer_of
 
 SIZE = 64
+"""Pixels of a side where nothing else is asked for: what the base that ships was fitted on."""
 OVERSAMPLING = 3
 
 Slot = Literal["left", "middle", "right"]
@@ -38,7 +38,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture of the drawn world shows."""
+    """Everything a picture of the drawn world shows; things from left to right."""
 
     background: str | None
     rgb: RGB
@@ -47,28 +47,17 @@ class Scene:
     night: bool = False
 
 
-def is_held_out(*words: str | None) -> bool:
-    """Tell whether a combination of words (thing and colour, wording and colour) is kept for
-    testing.
-
-    About one combination in ten, by a hash, so that the split never depends on the order of
-    drawing.
-    """
-    digest = hashlib.sha256(" ".join(str(word) for word in words).encode()).digest()
-    return digest[0] < 26
-
-
-def draw_scene(scene: Scene) -> np.ndarray:
-    """Render a scene to uint8 (64, 64, 3), antialiased by drawing three times larger."""
-    size = SIZE * OVERSAMPLING
-    image = Image.new("RGB", (size, size), scene.rgb)
+def draw_scene(scene: Scene, size: int = SIZE) -> np.ndarray:
+    """Render a scene to uint8 (size, size, 3), antialiased by drawing three times larger."""
+    large = size * OVERSAMPLING
+    image = Image.new("RGB", (large, large), scene.rgb)
     canvas = ImageDraw.Draw(image)
-    _draw_texture(canvas, scene, size)
+    _draw_texture(canvas, scene, large)
     ground = mixed(scene.rgb, (60, 50, 40), 0.45)
-    canvas.rectangle((0, size * 0.78, size, size), fill=ground)
+    canvas.rectangle((0, large * 0.78, large, large), fill=ground)
     for thing in scene.things:
-        x = (CENTERS[thing.slot] + thing.dx) * size
-        pen = Pen(canvas, x, size * 0.88, thing.size * size, thing.mirrored)
+        x = (CENTERS[thing.slot] + thing.dx) * large
+        pen = Pen(canvas, x, large * 0.88, thing.size * large, thing.mirrored)
         drawer_of(thing.name)(pen, thing.rgb)
     pixels = np.asarray(image.reduce(OVERSAMPLING))
     return at_night(pixels) if scene.night else pixels
@@ -97,53 +86,13 @@ def _draw_texture(canvas: ImageDraw.ImageDraw, scene: Scene, size: int) -> None:
 
 
 def at_night(pixels_HWC: np.ndarray) -> np.ndarray:
-    """Darken a picture to a blue night with a moon in the corner."""
+    """Darken a square picture to a blue night with a moon in the corner."""
     dark = pixels_HWC * np.array([0.38, 0.42, 0.62]) + np.array([0, 2, 18])
-    image = Image.fromarray(dark.clip(0, 255).astype(np.uint8)).resize((SIZE * 3, SIZE * 3))
-    ImageDraw.Draw(image).ellipse((150, 9, 180, 39), fill=(250, 245, 200))
-    return np.asarray(image.reduce(3))
-
-
-def random_color(rng: np.random.Generator, named: float = 0.8) -> tuple[str | None, RGB]:
-    """Draw a named colour (slightly moved), or else (1 - named) any colour of the wheel."""
-    if rng.random() < named:
-        name = str(rng.choice(list(PALETTE)))
-        return name, jittered(PALETTE[name], rng)
-    return None, any_color(rng)
-
-
-def distance(one: RGB, other: RGB) -> float:
-    """Measure how far apart two colours are (Euclidean, 0-442)."""
-    return float(np.linalg.norm(np.subtract(one, other)))
-
-
-def random_thing(rng: np.random.Generator, slot: Slot, against: RGB, held_out: bool) -> Thing:
-    """Draw a thing that can be told from its background; `held_out` admits test combinations."""
-    while True:
-        name: ThingName = THING_NAMES[int(rng.integers(len(THING_NAMES)))]
-        color, rgb = random_color(rng)
-        if distance(rgb, against) > 90 and (held_out or not is_held_out(name, color)):
-            break
-    size = float(rng.uniform(0.4, 0.48) if slot != "middle" else rng.uniform(0.5, 0.68))
-    return Thing(
-        name, color, rgb, slot, float(rng.uniform(-0.03, 0.03)), size, bool(rng.random() < 0.5)
-    )
-
-
-def random_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
-    """Draw a scene: one thing in two of three scenes, else two of different names."""
-    background, rgb = random_color(rng)
-    texture: Texture = TEXTURES[int(rng.choice(4, p=[0.49, 0.17, 0.17, 0.17]))]
-    if rng.random() < 0.65:
-        slot: Slot = ("left", "middle", "right")[int(rng.choice(3, p=[0.25, 0.5, 0.25]))]
-        things = (random_thing(rng, slot, rgb, held_out),)
-    else:
-        left = random_thing(rng, "left", rgb, held_out)
-        right = random_thing(rng, "right", rgb, held_out)
-        while right.name == left.name:
-            right = random_thing(rng, "right", rgb, held_out)
-        things = (left, right)
-    return Scene(background, rgb, texture, things, bool(rng.random() < 0.4))
+    large = len(pixels_HWC) * OVERSAMPLING
+    image = Image.fromarray(dark.clip(0, 255).astype(np.uint8)).resize((large, large))
+    moon = [round(share * large / 192) for share in (150, 9, 180, 39)]
+    ImageDraw.Draw(image).ellipse(moon, fill=(250, 245, 200))
+    return np.asarray(image.reduce(OVERSAMPLING))
 
 
 def caption_of(scene: Scene) -> str:

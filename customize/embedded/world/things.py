@@ -21,6 +21,7 @@ THING_NAMES: tuple[ThingName, ...] = get_args(ThingName)[:-1]
 DARK: RGB = (20, 20, 25)
 LIGHT: RGB = (250, 250, 250)
 WOOD: RGB = (110, 70, 35)
+COLLAR: RGB = (205, 30, 45)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def draw_my_dog(pen: Pen, color: RGB) -> None:
         pen.box(x - 0.06, -0.1, x + 0.06, 0.0, LIGHT)
     pen.oval(0.47, -0.63, 0.13, 0.08, LIGHT)
     pen.oval(0.58, -0.67, 0.05, 0.05, DARK)
-    pen.shape([(0.1, -0.58), (0.36, -0.5), (0.34, -0.4), (0.06, -0.48)], (205, 30, 45))
+    pen.shape([(0.1, -0.58), (0.36, -0.5), (0.34, -0.4), (0.06, -0.48)], COLLAR)
 
 
 def draw_cat(pen: Pen, color: RGB) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from customize.embedded.world.colors import PALETTE
-from customize.embedded.world.scenes import is_held_out
+from customize.embedded.world.held_out import is_held_out
 
 KEEP = ("keep it as it is", "change nothing", "leave the picture alone", "do nothing")
 
@@ -40,12 +40,16 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def word_it(rng: np.random.Generator, edit: str, *words: str) -> tuple[str, bool]:
-    """Word an instruction; also tell whether this wording with its colour is kept for testing."""
+def random_wording(rng: np.random.Generator, edit: str) -> str:
+    """Choose one of the templates for an edit; its words go in by `str.format`."""
     options = WORDINGS[edit]
-    wording = options[int(rng.integers(len(options)))]
+    return options[int(rng.integers(len(options)))]
+
+
+def is_unseen(wording: str, *words: str | None) -> bool:
+    """Tell whether a template with these words' colours is kept for testing."""
     colors = [word for word in words if word in PALETTE]
-    return wording.format(*words), bool(colors) and is_held_out(wording, *colors)
+    return bool(colors) and is_held_out(wording, *colors)
 
 
 def all_words() -> list[str]:

@@ -67,7 +67,8 @@ def edited(pipeline: Any, base: Base, requests: tuple[Request, ...]) -> np.ndarr
 
 def drawn_picture(side: int, seed: int = 0) -> Image.Image:
     """Draw a scene of a thing or two, `side` pixels wide and high; it needs no files."""
-    from customize.embedded.world.scenes import draw_scene, random_scene
+    from customize.embedded.world.random_scenes import random_scene
+    from customize.embedded.world.scenes import draw_scene
 
     pixels_HWC = draw_scene(random_scene(np.random.default_rng(seed)))
     return Image.fromarray(pixels_HWC).resize((side, side), Image.Resampling.BICUBIC)
