@@ -60,6 +60,17 @@ class Base:
         return torch.bfloat16 if gpu_has_bfloat16() else torch.float16
 
 
+def cpu_has_bfloat16() -> bool:
+    """Ask torch, whose questions are private, whether this CPU multiplies bfloat16 itself."""
+    import torch
+
+    asked = [
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    return any(ask() for ask in asked if ask is not None)
+
+
 def gpu_has_bfloat16() -> bool:
     """Tell whether the GPU multiplies bfloat16 itself; NVIDIA's before Ampere only emulate it."""
     import torch

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from customize.errors import TrainingError
-from customize.families.base import gpu_has_bfloat16
+from customize.families.base import cpu_has_bfloat16, gpu_has_bfloat16
 from customize.families.loading.quiet import hush
 
 Mixed = Literal["no", "bf16", "fp16"]
@@ -63,7 +63,7 @@ def mixed_precision(wanted: Precision) -> Mixed:
         return "bf16" if gpu_has_bfloat16() else "fp16"
     if torch.backends.mps.is_available():
         return "no"
-    return "bf16" if _cpu_has_bfloat16() else "no"
+    return "bf16" if cpu_has_bfloat16() else "no"
 
 
 def suit_attention(denoiser: Any, device: torch.device) -> None:
@@ -109,12 +109,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     kinds = (torch.OutOfMemoryError, MemoryError)
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Ask torch, whose questions are private, whether this CPU multiplies bfloat16 itself."""
-    asked = [
-        getattr(torch.cpu, name, None)
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
-    return any(ask() for ask in asked if ask is not None)

@@ -46,7 +46,7 @@ def test_precision_follows_the_wish_then_the_launcher_then_the_hardware(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for has, expected in ((True, "bf16"), (False, "no")):
-        monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda has=has: has)
+        monkeypatch.setattr(device, "cpu_has_bfloat16", lambda has=has: has)
         assert mixed_precision("auto") == expected
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what the launcher says unasked
     assert mixed_precision("auto") == "no"
