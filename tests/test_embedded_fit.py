@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,33 @@ import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from torch import nn
+from transformers import CLIPTextModel
 
 from customize.embedded.fitting.autoencoder import fold_statistics, pictures, to_unit
-from customize.embedded.fitting.latent_pool import fill_pool, kept_pool, weights_of
+from customize.embedded.fitting.editor import Learners
+from customize.embedded.fitting.latent_pool import (
+    Pool,
+    changed_cells,
+    chunk_seeds,
+    draw_chunk,
+    encode_pool,
+    kept_pool,
+    shuffled_rows,
+    weights_of,
+)
 from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.pool_supply import PoolSupply
 from customize.embedded.fitting.run import fit_base
 from customize.embedded.fitting.shared_state import FlatState, Worker
-from customize.embedded.models import SCALING_FACTOR, decoded, new_autoencoder, posterior_of
+from customize.embedded.folder import new_parts
+from customize.embedded.models import (
+    SCALING_FACTOR,
+    decoded,
+    new_autoencoder,
+    new_unet,
+    posterior_of,
+    text_config,
+)
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
 from customize.recipe.embedded_base import load_fit_recipe
@@ -134,13 +157,40 @@ def test_folding_changes_the_latents_statistics_and_no_picture():
 
 
 def test_changed_cells_weigh_as_much_as_the_rest():
-    source = np.zeros((1, 64, 64, 3), np.uint8)
+    source = np.zeros((1, 128, 128, 3), np.uint8)
     target = source.copy()
-    target[0, :16, :32] = 200  # 32 of 256 latent cells
-    weights = weights_of(source, target)[0]
+    target[0, :32, :64] = 200  # 32 of 256 latent cells
+    changed = changed_cells(source, target)
+    assert changed[0, :4, :8].all()
+    assert changed.sum() == 32
+    weights = weights_of(torch.from_numpy(changed))[0]
     assert weights.mean() == pytest.approx(1)
     assert weights[:4, :8].sum() == pytest.approx(weights.sum() * 6 * 32 / (6 * 32 + 224))
-    assert np.all(weights_of(source, source) == 1)
+    assert torch.all(weights_of(torch.zeros(1, 16, 16, dtype=torch.bool)) == 1)
+
+
+def test_a_pool_is_gone_through_once_and_neighbours_meet():
+    batches = shuffled_rows(50, 8, np.random.default_rng(3))
+    assert batches.shape == (6, 8)
+    assert len(set(batches.flat)) == 48
+    assert np.all(np.diff(batches.reshape(-1, 4)) == 1)
+    assert not np.array_equal(batches, shuffled_rows(50, 8, np.random.default_rng(4)))
+
+
+def test_the_extra_output_comes_and_goes_and_leaves_the_prediction_alone():
+    torch.manual_seed(0)
+    unet, text = new_unet(), CLIPTextModel(text_config(300))
+    inputs, levels, ids = torch.randn(1, 8, 16, 16), torch.tensor([7]), torch.zeros(1, 24).long()
+    with torch.no_grad():
+        before = unet(inputs, levels, text(ids).last_hidden_state).sample
+        learners = Learners(unet, text)
+        predicted, place = learners(inputs, levels, ids)
+        learners.finish()
+        after = unet(inputs, levels, text(ids).last_hidden_state).sample
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(predicted, before, rtol=0.1, atol=0.05)  # bfloat16 on some CPUs
+    assert torch.equal(place, torch.zeros(1, 16, 16))
+    assert unet.conv_out.weight.shape[0] == unet.config["out_channels"] == 4
 
 
 RECIPE = """
@@ -167,7 +217,7 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
         num_inference_steps=1,
         output_type="np",
     ).images
-    assert image.shape == (1, 64, 64, 3)
+    assert image.shape == (1, 128, 128, 3)
     assert (folder / "tokenizer" / "vocab.json").exists()
     assert (folder / "tokenizer" / "merges.txt").exists()
     assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 32 * 2**20
@@ -198,11 +248,33 @@ def test_a_kept_pool_is_filled_once(tmp_path):
     filled = []
 
     def fill():
-        filled.append(fill_pool(4, (1, 2), vae, tokenizer, quiet=True))
+        chunks = (draw_chunk(*chunk, 128) for chunk in chunk_seeds(4, (1, 2)))
+        filled.append(encode_pool(chunks, vae, tokenizer))
         return filled[-1]
 
     first, again = (kept_pool(tmp_path / "pool.safetensors", fill) for _ in range(2))
     assert len(filled) == 1
-    for name in ("sources_NChw", "targets_NChw", "weights_Nhw", "ids_NL"):
+    for name in (field.name for field in fields(Pool)):
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert torch.equal(getattr(first, name), getattr(filled[0], name))
+
+
+def test_a_source_that_edits_share_is_drawn_and_encoded_once():
+    chunk = draw_chunk((4, 4), 60, 64)
+    assert len(chunk.sources_SHWC) < len(chunk.targets_NHWC) == len(chunk.source_of) == 60
+    alike = [i for i in range(59) if chunk.source_of[i] == chunk.source_of[i + 1]]
+    assert len(alike) >= 10
+    assert all(chunk.instructions[i] != chunk.instructions[i + 1] for i in alike)
+
+
+def test_drawing_ahead_in_processes_gives_the_same_pools(tmp_path):
+    torch.manual_seed(0)
+    parts = new_parts(write_tokenizer(tmp_path, 1))
+    plain = PoolSupply(parts, 6, (1, 4), tmp_path / "a", made(tmp_path / "a"))
+    ahead = PoolSupply(parts, 6, (1, 4), tmp_path / "b", made(tmp_path / "b"))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as ahead.drawers:
+        for number in (0, 1):
+            one, other = plain.pool(number), ahead.pool(number)
+            assert torch.equal(one.targets_NChw, other.targets_NChw)
+            assert torch.equal(one.instructions_NL, other.instructions_NL)
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["pool-1-6-0.safetensors"]

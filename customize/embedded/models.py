@@ -17,11 +17,12 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from customize.embedded.world.scenes import SIZE
-
 TEXT_WIDTH = 192
 TEXT_POSITIONS = 24
-LATENT_SIZE = SIZE // 4
+SIZE = 128
+"""Pixels of a side of the pictures that a base is fitted on."""
+LATENT_SIZE = SIZE // 8
+CLIP_SIZE = 64
 SCALING_FACTOR = 0.5
 """Away from 1 on purpose: code that forgets to scale a latent shows it."""
 
@@ -32,18 +33,23 @@ def _of(levels: Any) -> Any:
 
 
 def new_autoencoder() -> AutoencoderKL:
-    """Make the autoencoder: 64 px to (4, 16, 16), no attention."""
+    """Make the autoencoder: 128 px to (4, 16, 16), no attention."""
     return AutoencoderKL(
         sample_size=SIZE,
-        block_out_channels=_of((16, 48, 96)),
-        down_block_types=_of(("DownEncoderBlock2D",) * 3),
-        up_block_types=_of(("UpDecoderBlock2D",) * 3),
+        block_out_channels=_of((16, 16, 48, 96)),
+        down_block_types=_of(("DownEncoderBlock2D",) * 4),
+        up_block_types=_of(("UpDecoderBlock2D",) * 4),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,
         mid_block_add_attention=False,
         scaling_factor=SCALING_FACTOR,
     )
+
+
+def size_of(autoencoder: AutoencoderKL) -> int:
+    """Give the pixels of a side of the pictures an autoencoder was fitted on."""
+    return autoencoder.config["sample_size"]
 
 
 def posterior_of(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> DiagonalGaussianDistribution:
@@ -114,7 +120,7 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
         projection_dim=128,
         num_hidden_layers=4,
         num_attention_heads=4,
-        image_size=SIZE,
+        image_size=CLIP_SIZE,
         patch_size=8,
     )
     text = text_config(len(tokenizer))
@@ -126,7 +132,7 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 def new_clip_processor() -> CLIPImageProcessor:
     """Make the image processor that goes with the small CLIP."""
     return CLIPImageProcessor(
-        size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}
+        size={"shortest_edge": CLIP_SIZE}, crop_size={"height": CLIP_SIZE, "width": CLIP_SIZE}
     )
 
 

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
-from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.loop import Budget, autocast, fit_stage
 from customize.embedded.fitting.shared_state import Worker
-from customize.embedded.models import SCALING_FACTOR, decoded, posterior_of
+from customize.embedded.models import SCALING_FACTOR, SIZE, decoded, posterior_of
 from customize.embedded.world.edits import DrawnEdit, random_edit
 from customize.embedded.world.photos import random_crop
 
-KL_WEIGHT = 1e-6
+KL_WEIGHT = 1e-8
+"""On the summed divergence; a hundred times more emptied one of four channels."""
 EDGE_WEIGHT = 0.1
+INTRODUCTION = 150
+"""Steps in which encoder and decoder get to know the latents of an older autoencoder."""
+KNOWN_WEIGHT = 0.02
+"""On the squared distance to the latents of an older autoencoder, whose deviation is 1."""
 LOG_VARIANCE = -20.0
 """Of every latent of the finished autoencoder: next to none."""
 
@@ -33,20 +42,71 @@ def pictures(seed: tuple[int, ...], count: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     drawn = [
-        random_crop(rng) if index % 3 == 0 else random_edit((*seed, index)).target_HWC
+        random_crop(rng, size=SIZE)
+        if index % 3 == 0
+        else random_edit((*seed, index), size=SIZE).target_HWC
         for index in range(count)
     ]
     return np.stack(drawn)
 
 
-def autoencoder_loss(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> Tensor:
-    """Squared error of pixels and of their differences, with a faint pull to a normal latent."""
-    with torch.autocast(images_BCHW.device.type, torch.bfloat16):
+@dataclass(frozen=True)
+class KnownLatents:
+    """The latents of an older autoencoder of smaller pictures, which a denoiser already knows.
+
+    Latents of the same kind let that denoiser go on where it was. `live_C` leaves channels out that
+    carry nothing.
+    """
+
+    autoencoder: AutoencoderKL
+    live_C: Tensor
+
+    @classmethod
+    def open(cls, autoencoder: AutoencoderKL, images_BCHW: Tensor) -> KnownLatents:
+        """Take an older autoencoder; channels worth less than 0.2 dB on the pictures are dead."""
+        worth = channels_worth(autoencoder, _halved(images_BCHW))
+        return cls(autoencoder, torch.tensor([w >= 0.2 for w in worth]).to(images_BCHW.device))
+
+    @torch.no_grad()
+    def of(self, images_BCHW: Tensor) -> Tensor:
+        """Encode pictures of the new size by the older autoencoder, to (B, C, h, w)."""
+        return posterior_of(self.autoencoder, _halved(images_BCHW)).mode()
+
+    def distance(self, latents_BChw: Tensor, known_BChw: Tensor) -> Tensor:
+        """Mean squared distance over the live channels, in deviations of the older latents."""
+        apart = (latents_BChw - known_BChw)[:, self.live_C].float() * SCALING_FACTOR
+        return apart.square().mean()
+
+
+def _halved(images_BCHW: Tensor) -> Tensor:
+    return F.avg_pool2d(images_BCHW, 2)
+
+
+def autoencoder_loss(
+    autoencoder: AutoencoderKL,
+    images_BCHW: Tensor,
+    known: KnownLatents | None = None,
+    introducing: bool = False,
+) -> Tensor:
+    """Squared error of pixels and of their differences, with a faint pull to a normal latent and,
+    where there are any, to `known` latents.
+
+    While `introducing` them, encoder and decoder learn apart: one to give them, one to read them.
+    """
+    pull = torch.zeros((), device=images_BCHW.device)
+    with autocast(images_BCHW.device):
         posterior = posterior_of(autoencoder, images_BCHW)
-        output_BCHW = decoded(autoencoder, posterior.sample())
+        latents_BChw = posterior.sample()
+        if known is not None:
+            known_BChw = known.of(images_BCHW)
+            weight = 1.0 if introducing else KNOWN_WEIGHT
+            pull = weight * known.distance(posterior.mean, known_BChw)
+            latents_BChw = known_BChw if introducing else latents_BChw
+        output_BCHW = decoded(autoencoder, latents_BChw)
     error = output_BCHW.float() - images_BCHW
     edges = error.diff(dim=-1).square().mean() + error.diff(dim=-2).square().mean()
-    return error.square().mean() + EDGE_WEIGHT * edges + KL_WEIGHT * posterior.kl().float().mean()
+    normal = KL_WEIGHT * posterior.kl().float().mean()
+    return error.square().mean() + EDGE_WEIGHT * edges + normal + pull
 
 
 def fit_autoencoder(
@@ -56,24 +116,84 @@ def fit_autoencoder(
     folder: Path,
     worker: Worker,
     decoder_only: bool,
+    older: AutoencoderKL | None = None,
 ) -> None:
     """Train the autoencoder and fold its latents' mean and deviation into the quant convolutions.
 
-    `decoder_only` keeps the latents as they are, for bases whose denoiser already knows them.
+    `decoder_only` keeps the latents as they are, for bases whose denoiser already knows them; with
+    an `older` autoencoder of half the size they become what a denoiser knows already.
     """
     if decoder_only:
         assert autoencoder.quant_conv is not None
         autoencoder.encoder.requires_grad_(False)
         autoencoder.quant_conv.requires_grad_(False)
+    known = None
+    if older is not None:
+        some = to_unit(pictures((seed, 2), 64)).to(worker.device)
+        known = KnownLatents.open(older.requires_grad_(False), some)
+        copy_inner_levels(autoencoder, older, known.live_C)
 
     def loss_of(step: int, count: int) -> Tensor:
         batch = pictures((seed, 1, step, worker.rank), count)
-        return autoencoder_loss(autoencoder, to_unit(batch).to(worker.device))
+        images_BCHW = to_unit(batch).to(worker.device)
+        return autoencoder_loss(autoencoder, images_BCHW, known, step < INTRODUCTION)
 
     fit_stage("autoencoder", autoencoder, loss_of, budget, folder, worker)
     if not decoder_only:
         fold_statistics(autoencoder, to_unit(pictures((seed, 2), 512)).to(worker.device))
     autoencoder.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def copy_inner_levels(autoencoder: AutoencoderKL, older: AutoencoderKL, live_C: Tensor) -> None:
+    """Start from an autoencoder with one level less: its levels are the new one's inner ones.
+
+    Latent channels that are dead there start anew. The decoder's new level only enlarges at first.
+    """
+    own, again = autoencoder.state_dict(), live_C.logical_not().tolist()
+    for name, weight in older.state_dict().items():
+        inner = re.sub(r"(?<=down_blocks\.)\d+", lambda number: str(int(number[0]) + 1), name)
+        if name.startswith("encoder.conv_in.") or inner not in own:
+            continue
+        for axis in _LATENT_AXES.get(name.rpartition(".")[0], ()):
+            if axis < weight.dim():
+                channels = torch.tensor(again * (weight.shape[axis] // len(again)))
+                rows = channels.nonzero()[:, 0].to(weight.device)
+                weight = weight.index_copy(axis, rows, own[inner].index_select(axis, rows))
+        own[inner].copy_(weight)
+    *_, last_inner, outer = cast(Any, autoencoder.decoder.up_blocks)
+    nn.init.dirac_(last_inner.upsamplers[0].conv.weight)
+    nn.init.zeros_(last_inner.upsamplers[0].conv.bias)
+    for block in outer.resnets:
+        nn.init.zeros_(block.conv2.weight)
+        nn.init.zeros_(block.conv2.bias)
+
+
+_LATENT_AXES = {
+    "encoder.conv_out": (0,),
+    "quant_conv": (0, 1),
+    "post_quant_conv": (0, 1),
+    "decoder.conv_in": (1,),
+}
+"""Layers that a latent channel goes through, and the axes of their weights that count channels."""
+
+
+@torch.no_grad()
+def channels_worth(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> list[float]:
+    """Tell how much each latent channel is worth: the PSNR lost (dB) without what it varies."""
+    modes_BChw = posterior_of(autoencoder, images_BCHW).mode()
+    mean_1C11 = modes_BChw.mean(dim=(0, 2, 3), keepdim=True)
+
+    def quality(latents_BChw: Tensor) -> float:
+        error = decoded(autoencoder, latents_BChw).clamp(-1, 1) - images_BCHW
+        return float(-10 * error.square().mean().log10())
+
+    whole, channels = quality(modes_BChw), torch.arange(modes_BChw.shape[1])
+    channels = channels.to(modes_BChw.device)
+    return [
+        whole - quality(torch.where((channels == c)[:, None, None], mean_1C11, modes_BChw))
+        for c in channels
+    ]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from customize.embedded.fitting.autoencoder import stacked
-from customize.embedded.fitting.loop import Budget, fit_stage
+from customize.embedded.fitting.loop import Budget, autocast, fit_stage
 from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
@@ -54,7 +54,7 @@ def clip_loss(clip: CLIPModel, tokenizer: CLIPTokenizer, edits: list[DrawnEdit])
         token_ids(tokenizer, [text for column in columns for text in column])
     ).to(device)
     pixels = torch.cat(stacked(edits)).to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast(device):
         images = image_features(clip, to_clip(pixels)).float()
         texts = text_features(clip, ids).float()
     source, target = F.normalize(images, dim=-1).chunk(2)

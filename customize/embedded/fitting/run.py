@@ -18,6 +18,7 @@ from customize.embedded.fitting.editor import fit_editor
 from customize.embedded.fitting.loop import Budget
 from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
+from customize.embedded.models import SIZE, new_autoencoder, size_of
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import OutputExistsError
 from customize.recipe.embedded_base import FitRecipe, Stage, load_fit_recipe
@@ -29,7 +30,8 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
     """Fit every stage and write the finished base; return its folder.
 
     `start_from` is the folder of a base to go on from: its tokenizer and its latents are kept, so
-    of the autoencoder only the decoder learns. A stopped run goes on from `output/state`.
+    of the autoencoder only the decoder learns. Where its pictures are of half the size, a new
+    autoencoder learns latents like its own. A stopped run goes on from `output/state`.
 
     Raises:
         RecipeError: the recipe is faulty. OutputExistsError: the finished folder is already there.
@@ -55,7 +57,8 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
 def _fit_in_processes(recipe: FitRecipe, state: Path, start_from: Path | None) -> None:
     """Run `workers` single-threaded processes over weights in shared memory."""
     parts = _parts(state, start_from)
-    size = max(sum(p.numel() for p in module.parameters()) for module in parts.modules())
+    modules = [*parts.modules(), new_autoencoder()]
+    size = max(sum(p.numel() for p in module.parameters()) for module in modules)
     pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
     barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
     norms = torch.zeros(recipe.workers).share_memory_()
@@ -82,7 +85,12 @@ def _fit(recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker
     parts = _parts(state, start_from).to(worker.device)
     seed, going_on = recipe.seed, start_from is not None
     if recipe.autoencoder.samples:
-        fit_autoencoder(parts.vae, _budget(recipe.autoencoder), seed, state, worker, going_on)
+        older = parts.vae if size_of(parts.vae) != SIZE else None
+        if older is not None:
+            parts = replace(parts, vae=new_autoencoder().to(worker.device))
+        decoder_only = going_on and older is None
+        budget = _budget(recipe.autoencoder)
+        fit_autoencoder(parts.vae, budget, seed, state, worker, decoder_only, older)
     if recipe.clip.samples:
         fit_clip(parts.clip, parts.tokenizer, _budget(recipe.clip), seed, state, worker)
     if recipe.editor.samples:

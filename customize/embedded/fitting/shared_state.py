@@ -138,6 +138,11 @@ class FlatState:
         save_file(vectors, temporary, metadata=facts)
         os.replace(temporary, path)
 
+    def save_average(self, path: Path) -> None:
+        """Write the averaged weights alone, in half precision."""
+        facts = {"step": str(self.step), "layout": self.layout.hexdigest()}
+        save_file({"ema": self.vectors["ema"].half().cpu()}, path, metadata=facts)
+
     def load(self, path: Path) -> None:
         """Read what `save` wrote.
 
