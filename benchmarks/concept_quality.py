@@ -21,13 +21,16 @@ from base_quality import RESULTS, held_out_edits
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
 from plain_lora import train_plain_lora
-from quality import edit_all, score, table
+from quality import Score, color_where, edit_all, percent, score, table
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
 from customize.drawing.contact_sheet import contact_sheet
+from customize.embedded.world.colors import nearest_name
 from customize.embedded.world.concepts import ConceptName, concept_pairs
 from customize.embedded.world.edits import DrawnEdit
+from customize.embedded.world.scenes import SIZE
+from customize.embedded.world.things import COLLAR
 from customize.families.base import EMBEDDED
 from customize.recipe import load_recipe
 from customize.training.run import run_recipe
@@ -94,7 +97,7 @@ def train(row: Row, seconds: float) -> tuple[Any, float]:
 def measure(row: Row, seconds: float, settings: dict[str, Any], base_db: float) -> dict[str, Any]:
     """Train a row and score it on the concept and on the base's other edits."""
     pipeline, took = train(row, seconds)
-    edits, others = concept_pairs(row.concept, UNSEEN, test=True), held_out_edits(OTHERS)
+    edits, others = concept_pairs(row.concept, UNSEEN, test=True), held_out_edits(OTHERS, SIZE)
     outputs = edit_all(pipeline, edits, **settings)
     scores = [score(e, o) for e, o in zip(edits, outputs, strict=True)]
     save_sheet(row, edits, outputs)
@@ -102,10 +105,31 @@ def measure(row: Row, seconds: float, settings: dict[str, Any], base_db: float) 
         "concept": row.concept,
         "method": row.label,
         "seconds": took,
-        "strong": float(np.mean([s.strong for s in scores])),
+        **shares(edits, outputs, scores),
         "output_db": float(np.mean([s.output_db for s in scores])),
         "copy_db": float(np.mean([s.copy_db for s in scores])),
         "others_lost_db": base_db - mean_db(pipeline, others, settings),
+    }
+
+
+def shares(
+    edits: Sequence[DrawnEdit], outputs: np.ndarray, scores: Sequence[Score]
+) -> dict[str, str]:
+    """Say in how many edits all is right, much is, the named thing changed, and the collar is red.
+
+    Each is a share with its 95 % interval, and apart for sources with one and several things.
+    """
+    rows = list(zip(edits, outputs, scores, strict=True))
+    several = [row for row in rows if row[0].change and len(row[0].change.before.things) > 1]
+    one = [row for row in rows if row[0].change and len(row[0].change.before.things) == 1]
+    collars = [color_where(edit, output, COLLAR) for edit, output, _ in rows]
+    return {
+        "strong": percent([s.strong for s in scores]),
+        "right": percent([s.right for s in scores]),
+        "right_of_one": percent([s.right for _, _, s in one]),
+        "right_of_several": percent([s.right for _, _, s in several]),
+        "named": percent([s.verdict == "named" for _, _, s in several]),
+        "collar_red": percent([nearest_name(c) == "red" for c in collars if c is not None]),
     }
 
 
@@ -140,7 +164,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "concept_quality.json")
     arguments = parser.parse_args()
     settings = json.loads((EMBEDDED / "customize.json").read_text())["edit"]
-    base_db = mean_db(open_base(), held_out_edits(OTHERS), settings)
+    base_db = mean_db(open_base(), held_out_edits(OTHERS, SIZE), settings)
     done = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
     for number, row in enumerate(ROWS):
         key = f"{row.concept}: {row.label}"

@@ -27,6 +27,7 @@ from customize.drawing.contact_sheet import contact_sheet
 from customize.drawing.heat_map import heat_map
 from customize.embedded.world.concepts import CONCEPT_NAMES, concept_pair
 from customize.embedded.world.edits import DrawnEdit
+from customize.embedded.world.scenes import SIZE
 from customize.families.base import EMBEDDED
 from customize.merging.by_edits.retention import Kept, change_made
 
@@ -169,7 +170,7 @@ def main() -> None:
             name: [concept_pair(name, FIRST + i, test=True) for i in range(arguments.unseen)]
             for name in CONCEPT_NAMES
         },
-        others=held_out_edits(arguments.others),
+        others=held_out_edits(arguments.others, SIZE),
         settings=json.loads((EMBEDDED / "customize.json").read_text())["edit"],
     )
     figures: dict[str, Any] = {"rows": {}}
