@@ -7,10 +7,20 @@ import pytest
 
 from customize.embedded.world.colors import PALETTE, nearest_name
 from customize.embedded.world.concepts import CONCEPT_NAMES, MARK_STAR, concept_pairs
-from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, random_edit
+from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, random_edit, random_edits
 from customize.embedded.world.held_out import is_held_out
-from customize.embedded.world.looks import COLORED_LOOKS, PLAIN_LOOKS, Look, apply_look
+from customize.embedded.world.looks import (
+    COLORED_LOOKS,
+    PLAIN_LOOKS,
+    Look,
+    UnknownLook,
+    apply_look,
+)
 from customize.embedded.world.photos import TEST_PHOTOS, TRAINING_PHOTOS
+from customize.embedded.world.random_scenes import random_scene
+from customize.embedded.world.references import references
+from customize.embedded.world.scene_changes import NamedChange, ThingChange, without_effect
+from customize.embedded.world.scenes import draw_scene
 from customize.embedded.world.things import THING_NAMES
 from customize.embedded.world.wordings import WORDINGS
 
@@ -101,3 +111,74 @@ def test_the_mark_is_the_same_stamp_in_the_same_corner():
         changed_HW = np.any(edit.source_HWC != edit.target_HWC, axis=-1)
         assert changed_HW[:26, :26].sum() == changed_HW.sum() > 300
         assert tuple(edit.target_HWC[14, 14]) == MARK_STAR
+
+
+@pytest.mark.parametrize("kind", ["recolor", "remove", "replace"])
+def test_a_scene_is_edited_once_for_each_of_its_things(kind):
+    drawn = [random_edits((9, index), kind=kind) for index in range(40)]
+    several = [edits for edits in drawn if len(edits) > 1]
+    assert len(several) >= 15
+    for edits in several:
+        assert all(edit.source_HWC is edits[0].source_HWC for edit in edits)
+        assert len({edit.instruction for edit in edits}) == len(edits)
+        assert len({edit.target_HWC.tobytes() for edit in edits}) == len(edits)
+    changes = [edit.change for edits in drawn for edit in edits]
+    counts = [len(change.before.things) for change in changes if change is not None]
+    assert {1, 2, 3} == set(counts)
+    assert sum(count > 1 for count in counts) > 0.7 * len(counts)
+
+
+def test_every_phrase_for_a_thing_means_that_thing_alone():
+    rng, twins = np.random.default_rng(4), 0
+    for _ in range(200):
+        scene = random_scene(rng, twins=True)
+        phrases = [references(scene, index) for index in range(len(scene.things))]
+        assert all(phrases)
+        everything = [phrase for each in phrases for phrase in each]
+        assert len(everything) == len(set(everything))
+        names = [thing.name for thing in scene.things]
+        twins += len(set(names)) < len(names)
+        bare = [index for index, each in enumerate(phrases) if each[0] == names[index]]
+        assert all(names.count(names[index]) == 1 for index in bare)
+    assert 10 <= twins <= 60
+
+
+def test_outcomes_name_what_became_of_the_scene():
+    change = ThingChange("remove")
+    drawn = (random_edit((10, number), kind="remove") for number in range(100))
+    edit = next(e for e in drawn if e.change is not None and len(e.change.before.things) == 2)
+    assert isinstance(edit.change, NamedChange)
+    scene, named = edit.change.before, edit.change.index
+    outcomes = change.outcomes(scene, named)
+    assert [verdict for verdict, _ in outcomes] == ["named", "nothing", "other", "both"]
+    left = [[thing.name for thing in after.things] for _, after in outcomes]
+    names = [thing.name for thing in scene.things]
+    assert left == [[names[1 - named]], names, [names[named]], []]
+    assert np.array_equal(draw_scene(outcomes[0][1]), edit.target_HWC)
+
+
+def test_what_is_not_there_is_asked_for_in_vain():
+    rng = np.random.default_rng(6)
+    for _ in range(100):
+        scene = random_scene(rng)
+        change = without_effect(scene, rng)
+        assert change.after is scene
+        present = [phrase for i in range(len(scene.things)) for phrase in references(scene, i)]
+        assert not [phrase for phrase in present if f"the {phrase} " in f"{change.instruction} "]
+
+
+def test_an_unknown_look_is_the_same_before_and_after():
+    rng = np.random.default_rng(8)
+    look, scene = UnknownLook.random(rng), random_scene(rng)
+    pixels = draw_scene(scene)
+    assert np.array_equal(look.apply(pixels), look.apply(pixels.copy()))
+    assert np.abs(look.apply(pixels).astype(int) - pixels).mean() > 5
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "keep"])
+def test_twice_the_size_shows_the_same_edit(kind):
+    small, large = random_edit((12, 1), kind=kind), random_edit((12, 1), kind=kind, size=128)
+    assert small.instruction == large.instruction
+    assert large.target_HWC.shape == (128, 128, 3)
+    halved = large.target_HWC.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+    assert np.abs(halved - small.target_HWC).mean() < 6
