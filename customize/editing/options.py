@@ -30,7 +30,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 class Options(TypedDict, total=False):
     """How to sample; what is left out is the base's own way.
 
-    `scheduler` is a short name (`editing_schedulers.CLASSES`), the guidances are 1 or more, `seed`
+    `scheduler` is a short name (`samplers.CLASSES`), the guidances are 1 or more, `seed`
     decides the noise on every device alike, `resolution` is the side, in pixels, of the square
     whose area the base works at.
     """

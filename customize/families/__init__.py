@@ -1,6 +1,6 @@
 """What every base model family offers to the rest, and the one place that chooses between families.
 
-Three doors open a base resolved by `bases.resolve_base`: the `Encoder` (pixels and text to latents,
+Three doors open a base resolved by `base.resolve_base`: the `Encoder` (pixels and text to latents,
 freed before training), the `Family` (the denoiser and all that training knows of it) and diffusers'
 own pipeline for editing. A condition's shape and meaning is known in the family's file only;
 elsewhere conditions are stacked, moved and passed.

@@ -436,7 +436,8 @@ def test_faults_are_told_in_half_a_second_without_torch(folder: Path) -> None:
 import sys, time
 start = time.perf_counter()
 from pathlib import Path
-from customize.recipe import RecipeError, load_recipe
+from customize.errors import RecipeError
+from customize.recipe import load_recipe
 try:
     load_recipe(Path({str(folder / "x.yaml")!r}))
 except RecipeError as error:

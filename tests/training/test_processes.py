@@ -26,8 +26,8 @@ DOOR = f"""
 import os, signal, sys
 from pathlib import Path
 from customize.recipe import Recipe
-from customize.reporting import Reports
-from customize.running import run_recipe
+from customize.training.progress import Reports
+from customize.training.run import run_recipe
 real = Reports.step
 def step(self, step):
     real(self, step)

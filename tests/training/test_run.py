@@ -130,13 +130,13 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 import torch, torch.utils.tensorboard, accelerate
-from customize.families.quiet import hush
+from customize.families.loading.quiet import hush
 hush()
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 from customize.adapters import attach
 from customize.recipe import Recipe
-from customize.running import run_recipe
+from customize.training.run import run_recipe
 torch.set_num_threads(1)
 recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
 for _ in sys.stdin:
