@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from customize.embedded.fitting.editor import Learners
 from customize.embedded.folder import EDIT_DEFAULTS, Parts, read_parts
-from customize.embedded.models import SIZE, new_scheduler
+from customize.embedded.models import new_scheduler, size_of
 from customize.embedded.world.edits import DrawnEdit, Kind, random_edit
 
 SEED = 505
@@ -36,13 +36,13 @@ PLAN: dict[Kind, tuple[int, ...]] = {
 }
 
 
-def trial_edits(each: int) -> list[DrawnEdit]:
-    """Draw `each` unseen edits of every kind and number of things."""
+def trial_edits(each: int, size: int) -> list[DrawnEdit]:
+    """Draw `each` unseen edits of every kind and number of things, `size` pixels a side."""
     edits = []
     for kind, counts in PLAN.items():
         for things in counts:
             drawn = (
-                random_edit((SEED, things, number), test=True, kind=kind, size=SIZE)
+                random_edit((SEED, things, number), test=True, kind=kind, size=size)
                 for number in range(100 * each)
             )
             fitting = (edit for edit in drawn if things_of(edit) == things)
@@ -82,7 +82,7 @@ def main() -> None:
     snapshots = {
         int(p.stem.split("-")[1]): p for p in arguments.run.glob("state/editor-*.safetensors")
     }
-    edits = trial_edits(arguments.each)
+    edits = trial_edits(arguments.each, size_of(read_parts(arguments.base).vae))
     for samples in sorted(set(snapshots) - {line["samples"] for line in lines}):
         pipeline = pipeline_of(read_parts(arguments.base), snapshots[samples])
         outputs = edit_all(pipeline, edits, **EDIT_DEFAULTS)

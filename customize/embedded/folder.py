@@ -55,10 +55,10 @@ class Parts:
         return self
 
 
-def new_parts(tokenizer: CLIPTokenizer) -> Parts:
-    """Make an untrained base."""
+def new_parts(tokenizer: CLIPTokenizer, size: int) -> Parts:
+    """Make an untrained base for pictures of `size` pixels a side."""
     return Parts(
-        new_autoencoder(),
+        new_autoencoder(size),
         new_unet(),
         new_text_encoder(tokenizer),
         new_clip(tokenizer),

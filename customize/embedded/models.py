@@ -17,11 +17,11 @@ from transformers import (
     CLIPVisionConfig,
 )
 
+from customize.embedded.world.scenes import SIZE
+
 TEXT_WIDTH = 192
 TEXT_POSITIONS = 24
-SIZE = 128
-"""Pixels of a side of the pictures that a base is fitted on."""
-LATENT_SIZE = SIZE // 8
+LATENT_SIZE = 16
 CLIP_SIZE = 64
 SCALING_FACTOR = 0.5
 """Away from 1 on purpose: code that forgets to scale a latent shows it."""
@@ -32,13 +32,14 @@ def _of(levels: Any) -> Any:
     return levels
 
 
-def new_autoencoder() -> AutoencoderKL:
-    """Make the autoencoder: 128 px to (4, 16, 16), no attention."""
+def new_autoencoder(size: int = SIZE) -> AutoencoderKL:
+    """Make the autoencoder: 64 px, or 128 px by one level more, to (4, 16, 16); no attention."""
+    widths = {64: (16, 48, 96), 128: (16, 16, 48, 96)}[size]
     return AutoencoderKL(
-        sample_size=SIZE,
-        block_out_channels=_of((16, 16, 48, 96)),
-        down_block_types=_of(("DownEncoderBlock2D",) * 4),
-        up_block_types=_of(("UpDecoderBlock2D",) * 4),
+        sample_size=size,
+        block_out_channels=_of(widths),
+        down_block_types=_of(("DownEncoderBlock2D",) * len(widths)),
+        up_block_types=_of(("UpDecoderBlock2D",) * len(widths)),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=16,

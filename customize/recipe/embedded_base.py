@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,16 +22,23 @@ class Stage(BaseModel):
     cooldown: float = Field(default=0.2, ge=0, le=1)
 
 
+class AutoencoderStage(Stage):
+    """The autoencoder's stage; `encoder` lets the encoder of a base to go on from learn as well."""
+
+    encoder: bool = False
+
+
 class FitRecipe(BaseModel):
-    """How the embedded base is fitted."""
+    """How the embedded base is fitted, on pictures of `size` pixels a side."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 1
     workers: int = Field(default=2, ge=1, le=64)
     output: Path = Path("runs/base")
-    pool: int = Field(default=60_000, ge=1)
-    autoencoder: Stage
+    pool: int = Field(default=8192, ge=1)
+    size: Literal[64, 128] = 64
+    autoencoder: AutoencoderStage
     clip: Stage
     editor: Stage
 

@@ -15,7 +15,14 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 from torch import nn
 from transformers import CLIPTextModel
 
-from customize.embedded.fitting.autoencoder import fold_statistics, pictures, to_unit
+from customize.embedded.fitting.autoencoder import (
+    KnownLatents,
+    channels_worth,
+    copy_levels,
+    fold_statistics,
+    pictures,
+    to_unit,
+)
 from customize.embedded.fitting.editor import Learners
 from customize.embedded.fitting.latent_pool import (
     Pool,
@@ -144,7 +151,7 @@ def test_the_state_of_another_model_is_refused(tmp_path):
 def test_folding_changes_the_latents_statistics_and_no_picture():
     torch.manual_seed(0)
     vae = new_autoencoder().eval()
-    images = to_unit(pictures((5,), 8))
+    images = to_unit(pictures((5,), 8, 64))
     with torch.no_grad():
         before = decoded(vae, posterior_of(vae, images).mode())
         fold_statistics(vae, images)
@@ -154,6 +161,44 @@ def test_folding_changes_the_latents_statistics_and_no_picture():
     torch.testing.assert_close(scaled.std(dim=(0, 2, 3)), torch.ones(4), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(posterior.sample(), posterior.mode(), rtol=0, atol=1e-3)
+
+
+def test_a_new_autoencoder_starts_as_the_older_one_of_its_size():
+    torch.manual_seed(0)
+    older, new = new_autoencoder(), new_autoencoder()
+    copy_levels(new, older, torch.tensor([True] * 4))
+    for name, weight in older.state_dict().items():
+        assert torch.equal(new.state_dict()[name], weight), name
+    other = new_autoencoder()
+    fresh = other.decoder.conv_in.weight.detach().clone()
+    copy_levels(other, older, torch.tensor([True, True, True, False]))
+    assert torch.equal(other.decoder.conv_in.weight[:, :3], older.decoder.conv_in.weight[:, :3])
+    assert torch.equal(other.decoder.conv_in.weight[:, 3], fresh[:, 3])
+
+
+def test_twice_the_size_starts_as_the_older_picture_enlarged():
+    torch.manual_seed(0)
+    older, new = new_autoencoder(64).eval(), new_autoencoder(128).eval()
+    copy_levels(new, older, torch.tensor([True] * 4))
+    latents = torch.randn(2, 4, 16, 16)
+    with torch.no_grad():
+        small, large = decoded(older, latents), decoded(new, latents)
+    halved = torch.nn.functional.avg_pool2d(large, 2)
+    assert large.shape == (2, 3, 128, 128)
+    assert torch.corrcoef(torch.stack((small.flatten(), halved.flatten())))[0, 1] > 0.8  # of noise
+
+
+def test_channels_that_carry_nothing_are_told_from_live_ones():
+    torch.manual_seed(0)
+    vae = new_autoencoder().eval()
+    with torch.no_grad():
+        vae.post_quant_conv.weight[:, 2] = 0
+    images = to_unit(pictures((5,), 8, 64))
+    known = KnownLatents.open(vae, images)
+    worth = channels_worth(vae, images)
+    assert worth[2] == 0
+    assert not known.live_C[2]
+    assert known.distance(known.of(images), known.of(images)) == 0
 
 
 def test_changed_cells_weigh_as_much_as_the_rest():
@@ -213,11 +258,11 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline(
         prompt="make it night",
-        image=(to_unit(pictures((1,), 1)) + 1) / 2,
+        image=(to_unit(pictures((1,), 1, 64)) + 1) / 2,
         num_inference_steps=1,
         output_type="np",
     ).images
-    assert image.shape == (1, 128, 128, 3)
+    assert image.shape == (1, 64, 64, 3)
     assert (folder / "tokenizer" / "vocab.json").exists()
     assert (folder / "tokenizer" / "merges.txt").exists()
     assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 32 * 2**20
@@ -248,7 +293,7 @@ def test_a_kept_pool_is_filled_once(tmp_path):
     filled = []
 
     def fill():
-        chunks = (draw_chunk(*chunk, 128) for chunk in chunk_seeds(4, (1, 2)))
+        chunks = (draw_chunk(*chunk, 64) for chunk in chunk_seeds(4, (1, 2)))
         filled.append(encode_pool(chunks, vae, tokenizer))
         return filled[-1]
 
@@ -269,7 +314,7 @@ def test_a_source_that_edits_share_is_drawn_and_encoded_once():
 
 def test_drawing_ahead_in_processes_gives_the_same_pools(tmp_path):
     torch.manual_seed(0)
-    parts = new_parts(write_tokenizer(tmp_path, 1))
+    parts = new_parts(write_tokenizer(tmp_path, 1), 64)
     plain = PoolSupply(parts, 6, (1, 4), tmp_path / "a", made(tmp_path / "a"))
     ahead = PoolSupply(parts, 6, (1, 4), tmp_path / "b", made(tmp_path / "b"))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as ahead.drawers:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from customize.embedded.fitting.loop import Budget, autocast, fit_stage
 from customize.embedded.fitting.shared_state import Worker
-from customize.embedded.models import SCALING_FACTOR, SIZE, decoded, posterior_of
+from customize.embedded.models import SCALING_FACTOR, decoded, posterior_of, size_of
 from customize.embedded.world.edits import DrawnEdit, random_edit
 from customize.embedded.world.photos import random_crop
 
@@ -24,7 +24,7 @@ KL_WEIGHT = 1e-8
 """On the summed divergence; a hundred times more emptied one of four channels."""
 EDGE_WEIGHT = 0.1
 INTRODUCTION = 150
-"""Steps in which encoder and decoder get to know the latents of an older autoencoder."""
+"""Steps in which a new outer level gets to know the latents of an older autoencoder."""
 KNOWN_WEIGHT = 0.02
 """On the squared distance to the latents of an older autoencoder, whose deviation is 1."""
 LOG_VARIANCE = -20.0
@@ -36,15 +36,15 @@ def to_unit(pixels_BHWC: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def pictures(seed: tuple[int, ...], count: int) -> np.ndarray:
+def pictures(seed: tuple[int, ...], count: int, size: int) -> np.ndarray:
     """Draw `count` training pictures: edited pictures and scenes, every third an untouched
     photograph.
     """
     rng = np.random.default_rng(seed)
     drawn = [
-        random_crop(rng, size=SIZE)
+        random_crop(rng, size=size)
         if index % 3 == 0
-        else random_edit((*seed, index), size=SIZE).target_HWC
+        else random_edit((*seed, index), size=size).target_HWC
         for index in range(count)
     ]
     return np.stack(drawn)
@@ -52,7 +52,8 @@ def pictures(seed: tuple[int, ...], count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class KnownLatents:
-    """The latents of an older autoencoder of smaller pictures, which a denoiser already knows.
+    """The latents of an older autoencoder, of pictures as large or half as large, which a denoiser
+    already knows.
 
     Latents of the same kind let that denoiser go on where it was. `live_C` leaves channels out that
     carry nothing.
@@ -64,13 +65,14 @@ class KnownLatents:
     @classmethod
     def open(cls, autoencoder: AutoencoderKL, images_BCHW: Tensor) -> KnownLatents:
         """Take an older autoencoder; channels worth less than 0.2 dB on the pictures are dead."""
-        worth = channels_worth(autoencoder, _halved(images_BCHW))
+        worth = channels_worth(autoencoder, _pictures_for(autoencoder, images_BCHW))
         return cls(autoencoder, torch.tensor([w >= 0.2 for w in worth]).to(images_BCHW.device))
 
     @torch.no_grad()
     def of(self, images_BCHW: Tensor) -> Tensor:
         """Encode pictures of the new size by the older autoencoder, to (B, C, h, w)."""
-        return posterior_of(self.autoencoder, _halved(images_BCHW)).mode()
+        images_BCHW = _pictures_for(self.autoencoder, images_BCHW)
+        return posterior_of(self.autoencoder, images_BCHW).mode()
 
     def distance(self, latents_BChw: Tensor, known_BChw: Tensor) -> Tensor:
         """Mean squared distance over the live channels, in deviations of the older latents."""
@@ -78,8 +80,8 @@ class KnownLatents:
         return apart.square().mean()
 
 
-def _halved(images_BCHW: Tensor) -> Tensor:
-    return F.avg_pool2d(images_BCHW, 2)
+def _pictures_for(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> Tensor:
+    return F.avg_pool2d(images_BCHW, images_BCHW.shape[-1] // size_of(autoencoder))
 
 
 def autoencoder_loss(
@@ -121,39 +123,44 @@ def fit_autoencoder(
     """Train the autoencoder and fold its latents' mean and deviation into the quant convolutions.
 
     `decoder_only` keeps the latents as they are, for bases whose denoiser already knows them; with
-    an `older` autoencoder of half the size they become what a denoiser knows already.
+    an `older` autoencoder they become much like its own, and channels that carried nothing there
+    are used.
     """
+    size = size_of(autoencoder)
     if decoder_only:
         assert autoencoder.quant_conv is not None
         autoencoder.encoder.requires_grad_(False)
         autoencoder.quant_conv.requires_grad_(False)
     known = None
     if older is not None:
-        some = to_unit(pictures((seed, 2), 64)).to(worker.device)
+        some = to_unit(pictures((seed, 2), 64, size)).to(worker.device)
         known = KnownLatents.open(older.requires_grad_(False), some)
-        copy_inner_levels(autoencoder, older, known.live_C)
+        copy_levels(autoencoder, older, known.live_C)
+    introduction = INTRODUCTION if known and size_of(known.autoencoder) != size else 0
 
     def loss_of(step: int, count: int) -> Tensor:
-        batch = pictures((seed, 1, step, worker.rank), count)
+        batch = pictures((seed, 1, step, worker.rank), count, size)
         images_BCHW = to_unit(batch).to(worker.device)
-        return autoencoder_loss(autoencoder, images_BCHW, known, step < INTRODUCTION)
+        return autoencoder_loss(autoencoder, images_BCHW, known, step < introduction)
 
     fit_stage("autoencoder", autoencoder, loss_of, budget, folder, worker)
     if not decoder_only:
-        fold_statistics(autoencoder, to_unit(pictures((seed, 2), 512)).to(worker.device))
+        fold_statistics(autoencoder, to_unit(pictures((seed, 2), 512, size)).to(worker.device))
     autoencoder.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def copy_inner_levels(autoencoder: AutoencoderKL, older: AutoencoderKL, live_C: Tensor) -> None:
-    """Start from an autoencoder with one level less: its levels are the new one's inner ones.
+def copy_levels(autoencoder: AutoencoderKL, older: AutoencoderKL, live_C: Tensor) -> None:
+    """Start from an older autoencoder: where it has a level less, its levels are the inner ones.
 
-    Latent channels that are dead there start anew. The decoder's new level only enlarges at first.
+    Latent channels that are dead there start anew. A new level of the decoder only enlarges at
+    first.
     """
+    more = len(autoencoder.config["block_out_channels"]) - len(older.config["block_out_channels"])
     own, again = autoencoder.state_dict(), live_C.logical_not().tolist()
     for name, weight in older.state_dict().items():
-        inner = re.sub(r"(?<=down_blocks\.)\d+", lambda number: str(int(number[0]) + 1), name)
-        if name.startswith("encoder.conv_in.") or inner not in own:
+        inner = re.sub(r"(?<=down_blocks\.)\d+", lambda number: str(int(number[0]) + more), name)
+        if more and name.startswith("encoder.conv_in."):
             continue
         for axis in _LATENT_AXES.get(name.rpartition(".")[0], ()):
             if axis < weight.dim():
@@ -161,6 +168,8 @@ def copy_inner_levels(autoencoder: AutoencoderKL, older: AutoencoderKL, live_C: 
                 rows = channels.nonzero()[:, 0].to(weight.device)
                 weight = weight.index_copy(axis, rows, own[inner].index_select(axis, rows))
         own[inner].copy_(weight)
+    if not more:
+        return
     *_, last_inner, outer = cast(Any, autoencoder.decoder.up_blocks)
     nn.init.dirac_(last_inner.upsamplers[0].conv.weight)
     nn.init.zeros_(last_inner.upsamplers[0].conv.bias)

@@ -18,7 +18,7 @@ from customize.embedded.fitting.editor import fit_editor
 from customize.embedded.fitting.loop import Budget
 from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
-from customize.embedded.models import SIZE, new_autoencoder, size_of
+from customize.embedded.models import new_autoencoder, size_of
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import OutputExistsError
 from customize.recipe.embedded_base import FitRecipe, Stage, load_fit_recipe
@@ -30,8 +30,9 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
     """Fit every stage and write the finished base; return its folder.
 
     `start_from` is the folder of a base to go on from: its tokenizer and its latents are kept, so
-    of the autoencoder only the decoder learns. Where its pictures are of half the size, a new
-    autoencoder learns latents like its own. A stopped run goes on from `output/state`.
+    of the autoencoder only the decoder learns; or, where the recipe lets the encoder learn or asks
+    for pictures of twice the size, a new autoencoder whose latents stay like the base's. A stopped
+    run goes on from `output/state`.
 
     Raises:
         RecipeError: the recipe is faulty. OutputExistsError: the finished folder is already there.
@@ -56,8 +57,8 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
 
 def _fit_in_processes(recipe: FitRecipe, state: Path, start_from: Path | None) -> None:
     """Run `workers` single-threaded processes over weights in shared memory."""
-    parts = _parts(state, start_from)
-    modules = [*parts.modules(), new_autoencoder()]
+    parts = _parts(recipe, state, start_from)
+    modules = [*parts.modules(), new_autoencoder(recipe.size)]
     size = max(sum(p.numel() for p in module.parameters()) for module in modules)
     pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
     barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
@@ -73,21 +74,22 @@ def _process(
     _fit(recipe, state, start_from, replace(worker, rank=rank))
 
 
-def _parts(state: Path, start_from: Path | None) -> Parts:
+def _parts(recipe: FitRecipe, state: Path, start_from: Path | None) -> Parts:
     if start_from is not None:
         return read_parts(start_from)
-    return new_parts(CLIPTokenizer.from_pretrained(state / "tokenizer"))
+    return new_parts(CLIPTokenizer.from_pretrained(state / "tokenizer"), recipe.size)
 
 
 def _fit(recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker) -> None:
     """Fit one stage after the other; the first worker writes the finished folder."""
     torch.manual_seed(recipe.seed)
-    parts = _parts(state, start_from).to(worker.device)
+    parts = _parts(recipe, state, start_from).to(worker.device)
     seed, going_on = recipe.seed, start_from is not None
     if recipe.autoencoder.samples:
-        older = parts.vae if size_of(parts.vae) != SIZE else None
-        if older is not None:
-            parts = replace(parts, vae=new_autoencoder().to(worker.device))
+        older = None
+        if going_on and (recipe.autoencoder.encoder or size_of(parts.vae) != recipe.size):
+            older = parts.vae
+            parts = replace(parts, vae=new_autoencoder(recipe.size).to(worker.device))
         decoder_only = going_on and older is None
         budget = _budget(recipe.autoencoder)
         fit_autoencoder(parts.vae, budget, seed, state, worker, decoder_only, older)
