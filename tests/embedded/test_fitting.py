@@ -194,11 +194,14 @@ def test_channels_that_carry_nothing_are_told_from_live_ones():
     with torch.no_grad():
         vae.post_quant_conv.weight[:, 2] = 0
     images = to_unit(pictures((5,), 8, 64))
-    known = KnownLatents.open(vae, images)
     worth = channels_worth(vae, images)
     assert worth[2] == 0
-    assert not known.live_C[2]
+    assert all(worth[channel] != 0 for channel in (0, 1, 3))
+    assert not KnownLatents.open(vae, images).live_C[2]
+    known = KnownLatents(vae, torch.tensor([True, True, False, False]))
+    other = known.of(images) + torch.tensor([0, 2.0, 9, 9])[:, None, None]
     assert known.distance(known.of(images), known.of(images)) == 0
+    assert known.distance(other, known.of(images)) == pytest.approx((2 * SCALING_FACTOR) ** 2 / 2)
 
 
 def test_changed_cells_weigh_as_much_as_the_rest():
