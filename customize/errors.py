@@ -79,6 +79,10 @@ class MergeError(CustomizeError):
     """The adapters cannot be merged, or not in the way asked for."""
 
 
+class SynthesisError(CustomizeError):
+    """Triplets cannot be made: a writer that cannot be reached, captions without words, no base."""
+
+
 class HubError(CustomizeError):
     """The model hub refuses an upload, or cannot be reached."""
 

@@ -1,0 +1,1 @@
+"""From captions to edits: several kinds of writers, one strict reading of what they answer."""
