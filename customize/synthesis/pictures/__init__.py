@@ -1,0 +1,1 @@
+"""Draw two captions so that the pictures differ as the captions do: Prompt-to-Prompt."""
