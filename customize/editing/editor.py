@@ -19,15 +19,14 @@ from customize.editing.options import (
     Options,
     check_request,
     resized,
-    spelled,
     upright_rgb,
     warn_of_unknown_words,
     working_size,
 )
-from customize.editing.sample import size_told
+from customize.editing.sample import Request, sample_stream
 from customize.editing.samplers import scheduler_for
 from customize.errors import EditError
-from customize.families.sampling_defaults import sampling_of
+from customize.families.sampling_defaults import Sampling, sampling_of
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +134,7 @@ class Editor:
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
             settings = replace(settings, instruction=instruction, earlier=earlier)
-            (current,) = self._sample([current], [settings])
+            (current,) = self._sample([current], [settings], at_once=1)
             stages.append(Edited(resized(current, source.size), settings))
         return stages
 
@@ -164,19 +163,12 @@ class Editor:
                 )
             )
         ]
-        sizes: dict[tuple[int, int], list[int]] = {}
-        for index, filled in enumerate(settings):
-            sizes.setdefault((filled.width, filled.height), []).append(index)
-        answers: dict[int, Edited] = {}
-        for size, same in sizes.items():
-            for start in range(0, len(same), at_once):
-                group = same[start : start + at_once]
-                made = self._sample(
-                    [resized(sources[i], size) for i in group], [settings[i] for i in group]
-                )
-                for i, answer in zip(group, made, strict=True):
-                    answers[i] = Edited(resized(answer, sources[i].size), settings[i])
-        return [answers[index] for index in range(len(sources))]
+        return [
+            Edited(resized(answer, source.size), filled)
+            for answer, source, filled in zip(
+                self._sample(sources, settings, at_once), sources, settings, strict=True
+            )
+        ]
 
     def _prepare(
         self, sizes: Sequence[tuple[int, int]], instructions: Sequence[str], options: Options
@@ -214,35 +206,37 @@ class Editor:
         )
 
     def _sample(
-        self, sources: Sequence[Image.Image], settings: Sequence[Settings]
+        self, sources: Sequence[Image.Image], settings: Sequence[Settings], at_once: int
     ) -> list[Image.Image]:
-        """Call the pipeline on pictures of the working size; only texts and seeds may differ."""
+        """Make each source's edit at its working size; settings differ in size, text and seed."""
         import torch
 
+        requests = (
+            Request(resized(source, (each.width, each.height)), each.instruction, each.seed)
+            for source, each in zip(sources, settings, strict=True)
+        )
         first = settings[0]
+        sampling = Sampling(first.steps, first.text_guidance, first.image_guidance)
+        answers: dict[int, Image.Image] = {}
         try:
-            answer_BHWC: np.ndarray = self.pipeline(
-                [spelled(each.instruction) for each in settings],
-                image=list(sources),
-                **size_told(self.pipeline, first.width, first.height),
-                num_inference_steps=first.steps,
-                guidance_scale=first.text_guidance,
-                image_guidance_scale=first.image_guidance,
-                generator=[torch.Generator().manual_seed(each.seed) for each in settings],
-                output_type="np",
-            ).images
+            for index, answer_HWC in sample_stream(self.pipeline, requests, sampling, at_once):
+                _check_finite(answer_HWC, settings[index].instruction)
+                (answers[index],) = self.pipeline.image_processor.numpy_to_pil(answer_HWC)
         except torch.OutOfMemoryError:
+            largest = max(settings, key=lambda each: each.width * each.height)
             raise EditError(
-                f"out of memory at {first.width}x{first.height} pixels; expected to fit; "
+                f"out of memory at {largest.width}x{largest.height} pixels; expected to fit; "
                 "lower the resolution, or open the base in bfloat16"
             ) from None
-        for each, answer_HWC in zip(settings, answer_BHWC, strict=True):
-            if not np.isfinite(answer_HWC).all():
-                raise EditError(
-                    f"{each.instruction!r}: the base answered with pixels that are no numbers; "
-                    "expected finite ones; open the base in float32, or lower guidance or strength"
-                )
-        return self.pipeline.image_processor.numpy_to_pil(answer_BHWC)
+        return [answers[index] for index in range(len(sources))]
+
+
+def _check_finite(answer_HWC: np.ndarray, instruction: str) -> None:
+    if not np.isfinite(answer_HWC).all():
+        raise EditError(
+            f"{instruction!r}: the base answered with pixels that are no numbers; "
+            "expected finite ones; open the base in float32, or lower guidance or strength"
+        )
 
 
 def _without_folders(name: str) -> str:

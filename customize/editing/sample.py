@@ -1,59 +1,110 @@
-"""Many edits by diffusers' pipeline at once, each from noise of its own."""
+"""Pictures and instructions -> edited pixels: the one caller of diffusers' pipelines.
+
+A pipeline edits several pictures at once only if they share size, steps and guidance. Requests of
+all kinds may come here in any order; those that go together are put together.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from customize.editing.options import spelled
-from customize.families.sampling_defaults import Sampling
-from customize.shapes import Example
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from customize.families.sampling_defaults import Sampling
+
+MOST_WAITING = 64
+"""Requests that wait for others of their kind: a stream of odd sizes must not fill the memory."""
 
 
-@torch.no_grad()
-def edit_all(
-    pipeline: Any, sampling: Sampling, examples: Sequence[Example], *, at_once: int, seed: int = 0
-) -> list[np.ndarray]:
-    """Edit every example's source, `at_once` of one size together; (H, W, 3) float in 0..1 each.
+@dataclass(frozen=True)
+class Request:
+    """One edit to make of `source`, RGB, at the size it has: one that the base can work at.
 
-    Example i starts from the noise of seed + i, whatever it is edited with.
+    `seed` decides the noise, on every device alike. `negative` says what the picture shall not
+    show, None leaves that to the base; `sampling` None takes what all requests are made with.
     """
-    found: dict[int, np.ndarray] = {}
-    for group in in_sizes(examples, at_once):
-        outputs_BHWC = pipeline(
-            [spelled(examples[index].instruction) for index in group],
-            image=[Image.fromarray(examples[index].source_HWC) for index in group],
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.text_guidance,
-            image_guidance_scale=sampling.image_guidance,
-            generator=[torch.Generator().manual_seed(seed + index) for index in group],
-            output_type="np",
-        ).images
-        found |= zip(group, np.nan_to_num(outputs_BHWC), strict=True)
-    return [found[index] for index in range(len(examples))]
+
+    source: Image.Image
+    instruction: str
+    seed: int = 0
+    negative: str | None = None
+    sampling: Sampling | None = None
 
 
-def in_sizes(examples: Sequence[Example], at_once: int) -> list[list[int]]:
-    """Group the examples' numbers by size, at most `at_once` together."""
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for index, example in enumerate(examples):
-        sizes.setdefault(example.source_HWC.shape, []).append(index)
-    return [
-        same[start : start + at_once]
-        for same in sizes.values()
-        for start in range(0, len(same), at_once)
-    ]
+def sample(
+    pipeline: Any, requests: Sequence[Request], sampling: Sampling, at_once: int = 8
+) -> list[np.ndarray]:
+    """Make every edit, up to `at_once` that go together at a time; (H, W, 3) float in 0..1 each.
+
+    Answers stand in the order of the requests. What a request starts from does not depend on those
+    it is made with. Pixels may be no numbers where a base overflows its precision.
+    """
+    answers = dict(sample_stream(pipeline, requests, sampling, at_once))
+    return [answers[index] for index in range(len(requests))]
 
 
-def size_told(pipeline: Any, width: int, height: int) -> dict[str, int]:
+def sample_stream(
+    pipeline: Any, requests: Iterable[Request], sampling: Sampling, at_once: int = 8
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Do what `sample` does for a stream without end: yield (number of the request, pixels).
+
+    Requests are taken as they are needed, and answers come as they are made, in any order.
+    """
+    for batch in batches(requests, sampling, at_once):
+        numbers, together = zip(*batch, strict=True)
+        yield from zip(numbers, _call(pipeline, together, sampling), strict=True)
+
+
+def batches(
+    requests: Iterable[Request], sampling: Sampling, at_once: int
+) -> Iterator[list[tuple[int, Request]]]:
+    """Put together requests, each with its number, that one call can serve.
+
+    A batch is full unless it is one of the last, or others have waited too long for company.
+    """
+    waiting: dict[object, list[tuple[int, Request]]] = {}
+    for number, request in enumerate(requests):
+        kind = request.source.size, request.sampling or sampling, request.negative is None
+        alike = waiting.setdefault(kind, [])
+        alike.append((number, request))
+        if len(alike) == at_once:
+            yield waiting.pop(kind)
+        elif sum(map(len, waiting.values())) == MOST_WAITING:
+            yield waiting.pop(next(iter(waiting)))
+    yield from waiting.values()
+
+
+def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.ndarray:
+    """Call the pipeline for requests of one kind; (B, H, W, 3) float in 0..1."""
+    import torch
+
+    first = requests[0]
+    sampling = first.sampling or sampling
+    negative = None if first.negative is None else [each.negative for each in requests]
+    return pipeline(
+        [spelled(each.instruction) for each in requests],
+        image=[each.source for each in requests],
+        **_size_arguments(pipeline, *first.source.size),
+        num_inference_steps=sampling.steps,
+        guidance_scale=sampling.text_guidance,
+        image_guidance_scale=sampling.image_guidance,
+        negative_prompt=negative,
+        generator=[torch.Generator().manual_seed(each.seed) for each in requests],
+        output_type="np",
+    ).images
+
+
+def _size_arguments(pipeline: Any, width: int, height: int) -> dict[str, int]:
     """Return a picture's size, in pixels, as arguments for pipelines that would else change it.
 
     SDXL's scales every picture to a square where it is told no size; others work at the picture's.
     """
-    told = {"width": width, "height": height}
-    return told if told.keys() <= inspect.signature(pipeline.__call__).parameters.keys() else {}
+    size = {"width": width, "height": height}
+    return size if size.keys() <= inspect.signature(pipeline.__call__).parameters.keys() else {}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from customize.adapters import Attached
 from customize.drawing.contact_sheet import contact_sheet
-from customize.editing.sample import size_told
+from customize.editing.sample import Request, sample
 from customize.editing.samplers import scheduler_for
 from customize.families import Family, open_pipeline
 from customize.families.base import Base
@@ -105,25 +105,15 @@ class Previewer:
         }
         return replace_words(instruction, plain)
 
-    @torch.no_grad()
     def _edit(self, pipeline: Any, wording: Callable[[str], str]) -> list[np.ndarray]:
-        """Edit everything shown, in groups of one size; (H, W, 3) float in 0..1 each."""
-        found: dict[int, np.ndarray] = {}
-        for group in _groups(self._shown, self._at_once):
-            examples = [self._shown[index].example for index in group]
-            generators = [torch.Generator().manual_seed(self._seed) for _ in group]
-            outputs_BHWC = pipeline(
-                [wording(example.instruction) for example in examples],
-                image=[Image.fromarray(example.source_HWC) for example in examples],
-                **size_told(pipeline, *examples[0].source_HWC.shape[1::-1]),
-                num_inference_steps=self._sampling.steps,
-                guidance_scale=self._sampling.text_guidance,
-                image_guidance_scale=self._sampling.image_guidance,
-                generator=generators,
-                output_type="np",
-            ).images
-            found |= zip(group, np.nan_to_num(outputs_BHWC), strict=True)
-        return [found[index] for index in range(len(self._shown))]
+        """Edit everything shown, all from the same noise; (H, W, 3) float in 0..1 each."""
+        examples = [item.example for item in self._shown]
+        requests = [
+            Request(Image.fromarray(each.source_HWC), wording(each.instruction), self._seed)
+            for each in examples
+        ]
+        outputs = sample(pipeline, requests, self._sampling, self._at_once)
+        return [np.nan_to_num(output_HWC) for output_HWC in outputs]
 
     def _score(self, after: Sequence[np.ndarray]) -> float | None:
         errors = [
@@ -149,18 +139,6 @@ class Previewer:
                 ]
             )
         return contact_sheet(rows, TITLES)
-
-
-def _groups(shown: Sequence[Shown], at_once: int) -> list[list[int]]:
-    """Group the indices of what is shown by size, at most `at_once` together."""
-    sizes: dict[tuple[int, ...], list[int]] = {}
-    for index, item in enumerate(shown):
-        sizes.setdefault(item.example.source_HWC.shape, []).append(index)
-    return [
-        same[start : start + at_once]
-        for same in sizes.values()
-        for start in range(0, len(same), at_once)
-    ]
 
 
 def _picture(pixels_HWC: np.ndarray) -> Image.Image:

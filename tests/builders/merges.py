@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,16 @@ from customize.families.base import resolve_base
 from customize.families.words import Word
 
 
-def judged_world(folder: Path) -> Path:
-    """Write a base, and pairs and an adapter of two concepts: a word by LoRA, a look by K/V."""
-    toy_base(folder / "base")
+def judged_world(
+    folder: Path,
+    write_base: Callable[[Path], Path] = toy_base,
+    size: tuple[int, int] = (32, 32),
+) -> Path:
+    """Write a base, and pairs and an adapter of two concepts: a word by LoRA, a look by K/V.
+
+    Pictures are of `size` (W, H).
+    """
+    write_base(folder / "base")
     (folder / "base/customize.json").write_text(
         json.dumps(
             {
@@ -29,8 +37,8 @@ def judged_world(folder: Path) -> Path:
     )
     for number, name in enumerate(("my_dog", "look")):
         text = "add <my-dog>" if name == "my_dog" else "make it night"
-        toy_pairs(folder / name, first_seed=50 * number, text=text)
-        toy_pairs(folder / f"{name}_unseen", first_seed=50 * number + 10, text=text)
+        toy_pairs(folder / name, first_seed=50 * number, text=text, size=size)
+        toy_pairs(folder / f"{name}_unseen", first_seed=50 * number + 10, text=text, size=size)
     _write_adapter(folder, "my_dog", LowRank(rank=2, targets=("attention", "convolutions")), 1)
     _write_adapter(folder, "look", CrossAttentionKV(), 2)
     return folder
@@ -46,6 +54,7 @@ def _write_adapter(folder: Path, name: str, method: Method, seed: int) -> None:
     taught = Taught(name, words[0].text if words else None)
     text = "add <my-dog>" if words else "make it night"
     header = toy_header(
+        family=base.family,
         base_name=str(folder / "base"),
         base_fingerprint=base.fingerprint,
         method="low_rank" if low_rank else "cross_attention_kv",

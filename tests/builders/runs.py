@@ -43,13 +43,17 @@ def toy_recipe(folder: Path, **changes: Any) -> Recipe:
 
 
 def toy_pairs(
-    folder: Path, first_seed: int = 0, count: int = 3, text: str = "add <my-dog>"
+    folder: Path,
+    first_seed: int = 0,
+    count: int = 3,
+    text: str = "add <my-dog>",
+    size: tuple[int, int] = (32, 32),
 ) -> Path:
-    """Write pairs of 32 pixels in our own layout; sources and targets share no content."""
+    """Write pairs of `size` (W, H) in our own layout; sources and targets share no content."""
     for number in range(count):
         for role, seed in (("s", first_seed + number), ("t", first_seed + 20 + number)):
             (folder / role).mkdir(parents=True, exist_ok=True)
-            scene(seed, (32, 32)).save(folder / role / f"{number}.png")
+            scene(seed, size).save(folder / role / f"{number}.png")
     rows = [
         {"source": f"s/{n}.png", "instruction": text, "edited": f"t/{n}.png"} for n in range(count)
     ]

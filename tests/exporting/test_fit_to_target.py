@@ -16,13 +16,14 @@ from customize.adapters import CrossAttentionKV, attach
 from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Taught
 from customize.cli.main import main
+from customize.editing.sample import Request
 from customize.errors import BaseModelError
 from customize.exporting import export, export_all
 from customize.exporting.changes import Changes
 from customize.exporting.formats import peft_folder
 from customize.exporting.proof.compare_edits import NO_CLIP, compare_edits
 from customize.exporting.proof.prove import own_edits, prove, verify
-from customize.exporting.proof.sample_edits import Request, requests_of
+from customize.exporting.proof.sample_edits import SampleEdit, choose_samples
 from customize.exporting.targets import TARGETS, Options
 from customize.families import open_family
 from customize.families.base import Base
@@ -73,9 +74,10 @@ def test_numbers_of_a_change_are_those_of_its_pictures() -> None:
     rng = np.random.default_rng(0)
     exact, cut = (rng.random((2, 32, 32, 3)) for _ in range(2))
     picture = Image.fromarray((255 * rng.random((32, 32, 3))).astype(np.uint8))
-    requests = tuple(Request(picture, "make <a> red", "make dog red", seed) for seed in range(2))
+    asked = Request(picture, "make <a> red")
+    samples = (SampleEdit(asked, "make dog red"),) * 2
     models = open_models("embedded")
-    change = compare_edits(exact, cut, requests, models)
+    change = compare_edits(exact, cut, samples, models)
     assert change.mean == pytest.approx(255 * np.abs(exact - cut).mean())
     assert change.largest == pytest.approx(255 * np.abs(exact - cut).max())
     squares = np.square(exact - cut).mean(axis=(1, 2, 3))
@@ -89,17 +91,17 @@ def test_numbers_of_a_change_are_those_of_its_pictures() -> None:
         assert change.scores["CLIP image"][place] == pytest.approx(scores.mean("clip_image"))
         told = scores.mean("clip_instruction")
         assert change.scores["CLIP instruction"][place] == pytest.approx(told)
-    same = compare_edits(exact, exact, requests)
+    same = compare_edits(exact, exact, samples)
     assert (same.mean, same.largest, same.psnr, same.ssim) == (0, 0, 100, 1)
     assert str(same).endswith(NO_CLIP)
 
 
 def test_edits_are_asked_for_by_what_was_taught(base: Base, adapter: AdapterFile) -> None:
-    first, second = requests_of(adapter, base, 2)
-    assert first.instruction == "make the dog <my-dog>"
+    first, second = choose_samples(adapter, base, 2)
+    assert first.request.instruction == "make the dog <my-dog>"
     assert first.plainly == "make the dog dog"
-    assert first.picture.size == (32, 32)
-    assert first.picture.tobytes() != second.picture.tobytes()
+    assert first.request.source.size == (32, 32)
+    assert first.request.source.tobytes() != second.request.source.tobytes()
 
 
 def test_the_command_tells_what_cutting_cost(

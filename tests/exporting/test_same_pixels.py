@@ -16,9 +16,10 @@ from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter, save_adapter
 from customize.adapters.header import Taught
+from customize.editing.sample import Request
 from customize.exporting import export
 from customize.exporting.proof.compare_weights import PIXELS
-from customize.exporting.proof.sample_edits import Request, drawn_picture, edited
+from customize.exporting.proof.sample_edits import SampleEdit, drawn_picture, edited
 from customize.exporting.targets import Options, Target
 from customize.families import open_family, open_pipeline
 from customize.families.base import Base, resolve_base
@@ -116,8 +117,8 @@ def loaded(pipeline: Any, files: tuple[Path, ...]) -> Iterator[None]:
 
 
 def edit(pipeline: Any, base: Base) -> np.ndarray:
-    asked = Request(drawn_picture(base.resolution, 3), INSTRUCTION, INSTRUCTION, seed=3)
-    return edited(pipeline, base, (asked,))
+    asked = Request(drawn_picture(base.resolution, 3), INSTRUCTION, seed=3)
+    return edited(pipeline, base, (SampleEdit(asked, INSTRUCTION),))
 
 
 def largest(difference_BHWC: np.ndarray) -> float:

@@ -29,7 +29,6 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
 from customize.editing import Editor
-from customize.editing.sample import size_told
 from customize.errors import AdapterFileError, BaseModelError
 from customize.exporting import export
 from customize.exporting.proof.prove import verify
@@ -257,11 +256,6 @@ def test_half_precision_base_answers_in_float32(base: Base, encoder: Encoder) ->
         predicted = family.predict(_noisy(), LEVEL_B, _batch(encoder, as_tokens=True))
     assert predicted.dtype is torch.float32
     assert predicted.isfinite().all()
-
-
-def test_the_pipeline_is_told_sizes_where_it_would_make_squares(base: Base) -> None:
-    assert size_told(families.open_pipeline(base), 48, 32) == {"width": 48, "height": 32}
-    assert size_told(toy_pipeline(), 48, 32) == {}
 
 
 @pytest.mark.parametrize("method", ["cross_attention_kv", "low_rank"])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile, read_adapter
-from customize.editing.sample import edit_all
+from customize.editing.sample import sample
 from customize.errors import OutputExistsError, PairsError
 from customize.families.base import resolve_base
 from customize.merging.by_edits.choose import ENOUGH, Tried, best_of, merge_automatically
@@ -26,7 +26,7 @@ from customize.merging.by_edits.leaks import OWN, leak
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.report import FIGURES, MAP, SHEET, check_folder, write_report
 from customize.merging.by_edits.retention import Judge, Kept, Verdict, change_made, kept_of_base
-from customize.merging.by_edits.trial_edits import find_asked, own_edits, varied
+from customize.merging.by_edits.trial_edits import find_asked, own_edits, requests_of, varied
 from customize.merging.job import open_job
 from customize.shapes import Example
 
@@ -110,10 +110,10 @@ def test_evidence_is_taken_on_more_sources_than_an_adapters_own(stage: Stage) ->
 
 
 def test_edits_do_not_depend_on_how_many_are_made_at_once(stage: Stage) -> None:
-    examples = [example for asked in stage.judged for example in asked.examples]
-    one = edit_all(stage.pipeline, stage.sampling, examples, at_once=1)
-    four = edit_all(stage.pipeline, stage.sampling, examples, at_once=4)
-    assert len(one) == len(examples) == 4
+    asked = requests_of([example for asked in stage.judged for example in asked.examples])
+    one = sample(stage.pipeline, asked, stage.sampling, at_once=1)
+    four = sample(stage.pipeline, asked, stage.sampling, at_once=4)
+    assert len(one) == len(asked) == 4
     for single, several in zip(one, four, strict=True):
         assert np.allclose(single, several, atol=1e-4)
 

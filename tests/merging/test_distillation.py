@@ -13,12 +13,13 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers
 from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
-from customize.editing.sample import edit_all
+from customize.editing.sample import sample
 from customize.errors import OutputExistsError
 from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
 from customize.merging.by_edits.distillation import merge_by_distillation
 from customize.merging.by_edits.editing_job import Stage, open_stage
 from customize.merging.by_edits.recorded_calls import Call, answers, recorded, with_texts_of
+from customize.merging.by_edits.trial_edits import requests_of
 from customize.merging.job import open_job
 from customize.merging.merge_files import merge_job
 from customize.merging.methods import Distillation, Linear
@@ -40,7 +41,8 @@ def edits(stage: Stage, owner: int) -> list[Call]:
     adapter = stage.job.inputs[owner].adapter
     applied = apply_adapters(stage.pipeline, [(adapter, 1.0)])
     with recorded(stage.pipeline.unet) as calls:
-        edit_all(stage.pipeline, stage.sampling, stage.trained[owner].examples, at_once=2)
+        asked = requests_of(stage.trained[owner].examples)
+        sample(stage.pipeline, asked, stage.sampling, at_once=2)
     applied.remove()
     return calls
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from builders.bases import toy_xl_base
 from builders.merges import judged_world
 
 from customize.adapters.file import read_adapter
@@ -121,3 +122,22 @@ def test_faults_are_told_and_nothing_is_written(
     assert merge(world, tmp_path / "m.safetensors", *options) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def wide_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return judged_world(tmp_path_factory.mktemp("wide"), toy_xl_base, size=(64, 32))
+
+
+@pytest.mark.parametrize(
+    "way", ["linear", "regression", "auto", "distill --steps 2"], ids=lambda way: way.split()[0]
+)
+def test_pairs_that_are_not_square_are_edited_in_their_shape(
+    wide_world: Path, tmp_path: Path, way: str
+) -> None:
+    output, report = tmp_path / "m.safetensors", tmp_path / "report"
+    options = ("--method", *way.split(), "--report", report)
+    assert merge(wide_world, output, *options) == 0
+    figures = json.loads((report / FIGURES).read_text())
+    assert set(figures["concepts"]) == {"my_dog", "look"}
+    assert read_adapter(output).header.family == "instruct_pix2pix_xl"

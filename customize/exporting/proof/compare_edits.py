@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from customize.exporting.proof.sample_edits import Request
+from customize.exporting.proof.sample_edits import SampleEdit
 
 if TYPE_CHECKING:
     from customize.scoring.items import MetricName, Models
@@ -58,7 +58,7 @@ class EditChange:
 def compare_edits(
     exact_BHWC: np.ndarray,
     cut_BHWC: np.ndarray,
-    requests: tuple[Request, ...],
+    samples: tuple[SampleEdit, ...],
     models: Models | None = None,
 ) -> EditChange:
     """Compare the same edits by the exact adapter and by what was written of it.
@@ -69,16 +69,16 @@ def compare_edits(
 
     models = models or open_models(None)
     exact, cut = _pictures(exact_BHWC), _pictures(cut_BHWC)
-    likeness = _means(requests, cut, exact, models, ("psnr", "ssim"))
+    likeness = _means(samples, cut, exact, models, ("psnr", "ssim"))
     scores = {}
     if models.clip is not None:
         before, after = (
-            _means(requests, pictures, exact, models, tuple(_SCORES)) for pictures in (exact, cut)
+            _means(samples, pictures, exact, models, tuple(_SCORES)) for pictures in (exact, cut)
         )
         scores = {title: (before[name], after[name]) for name, title in _SCORES.items()}
     off_BHWC = np.abs(exact_BHWC - cut_BHWC) * 255
     return EditChange(
-        edits=len(requests),
+        edits=len(samples),
         mean=float(off_BHWC.mean()),
         largest=float(off_BHWC.max()),
         psnr=likeness["psnr"],
@@ -88,7 +88,7 @@ def compare_edits(
 
 
 def _means(
-    requests: tuple[Request, ...],
+    samples: tuple[SampleEdit, ...],
     outputs: Sequence[Image.Image],
     targets: Sequence[Image.Image],
     models: Models,
@@ -99,8 +99,11 @@ def _means(
     from customize.scoring.items import Item
 
     items = [
-        Item(each.picture, each.instruction, output, target, plainly=each.plainly)
-        for each, output, target in zip(requests, outputs, targets, strict=True)
+        Item(
+            *(each.request.source, each.request.instruction, output, target),
+            plainly=each.plainly,
+        )
+        for each, output, target in zip(samples, outputs, targets, strict=True)
     ]
     scores = score_edits(items, models, metrics)
     return {metric: sum(scores.values(metric)) / len(items) for metric in metrics}

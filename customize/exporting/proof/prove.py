@@ -16,7 +16,7 @@ from customize.errors import AdapterFileError, BaseModelError, ExportError
 from customize.exporting.proof.compare_edits import EditChange, compare_edits
 from customize.exporting.proof.compare_weights import Verdict, is_cut, judge, largest_difference
 from customize.exporting.proof.readers import open_plain, read_back
-from customize.exporting.proof.sample_edits import Request, edited, requests_of
+from customize.exporting.proof.sample_edits import SampleEdit, choose_samples, edited
 from customize.exporting.proof.without_base import check_files
 from customize.exporting.proof.written_files import remove
 from customize.exporting.targets import Target, Written
@@ -34,7 +34,7 @@ _EDITS = 4
 class OwnEdits:
     """Edits by the adapter itself (B, H, W, 3), that others are held to."""
 
-    requests: tuple[Request, ...]
+    samples: tuple[SampleEdit, ...]
     edits_BHWC: np.ndarray
 
 
@@ -97,11 +97,11 @@ def own_edits(adapter: AdapterFile, base: Base, count: int = 1) -> OwnEdits:
     from customize.adapters.apply import apply_adapters
     from customize.families.loading.quiet import errors_only
 
-    requests = requests_of(adapter, base, count)
+    samples = choose_samples(adapter, base, count)
     with errors_only():
         pipeline = open_plain(base)
         apply_adapters(pipeline, [(adapter, 1.0)])
-        return OwnEdits(requests, edited(pipeline, base, requests))
+        return OwnEdits(samples, edited(pipeline, base, samples))
 
 
 def verify(
@@ -146,11 +146,11 @@ def _proof(
         if own is None:
             verdicts.append(judge(found, written, adapter, base, None))
             continue
-        requests = own.requests if is_cut(written) else own.requests[:1]
-        exact_BHWC = own.edits_BHWC[: len(requests)]
-        found_BHWC = edited(found.pipeline, base, requests)
+        samples = own.samples if is_cut(written) else own.samples[:1]
+        exact_BHWC = own.edits_BHWC[: len(samples)]
+        found_BHWC = edited(found.pipeline, base, samples)
         pixels = largest_difference(exact_BHWC, found_BHWC)
         verdicts.append(judge(found, written, adapter, base, pixels))
         if is_cut(written) and change is None:  # what other readers read is the same
-            change = compare_edits(exact_BHWC, found_BHWC, requests, models)
+            change = compare_edits(exact_BHWC, found_BHWC, samples, models)
     return Proof(tuple(verdicts), change)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from customize.editing.sample import Request, sample
 from customize.exporting.formats.trigger_words import examples
+from customize.families.sampling_defaults import sampling_of
 from customize.families.words import replace_words
 
 if TYPE_CHECKING:
@@ -23,46 +25,32 @@ _STEPS, _SIDE = 12, 256
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleEdit:
     """An edit to make; `plainly` is its instruction in words that a CLIP knows."""
 
-    picture: Image.Image
-    instruction: str
+    request: Request
     plainly: str
-    seed: int
 
 
-def requests_of(adapter: AdapterFile, base: Base, count: int) -> tuple[Request, ...]:
+def choose_samples(adapter: AdapterFile, base: Base, count: int) -> tuple[SampleEdit, ...]:
     """Ask for `count` edits of drawn scenes by what the adapter was taught, over and over."""
     side = min(base.resolution, _SIDE)
     texts = itertools.islice(itertools.cycle(_instructions(adapter)), count)
     return tuple(
-        Request(drawn_picture(side, seed), told, plainly, seed)
-        for seed, (told, plainly) in enumerate(texts)
+        SampleEdit(Request(drawn_picture(side, seed), instruction, seed), plainly)
+        for seed, (instruction, plainly) in enumerate(texts)
     )
 
 
-def edited(pipeline: Any, base: Base, requests: tuple[Request, ...]) -> np.ndarray:
+def edited(pipeline: Any, base: Base, samples: tuple[SampleEdit, ...]) -> np.ndarray:
     """Make the edits together with any pipeline of the base; (B, H, W, 3) from 0 to 1.
 
     At most 12 steps, at the base's own guidances.
     """
-    import torch
-
-    from customize.editing.sample import size_told
-    from customize.families.sampling_defaults import sampling_of
-
     own = sampling_of(base.folder)
-    return pipeline(
-        [request.instruction for request in requests],
-        image=[request.picture for request in requests],
-        num_inference_steps=min(own.steps, _STEPS),
-        guidance_scale=own.text_guidance,
-        image_guidance_scale=own.image_guidance,
-        generator=[torch.Generator().manual_seed(request.seed) for request in requests],
-        output_type="np",
-        **size_told(pipeline, *requests[0].picture.size),
-    ).images
+    fewer = replace(own, steps=min(own.steps, _STEPS))
+    requests = [each.request for each in samples]
+    return np.stack(sample(pipeline, requests, fewer, at_once=len(requests)))
 
 
 def drawn_picture(side: int, seed: int = 0) -> Image.Image:

@@ -18,12 +18,13 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
-from customize.editing.sample import edit_all, in_sizes
+from customize.editing.sample import batches, sample
 from customize.families.loading.layer_weights import reads_text_alone
+from customize.families.words import replace_words
 from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
 from customize.merging.by_edits.layer_inputs import STEPS
 from customize.merging.by_edits.recorded_calls import Call, recorded, with_texts_of
-from customize.merging.by_edits.trial_edits import Asked, reworded, varied
+from customize.merging.by_edits.trial_edits import requests_of, varied
 from customize.merging.header import options_of
 from customize.merging.inputs import placeholder
 from customize.merging.layers import Change, Layer, cut
@@ -124,14 +125,17 @@ def _calls(
     """
     pipeline, found = stage.pipeline, list[Call]()
     sampling = replace(stage.sampling, steps=min(stage.sampling.steps, STEPS))
-    for group in in_sizes(examples, AT_ONCE):
-        asked = [examples[index] for index in group]
+    for batch in batches(requests_of(examples), sampling, AT_ONCE):
+        asked = [request for _, request in batch]
         with _applied(pipeline, teacher), recorded(pipeline.unet) as calls:
-            edit_all(pipeline, sampling, asked, at_once=AT_ONCE, seed=group[0])
+            sample(pipeline, asked, sampling, AT_ONCE)
         if any(layer.name.startswith("text_encoder") for layer in stage.job.layers()):
-            again = reworded(Asked("", 0, tuple(asked)), renamed).examples
+            again = [
+                replace(request, instruction=replace_words(request.instruction, renamed))
+                for request in asked
+            ]
             with _applied(pipeline, (start, 1.0)), recorded(pipeline.unet) as read:
-                edit_all(pipeline, replace(sampling, steps=1), again, at_once=AT_ONCE)
+                sample(pipeline, again, replace(sampling, steps=1), AT_ONCE)
             calls = with_texts_of(calls, read)
         found += calls
     return found

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from customize.adapters.apply import apply_adapters, module_of
 from customize.adapters.file import AdapterFile
-from customize.editing.sample import edit_all
+from customize.editing.sample import sample
 from customize.families.sampling_defaults import Sampling
 from customize.merging.by_edits.moments import can_capture, capturing, in_groups
-from customize.merging.by_edits.trial_edits import Asked, varied
+from customize.merging.by_edits.trial_edits import Asked, requests_of, varied
 from customize.shapes import Example
 
 STEPS = 6
@@ -88,7 +88,7 @@ class Evidence:
         try:
             modules = {layer: module_of(self._pipeline, layer) for layer in group}
             with capturing(modules) as found:
-                edit_all(self._pipeline, self._sampling, examples, at_once=self._at_once)
+                sample(self._pipeline, requests_of(examples), self._sampling, self._at_once)
         finally:
             applied.remove()
         return {layer: moments.mean.cpu() for layer, moments in found.items()}

@@ -10,9 +10,9 @@ import numpy as np
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
-from customize.editing.sample import edit_all
+from customize.editing.sample import sample
 from customize.families.sampling_defaults import Sampling
-from customize.merging.by_edits.trial_edits import Asked, reworded
+from customize.merging.by_edits.trial_edits import Asked, requests_of, reworded
 from customize.shapes import Example
 
 LEARNED = 0.05
@@ -93,11 +93,11 @@ class Judge:
         """Edit with one adapter, or with the base alone; (H, W, 3) float in 0..1 each."""
         applied = apply_adapters(self.pipeline, [] if adapter is None else [(adapter, 1.0)])
         try:
-            return edit_all(
-                self.pipeline, self.sampling, examples, at_once=self._at_once, seed=self._seed
-            )
+            requests = requests_of(examples, self._seed)
+            outputs = sample(self.pipeline, requests, self.sampling, self._at_once)
         finally:
             applied.remove()
+        return [np.nan_to_num(output_HWC) for output_HWC in outputs]
 
     def kept_alone(self) -> list[float | None]:
         """Return what each adapter alone keeps of the base's own edits."""

@@ -12,8 +12,10 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from customize.adapters.header import Header, Taught
+from customize.editing.sample import Request
 from customize.errors import Fault, PairsError
 from customize.families.base import Base
 from customize.families.words import replace_words
@@ -118,6 +120,14 @@ def reworded(asked: Asked, renamed: Mapping[str, str]) -> Asked:
         for example in asked.examples
     )
     return replace(asked, examples=tuple(examples))
+
+
+def requests_of(examples: Sequence[Example], seed: int = 0) -> list[Request]:
+    """Ask for every example's edit; number i starts from the noise of `seed` + i."""
+    return [
+        Request(Image.fromarray(example.source_HWC), example.instruction, seed + index)
+        for index, example in enumerate(examples)
+    ]
 
 
 def _places(header: Header, taught: Taught, held_out: bool) -> list[tuple[Path, bool]]:
