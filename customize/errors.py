@@ -17,15 +17,20 @@ class CustomizeError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of several: where it is, what was found there, and its cure."""
+    """One fault of several: where it is, what was found there, and its cure.
+
+    An error stops what was asked for; a warning is for the user to judge.
+    """
 
     place: str
     found: str
     cure: str
+    level: Literal["error", "warning"] = "error"
 
     def __str__(self) -> str:
         """Return the fault as one line."""
-        return f"{self.place}: {self.found}; {self.cure}"
+        level = "warning: " if self.level == "warning" else ""
+        return f"{level}{self.place}: {self.found}; {self.cure}"
 
 
 class FaultsError(CustomizeError):
@@ -36,7 +41,8 @@ class FaultsError(CustomizeError):
         assert faults, "a FaultsError without faults"
         self.title, self.faults = title, tuple(faults)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n".join([f"{title}: {count}", *(f"  {fault}" for fault in self.faults)]))
+        self.heading = f"{title}: {count}"
+        super().__init__("\n".join([self.heading, *(f"  {fault}" for fault in self.faults)]))
 
 
 class RecipeError(FaultsError):
@@ -49,6 +55,15 @@ class PairsError(FaultsError):
 
 class BaseModelError(CustomizeError):
     """The base model is missing, unreadable or of a kind that cannot be trained."""
+
+    def __init__(self, found: str, cure: str) -> None:
+        """Take what was found and expected, and what to do: faults in a recipe show them apart."""
+        super().__init__(found, cure)
+        self.found, self.cure = found, cure
+
+    def __str__(self) -> str:
+        """Return the whole message."""
+        return f"{self.found}; {self.cure}"
 
 
 class AdapterFileError(CustomizeError):
@@ -85,17 +100,3 @@ class SynthesisError(CustomizeError):
 
 class HubError(CustomizeError):
     """The model hub refuses an upload, or cannot be reached."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something the lint noticed: an error stops training, a warning is for the user to judge."""
-
-    level: Literal["error", "warning"]
-    place: str
-    found: str
-    cure: str
-
-    def __str__(self) -> str:
-        """Return the finding as one line."""
-        return f"{self.level}: {self.place}: {self.found}; {self.cure}"

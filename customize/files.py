@@ -11,18 +11,14 @@ from pathlib import Path
 
 from customize.errors import OutputExistsError
 
+REPLACE = "choose another output, or allow replacing it (--overwrite)"
 
-def refuse_existing(*paths: Path, overwrite: bool, more: str = "") -> None:
-    """Raise OutputExistsError for the first path that is there, unless it may be replaced.
 
-    `more` is what the message adds.
-    """
+def refuse_existing(*paths: Path, overwrite: bool = False, cure: str = REPLACE) -> None:
+    """Raise OutputExistsError for the first path that is there, unless it may be replaced."""
     for path in paths:
         if path.exists() and not overwrite:
-            raise OutputExistsError(
-                f"{path}: it is there already; expected a free name; choose another output, or "
-                f"allow replacing it (--overwrite){more}"
-            )
+            raise OutputExistsError(f"{path}: it is there already; expected a free name; {cure}")
 
 
 @contextmanager

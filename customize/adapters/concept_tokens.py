@@ -109,7 +109,8 @@ def _start(word: Word, table_VD: Tensor, tokenizer: Any, generator: torch.Genera
         if not ids:
             raise BaseModelError(
                 f"word {word.text!r}: its initializer {word.initializer!r} is empty to this base; "
-                "expected a known word; name one, such as 'dog', or leave it out"
+                "expected a known word",
+                "name one, such as 'dog', or leave it out",
             )
         mean_D = known_VD[torch.tensor(ids, device=known_VD.device)].mean(0)
     noise_ND = torch.randn(word.vectors, len(mean_D), generator=generator).to(mean_D.device)

@@ -65,7 +65,8 @@ def attach(denoiser: nn.Module, kv_pattern: str) -> KeyValueDeltas:
     if not layers:
         raise BaseModelError(
             "adapter.method cross_attention_kv: this base has no key and value layers that read "
-            "text; expected cross-attention; use method low_rank"
+            "text; expected cross-attention",
+            "use method low_rank",
         )
     return KeyValueDeltas(layers)
 

@@ -103,8 +103,8 @@ def attach(
         found = [n for n, m in denoiser.named_modules() if GROUPS[group](n, m)]
         if not found:
             raise BaseModelError(
-                f"adapter.targets: this base has no layer of the group {group!r}; expected one; "
-                "leave the group out"
+                f"adapter.targets: this base has no layer of the group {group!r}; expected one",
+                "leave the group out",
             )
         names.update(found)
     shared: dict[str, Any] = {"scale": method.scale, "decompose": method.decompose}

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except FaultsError as error:
         rows = [[fault.place, fault.found, fault.cure] for fault in error.faults]
-        _complain(str(error).splitlines()[0])
+        _complain(error.heading)
         print(table(rows, ["where", "found", "what to do"]), file=sys.stderr)
         return 2
     except CustomizeError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.errors import ScoreError
-from customize.files import refuse_existing
+from customize.files import REPLACE, refuse_existing
 
 if TYPE_CHECKING:
     from customize.scoring.edits.requests import Asked
@@ -123,5 +123,5 @@ def check_free(path: Path, arguments: argparse.Namespace) -> None:
         raise ScoreError(
             f"output {path}: {above.name} is a file; expected a folder to write in; name another"
         )
-    again = "; what was made and measured before is used again"
-    refuse_existing(path, overwrite=arguments.overwrite, more=again)
+    cure = f"{REPLACE}; what was made and measured before is used again"
+    refuse_existing(path, overwrite=arguments.overwrite, cure=cure)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.drawing.table import table
-from customize.errors import BaseModelError
+from customize.errors import BaseModelError, Fault
 
 if TYPE_CHECKING:
-    from customize.pairs.lint.lint_pairs import Finding
     from customize.recipe import Recipe
+    from customize.recipe.embedded_base import EmbeddedBaseRecipe
     from customize.training.check import Checked
 
 
@@ -62,7 +62,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Print all findings as a table and draw the contact sheet; 2 when training would refuse."""
+    """Print all faults as a table and draw the contact sheet; 2 when training would refuse."""
     from customize.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
@@ -84,7 +84,7 @@ def check(arguments: argparse.Namespace) -> int:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         pairs_sheet(pairs, recipe.pairs.alpha_color).save(sheet)
         print(f"contact sheet: {sheet}{again}")
-    rows = _grouped(checked.findings)
+    rows = _grouped(checked.faults)
     print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")
     if checked.has_errors:
         return 2
@@ -114,40 +114,42 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def fit_base(arguments: argparse.Namespace) -> int:
     """Fit an editing base from a text-to-image model, or the embedded base; 130 when stopped."""
-    from customize.recipe.editing_base import is_fitting_recipe, load_fitting_recipe
+    from customize.recipe.editing_base import load_editing_base
+    from customize.recipe.embedded_base import is_embedded_base, load_embedded_base
 
-    if is_fitting_recipe(arguments.recipe):
-        recipe = load_fitting_recipe(arguments.recipe)
-        if arguments.start_from is not None:
-            raise BaseModelError(
-                f"--from {arguments.start_from}: this recipe names its own start "
-                f"({recipe.start}); expected it there alone; leave --from out"
-            )
-        from customize.training.base_fitting.fit_base import fit_editing_base
+    if is_embedded_base(arguments.recipe):
+        return _fit_embedded(load_embedded_base(arguments.recipe), arguments.start_from)
+    recipe = load_editing_base(arguments.recipe)
+    if arguments.start_from is not None:
+        raise BaseModelError(
+            f"--from {arguments.start_from}: this recipe names its own start "
+            f"({recipe.start}); expected it there alone",
+            "leave --from out",
+        )
+    from customize.training.base_fitting.fit_base import fit_editing_base
 
-        folder = fit_editing_base(recipe)
-        print(f"the base is in {folder}" if folder else "the same command goes on")
-        return 0 if folder else 130
-    return _fit_embedded(arguments)
+    folder = fit_editing_base(recipe)
+    print(f"the base is in {folder}" if folder else "the same command goes on")
+    return 0 if folder else 130
 
 
-def _fit_embedded(arguments: argparse.Namespace) -> int:
+def _fit_embedded(recipe: EmbeddedBaseRecipe, start: str | None) -> int:
     """Fit the embedded base, from nothing or from a base's folder."""
     from customize.families.base import EMBEDDED
 
-    start = arguments.start_from
     folder = EMBEDDED if start == "embedded" else Path(start) if start else None
     if folder is not None and not (folder / "model_index.json").is_file():
         raise BaseModelError(
             f"--from {start}: there is no base at {folder}; expected `embedded` or the folder of a "
-            "fitted base; leave --from out to start from nothing"
+            "fitted base",
+            "leave --from out to start from nothing",
         )
     from customize.families.loading.quiet import hush
 
     hush()
-    from customize.embedded.fitting.run import fit_base as fit
+    from customize.embedded.fitting.run import fit_embedded_base
 
-    print(f"the base is in {fit(arguments.recipe, folder)}")
+    print(f"the base is in {fit_embedded_base(recipe, folder)}")
     return 0
 
 
@@ -164,11 +166,11 @@ def _add_recipe(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _grouped(findings: Sequence[Finding]) -> list[list[str]]:
-    """Make table rows of findings; what is said of many places is said once."""
+def _grouped(faults: Sequence[Fault]) -> list[list[str]]:
+    """Make table rows of faults; what is said of many places is said once."""
     places: dict[tuple[str, str, str], list[str]] = {}
-    for finding in findings:
-        places.setdefault((finding.level, finding.found, finding.cure), []).append(finding.place)
+    for fault in faults:
+        places.setdefault((fault.level, fault.found, fault.cure), []).append(fault.place)
     rows: list[list[str]] = []
     for (level, found, cure), where in places.items():
         more = [f"and {len(where) - 3} more"] if len(where) > 3 else []

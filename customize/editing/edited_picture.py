@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from customize.errors import EditError, OutputExistsError
-from customize.files import replacing
+from customize.errors import EditError
+from customize.files import refuse_existing, replacing
 
 KEY = "customize"
 """Name of the PNG text chunk that holds the settings as JSON."""
@@ -110,11 +110,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         )
     if path.is_dir():
         raise EditError(f"output {path}: it is a folder; expected a file; name a picture in it")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"output {path}: it is there already; expected a free name; choose another or allow "
-            "replacing it (--overwrite, or overwrite=True)"
-        )
+    refuse_existing(path, overwrite=overwrite)
 
 
 def keeps_settings(path: Path) -> bool:

@@ -121,8 +121,8 @@ def _locate(name: str, revision: str | None, kind: Kind) -> Path:
         if not (EMBEDDED / "model_index.json").is_file():
             raise BaseModelError(
                 f"base 'embedded': its weights are not at {EMBEDDED}; expected them to come with "
-                "the package; install the package again or run `customize fit-base "
-                "recipes/base/embedded.yaml`"
+                "the package",
+                "install the package again or run `customize fit-base recipes/base/embedded.yaml`",
             )
         return EMBEDDED
     path = Path(name).expanduser()
@@ -139,5 +139,6 @@ def _locate(name: str, revision: str | None, kind: Kind) -> Path:
     raise BaseModelError(
         f"base {name!r}: there is no such file or folder and it is no hub id; expected 'embedded', "
         "a diffusers folder, a .safetensors checkpoint or a hub id such as "
-        "'timbrooks/instruct-pix2pix'; check the spelling"
+        "'timbrooks/instruct-pix2pix'",
+        "check the spelling",
     )

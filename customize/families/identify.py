@@ -69,14 +69,15 @@ def _wrong_kind(name: str, kind: Kind, found: str) -> BaseModelError:
     if kind == "text_to_image":
         return BaseModelError(
             f"start {name!r}: this is {found}; expected a text-to-image model of the Stable "
-            "Diffusion 1 or SDXL kind (4 input channels); name such a model, for example "
-            "'stable-diffusion-v1-5/stable-diffusion-v1-5'"
+            "Diffusion 1 or SDXL kind (4 input channels)",
+            "name such a model, for example 'stable-diffusion-v1-5/stable-diffusion-v1-5'",
         )
     return BaseModelError(
         f"base {name!r}: this is {found}; expected an InstructPix2Pix model of the Stable "
         "Diffusion 1 or SDXL kind, whose UNet reads the noisy picture and the source picture (8 "
-        "input channels); name such a base, for example 'timbrooks/instruct-pix2pix', "
-        "'diffusers/sdxl-instructpix2pix-768' or 'embedded'"
+        "input channels)",
+        "name such a base, for example 'timbrooks/instruct-pix2pix', "
+        "'diffusers/sdxl-instructpix2pix-768' or 'embedded'",
     )
 
 
@@ -87,16 +88,16 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise BaseModelError(
             f"base {name!r}: {path} is missing; expected a complete diffusers folder "
-            "(model_index.json beside unet, vae, text_encoder, tokenizer, scheduler); save or "
-            "download the whole model"
+            "(model_index.json beside unet, vae, text_encoder, tokenizer, scheduler)",
+            "save or download the whole model",
         ) from None
     except (OSError, ValueError) as error:
         raise BaseModelError(
-            f"base {name!r}: {path} cannot be read ({error}); expected JSON; download the model "
-            "again"
+            f"base {name!r}: {path} cannot be read ({error}); expected JSON",
+            "download the model again",
         ) from None
     if not isinstance(content, dict):
         raise BaseModelError(
-            f"base {name!r}: {path} holds no JSON object; download the model again"
+            f"base {name!r}: {path} holds no JSON object", "download the model again"
         )
     return content

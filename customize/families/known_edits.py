@@ -37,7 +37,7 @@ def known_edits(base: Base) -> tuple[str, ...]:
             raise ValueError("instructions is no list of texts")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BaseModelError(
-            f"{path}: it cannot be understood ({error}); expected instructions, a list of texts; "
-            "mend it, or list preservation.instructions in the recipe"
+            f"{path}: it cannot be understood ({error}); expected instructions, a list of texts",
+            "mend it, or list preservation.instructions in the recipe",
         ) from None
     return tuple(own)

@@ -44,5 +44,6 @@ def sampling_of(folder: Path) -> Sampling:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "
-            "edit.steps, edit.text_guidance and edit.image_guidance; remove it or write it anew"
+            "edit.steps, edit.text_guidance and edit.image_guidance",
+            "remove it or write it anew",
         ) from None

@@ -72,7 +72,8 @@ def add_words(tokenizer: Any, words: Sequence[Word]) -> int:
         if taken:
             raise BaseModelError(
                 f"word {word.text!r}: {taken[0]!r} is already in the base's vocabulary or named "
-                "twice; expected a new word; choose another, such as '<my-dog>'"
+                "twice; expected a new word",
+                "choose another, such as '<my-dog>'",
             )
         known |= dict.fromkeys(word.tokens, 0)
     tokens = [token for word in words for token in word.tokens]

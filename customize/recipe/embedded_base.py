@@ -1,69 +1,54 @@
-"""The short YAML that says how long each stage of fitting the base learns."""
+"""The short YAML that says how long each stage of fitting the embedded base learns."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from customize.errors import Fault, RecipeError
+from customize.recipe.read import read_recipe
+from customize.recipe.sections import OutputFolder, Section
+from customize.recipe.yaml_text import read_recipe_text
+
+EXAMPLE = "recipes/base/embedded.yaml"
+_STAGE = ["{samples: 0, batch: 16, learning_rate: 1.0e-3}"]
 
 
-class Stage(BaseModel):
+class FitStage(Section):
     """One stage: `samples` in all (0 skips it), `batch` over all workers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    samples: int = Field(ge=0)
-    batch: int = Field(ge=1)
-    learning_rate: float = Field(gt=0, lt=1)
+    samples: int = Field(ge=0, examples=[56000])
+    batch: int = Field(ge=1, examples=[16])
+    learning_rate: float = Field(gt=0, lt=1, examples=["1.0e-3"])
     cooldown: float = Field(default=0.2, ge=0, le=1)
 
 
-class AutoencoderStage(Stage):
+class AutoencoderStage(FitStage):
     """The autoencoder's stage; `encoder` lets the encoder of a base to go on from learn as well."""
 
     encoder: bool = False
 
 
-class FitRecipe(BaseModel):
+class EmbeddedBaseRecipe(Section):
     """How the embedded base is fitted, on pictures of `size` pixels a side."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 1
     workers: int = Field(default=2, ge=1, le=64)
-    output: Path = Path("runs/base")
+    output: OutputFolder = Path("runs/base")
     pool: int = Field(default=8192, ge=1)
     size: Literal[64, 128] = 64
-    autoencoder: AutoencoderStage
-    clip: Stage
-    editor: Stage
+    autoencoder: AutoencoderStage = Field(examples=_STAGE)
+    clip: FitStage = Field(examples=_STAGE)
+    editor: FitStage = Field(examples=_STAGE)
 
 
-def load_fit_recipe(path: Path) -> FitRecipe:
-    """Read and check a fit recipe.
+def is_embedded_base(path: Path) -> bool:
+    """Tell this kind of recipe from that of an editing base: it names a stage."""
+    stages = {"autoencoder", "clip", "editor"}
+    return not stages.isdisjoint(read_recipe_text(path, (), EXAMPLE).values)
 
-    Raises:
-        RecipeError: with every fault, its place and its cure.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return FitRecipe.model_validate(values)
-    except OSError as error:
-        cure = "give the path of a recipe such as recipes/base/embedded.yaml"
-        raise RecipeError(str(path), [Fault(str(path), str(error.strerror), cure)]) from error
-    except yaml.YAMLError as error:
-        raise RecipeError(str(path), [Fault(str(path), str(error), "correct the YAML")]) from error
-    except ValidationError as error:
-        faults = [
-            Fault(
-                ".".join(str(part) for part in fault["loc"]) or "recipe",
-                fault["msg"],
-                "see recipes/base/embedded.yaml",
-            )
-            for fault in error.errors()
-        ]
-        raise RecipeError(str(path), faults) from error
+
+def load_embedded_base(path: Path) -> EmbeddedBaseRecipe:
+    """Read and check a recipe; raises RecipeError with every fault, its line and its cure."""
+    return read_recipe(path, EmbeddedBaseRecipe, EXAMPLE, lambda _: ())

@@ -1,41 +1,23 @@
-"""Pydantic's errors about a recipe -> what was found, and its cure, in plain words."""
+"""Pydantic's errors about a recipe -> faults in plain words: what was found, and its cure.
+
+What is known where is read from the recipe's own class, whichever of the three kinds it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from customize.recipe.contradictions import Finding
+from customize.errors import Fault
 from customize.recipe.paths import suggestion
-from customize.recipe.sections import (
-    Base,
-    Concept,
-    ConditioningDropout,
-    CrossAttentionKV,
-    LowRank,
-    PairOptions,
-    Preservation,
-    Preview,
-    Save,
-    Section,
-    Train,
-)
-from customize.recipe.yaml_text import Loc, section_of
+from customize.recipe.sections import Section
+from customize.recipe.yaml_text import section_of
 
-SECTIONS: Mapping[str, type[Section]] = {
-    "base": Base,
-    "concepts": Concept,
-    "adapter": LowRank,
-    "train": Train,
-    "conditioning_dropout": ConditioningDropout,
-    "preservation": Preservation,
-    "pairs": PairOptions,
-    "preview": Preview,
-    "save": Save,
-}
-_TOP = (*SECTIONS, "output")
+Loc = tuple[str | int, ...]
+"""Where pydantic found a fault: `("concepts", 0, "word")`."""
 
 _CURES = {
     "greater_than_equal": "must be at least {ge}",
@@ -53,41 +35,37 @@ _CURES = {
 }
 
 
-def explain(error: ErrorDetails, values: Mapping[str, Any]) -> Finding:
-    """Put one of pydantic's errors into words."""
-    loc: Loc = error["loc"]
-    kind, context = error["type"], error.get("ctx", {})
-    if loc[0] == "adapter" and len(loc) > 1:
-        loc = ("adapter", *loc[2:])  # pydantic puts the method's name in between
-    field, found = _field(loc), f"found {_shown(error['input'])}"
-    match kind:
+def explain(error: ErrorDetails, values: Mapping[str, Any], kind: type[Section]) -> Fault:
+    """Put one of pydantic's errors about a `kind` of recipe into words."""
+    loc = _without_tags(error["loc"], kind)
+    place, shown = ".".join(map(str, loc)), f"found {_shown(error['input'])}"
+    context, field = error.get("ctx", {}), _field(loc, kind)
+    match error["type"]:
         case "fault":
-            return loc, str(context["found"]), str(context["cure"])
+            return Fault(place, str(context["found"]), str(context["cure"]))
         case "extra_forbidden" | "invalid_key":
-            return loc, "unknown key", _unknown_key(loc, values)
+            return Fault(place, "unknown key", _unknown_key(loc, values, kind))
         case "missing":
             example = field.examples[0] if field and field.examples else "..."
-            return loc, "missing", f"add `{error['loc'][-1]}: {example}`"
+            return Fault(place, "missing", f"add `{loc[-1]}: {example}`")
         case "literal_error":
-            return loc, found, _choice(error["input"], context["expected"])
+            return Fault(place, shown, _choice(error["input"], context["expected"]))
         case "union_tag_invalid":
-            method = section_of(values, "adapter").get("method")
-            return (
-                (*loc, "method"),
-                f"found {_shown(method)}",
-                _choice(method, context["expected_tags"]),
-            )
+            found = section_of(values, place).get("method")
+            cure = _choice(found, context["expected_tags"])
+            return Fault(f"{place}.method", f"found {_shown(found)}", cure)
         case "union_tag_not_found":
             cure = "add `method: cross_attention_kv` or `method: low_rank`"
-            return (*loc, "method"), "missing", cure
+            return Fault(f"{place}.method", "missing", cure)
         case "model_type" | "model_attributes_type" | "dict_type":
-            keys = ", ".join(_keys(loc, values))
-            return loc, found, f"write a section with keys of its own: {keys}"
+            keys = ", ".join(_keys(loc, values, kind))
+            return Fault(place, shown, f"write a section with keys of its own: {keys}")
         case "string_pattern_mismatch":
-            return loc, found, _spelling(loc, field.examples if field else None)
+            return Fault(place, shown, _spelling(loc, field.examples if field else None))
+        case known if known in _CURES:
+            return Fault(place, shown, _CURES[known].format(**context))
         case _:
-            cure = _CURES[kind].format(**context) if kind in _CURES else error["msg"]
-            return loc, found, cure
+            return Fault(place, shown, error["msg"])
 
 
 def is_echo(error: ErrorDetails) -> bool:
@@ -99,17 +77,24 @@ def is_echo(error: ErrorDetails) -> bool:
     return not error["loc"] or left_missing or error["type"] == "default_factory_not_called"
 
 
-def _unknown_key(loc: Loc, values: Mapping[str, Any]) -> str:
-    key, keys = str(loc[-1]), _keys(loc[:-1], values)
-    if loc[0] == "adapter" and "rank" not in keys and key in LowRank.model_fields:
-        return f"{key!r} belongs to method low_rank: remove it, or choose that method"
-    elsewhere = [name for name, section in SECTIONS.items() if key in section.model_fields]
+def _unknown_key(loc: Loc, values: Mapping[str, Any], kind: type[Section]) -> str:
+    key, keys = str(loc[-1]), _keys(loc[:-1], values, kind)
+    others = {
+        name: section.model_fields["method"].default
+        for section in _sections(loc[:-1], kind)
+        if "method" in section.model_fields
+        for name in section.model_fields
+        if name not in keys
+    }
+    if key in others:
+        return f"{key!r} belongs to method {others[key]}: remove it, or choose that method"
+    elsewhere = [name for name in kind.model_fields if _holds(_sections((name,), kind), key)]
     if elsewhere:
         return f"it belongs in section {' or '.join(map(repr, elsewhere))}"
     if close := suggestion(key, keys):
         return close
-    if loc[0] == "adapter" and (close := suggestion(key, LowRank.model_fields)):
-        return f"{close} that belongs to method low_rank"
+    if close := suggestion(key, others):
+        return f"{close} that belongs to method {next(iter(others.values()))}"
     return f"known here: {', '.join(keys)}"
 
 
@@ -136,14 +121,44 @@ def _shown(value: Any) -> str:
     return written if len(written) <= 80 else f"{written[:77]}..."
 
 
-def _field(loc: Loc) -> Any:
-    section = SECTIONS.get(str(loc[0]))
-    return section.model_fields.get(str(loc[-1])) if section and len(loc) > 1 else None
+def _field(loc: Loc, kind: type[Section]) -> FieldInfo | None:
+    name = str(loc[-1])
+    fields = (section.model_fields.get(name) for section in _sections(loc[:-1], kind))
+    return next(filter(None, fields), None)
 
 
-def _keys(loc: Loc, values: Mapping[str, Any]) -> tuple[str, ...]:
-    if not loc:
-        return _TOP
-    if loc[0] == "adapter" and section_of(values, "adapter").get("method") == "cross_attention_kv":
-        return tuple(CrossAttentionKV.model_fields)
-    return tuple(SECTIONS[str(loc[0])].model_fields) if str(loc[0]) in SECTIONS else ()
+def _keys(loc: Loc, values: Mapping[str, Any], kind: type[Section]) -> tuple[str, ...]:
+    """List the keys of the section at `loc`; where a method is chosen, of that one."""
+    keys: tuple[str, ...] = ()
+    for section in (sections := _sections(loc, kind)):
+        keys = tuple(section.model_fields)
+        method = section_of(values, str(loc[0])).get("method") if len(sections) > 1 else None
+        if method is not None and section.model_fields["method"].default == method:
+            break
+    return keys
+
+
+def _sections(loc: Loc, kind: type[Section]) -> tuple[type[Section], ...]:
+    """Return the kinds of section that may stand at `loc`: several where a method is chosen."""
+    found = (kind,)
+    for part in loc:
+        if isinstance(part, str):  # a number only counts the items of a list
+            fields = [section.model_fields.get(part) for section in found]
+            found = tuple(inner for field in fields if field for inner in _named(field.annotation))
+    return found
+
+
+def _named(annotation: Any) -> tuple[type[Section], ...]:
+    """List the sections that a type names, such as both of `A | B`, or that of `tuple[A, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return (annotation,)
+    return tuple(inner for part in get_args(annotation) for inner in _named(part))
+
+
+def _holds(sections: Sequence[type[Section]], key: str) -> bool:
+    return any(key in section.model_fields for section in sections)
+
+
+def _without_tags(loc: Loc, kind: type[Section]) -> Loc:
+    """Strike the method's name, which pydantic puts between a section and its key."""
+    return (loc[0], *loc[2:]) if len(_sections(loc[:1], kind)) > 1 and len(loc) > 1 else loc

@@ -48,6 +48,13 @@ def existing_path(value: Any, info: ValidationInfo) -> Path:
     return path
 
 
+def output_folder(value: Any) -> Path:
+    """Accept a folder to write to; it starts at the working directory and need not exist."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise fault(f"found {value!r}", "write the path of a folder, such as runs/my_dog")
+    return Path(value).expanduser()
+
+
 def instruction_source(value: Any, info: ValidationInfo) -> Path | str | tuple[str, ...]:
     """Accept `base`, a list of instructions, or a text file that holds one a line."""
     if value == "base":

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from customize.errors import RecipeError
 from customize.recipe.contradictions import contradictions
-from customize.recipe.explain_faults import explain, is_echo
-from customize.recipe.paths import fault
+from customize.recipe.read import read_recipe
 from customize.recipe.sections import (
     Base,
     Concept,
     ConditioningDropout,
     CrossAttentionKV,
     LowRank,
+    OutputFolder,
     PairOptions,
     Preservation,
     Preview,
@@ -28,17 +27,12 @@ from customize.recipe.sections import (
     Section,
     Train,
 )
-from customize.recipe.yaml_text import read_recipe_text
+
+EXAMPLE = "recipes/my_dog.yaml"
 
 
 def _name_alone(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-def _output_folder(value: Any) -> Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise fault(f"found {value!r}", "write the path of a folder, such as runs/my_dog")
-    return Path(value).expanduser()
 
 
 def _default_output(data: dict[str, Any]) -> Path:
@@ -66,19 +60,13 @@ class Recipe(Section):
     """Edits made while training."""
     save: Save = Save()
     """Checkpoints and logs."""
-    output: Annotated[Path, PlainValidator(_output_folder, json_schema_input_type=str)] = Field(
-        default_factory=_default_output
-    )
+    output: OutputFolder = Field(default_factory=_default_output)
     """Folder of the run, from the working directory on; null is `runs/` + the first concept."""
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
-        found = [
-            f"{'.'.join(map(str, loc))}: {found}; {cure}"
-            for loc, found, cure in contradictions(self.model_dump())
-        ]
-        if found:
-            raise ValueError("\n".join(found))
+        if found := list(contradictions(self.model_dump())):
+            raise ValueError("\n".join(map(str, found)))
         return self
 
 
@@ -91,23 +79,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: with every fault there is, each with its line and its cure.
     """
-    text = read_recipe_text(path, overrides)
-    recipe: Recipe | None = None
-    if text.values or not text.faults:
-        try:
-            recipe = Recipe.model_validate(text.values, context={"folder": path.parent})
-        except ValidationError as error:
-            for details in error.errors(include_url=False):
-                if not is_echo(details):
-                    text.add_fault(*explain(details, text.values))
-        for loc, found, cure in contradictions(text.values):
-            text.add_fault(loc, found, cure)
-    if text.faults:
-        raise RecipeError(
-            f"recipe {path}", [found for _, found in sorted(text.faults, key=lambda item: item[0])]
-        )
-    assert recipe is not None, "a recipe that failed without a fault"
-    return recipe
+    return read_recipe(path, Recipe, EXAMPLE, contradictions, overrides)
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -16,9 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from customize.recipe.paths import base_name, existing_path, instruction_source
+from customize.recipe.paths import base_name, existing_path, instruction_source, output_folder
 
 ExistingPath = Annotated[Path, PlainValidator(existing_path, json_schema_input_type=str)]
+OutputFolder = Annotated[Path, PlainValidator(output_folder, json_schema_input_type=str)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Share = Annotated[float, Field(ge=0, le=0.9)]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from customize import adapters
-from customize.errors import Fault, PairsError
+from customize.errors import PairsError
 from customize.families.base import Base
 from customize.families.words import Word
 from customize.pairs.buckets import bucket_for, crops
@@ -60,12 +60,11 @@ def plan_run(recipe: Recipe, log: Callable[[str], None], checked: Checked | None
     """
     base = (checked.base if checked else None) or base_of(recipe)
     checked = checked or check_recipe(recipe, base)
-    for finding in checked.findings:
-        if finding.level == "warning":
-            log(str(finding))
-    if errors := [finding for finding in checked.findings if finding.level == "error"]:
-        faults = [Fault(finding.place, finding.found, finding.cure) for finding in errors]
-        raise PairsError("the pairs cannot be learned", faults)
+    for fault in checked.faults:
+        if fault.level == "warning":
+            log(str(fault))
+    if errors := [fault for fault in checked.faults if fault.level == "error"]:
+        raise PairsError("the pairs cannot be learned", errors)
     for name, found in checked.pairs.items():
         log(f"{name}: {len(found.pairs)} pairs, laid out as {found.layout}")
     others = recipe.preservation.regularization_pairs

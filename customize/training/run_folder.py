@@ -8,8 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from customize.errors import OutputExistsError
-from customize.files import replacing
+from customize.files import refuse_existing, replacing
 from customize.training.cache_files import remove_temporaries
 
 
@@ -64,11 +63,8 @@ class RunFolder:
 
         Raises OutputExistsError for a finished run that is not to be overwritten.
         """
-        if self.adapter.exists() and not overwrite:
-            raise OutputExistsError(
-                f"{self.adapter}: this run is finished; expected a folder without one; "
-                "choose another output, or pass --overwrite to train anew"
-            )
+        cure = "choose another output, or pass --overwrite to train anew"
+        refuse_existing(self.adapter, overwrite=overwrite, cure=cure)
         if overwrite:
             for path in (self.adapter, self.best, self.rescued, self.checkpoint, self.curve):
                 path.unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
 from customize.editing.options import with_strength
 from customize.recipe import Recipe
+from customize.recipe.embedded_base import EmbeddedBaseRecipe, load_embedded_base
 from customize.recipe.recipe import recipe_schema
 from customize.training import run
 from customize.training.finish import RunResult
@@ -103,10 +106,51 @@ def test_misuse_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture
     assert "customize" in capsys.readouterr().err
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    heavy = {"torch", "diffusers", "transformers", "numpy", "pydantic", "PIL"}
-    code = f"import customize.cli.main, sys; sys.exit(len({heavy} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=20).returncode == 0
+def loaded_by(*arguments: str) -> tuple[int, set[str]]:
+    """Run a command in a process of its own; return its exit code and what it imported."""
+    code = """
+import sys
+from customize.cli.main import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+print("\\nimported", code, *sys.modules)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    _, code, *modules = run.stdout.splitlines()[-1].split()
+    assert "customize.cli.train" in modules
+    return int(code), set(modules)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code, modules = loaded_by("--help")
+    assert code == 0
+    assert not modules & {"torch", "diffusers", "transformers", "numpy", "pydantic", "PIL", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("train", "base: embeded\nconcepts: [{name: a, pairs: nowhere}]\n"),
+        ("check", "concepts: []\ntrain: {steps: 0}\n"),
+        ("fit-base", "start: nowhere\nbatch: 0\n"),
+        ("fit-base", "clip: {batch: 0}\n"),
+    ],
+)
+def test_faults_of_a_recipe_are_told_without_torch(command: str, text: str) -> None:
+    Path("bad.yaml").write_text(text)
+    code, modules = loaded_by(command, "bad.yaml")
+    assert code == 2
+    assert "pydantic" in modules
+    assert not modules & {"torch", "diffusers", "transformers", "numpy", "PIL"}
 
 
 def test_all_faults_of_a_recipe_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,15 +433,16 @@ def test_fit_base_starts_from_nothing_or_a_folder(
     pytest.importorskip("skimage")
     from customize.embedded.fitting import run
 
-    calls: list[tuple[Path, Path | None]] = []
-    monkeypatch.setattr(
-        run, "fit_base", lambda *arguments: (calls.append(arguments), Path("runs/base/model"))[1]
-    )
-    assert main(["fit-base", "fit.yaml"]) == 0
-    assert main(["fit-base", "fit.yaml", "--from", str(base)]) == 0
-    assert calls == [(Path("fit.yaml"), None), (Path("fit.yaml"), base)]
+    recipe = load_embedded_base(ROOT / "recipes/base/embedded.yaml")
+    path = shutil.copy(ROOT / "recipes/base/embedded.yaml", "fit.yaml")
+    calls: list[tuple[EmbeddedBaseRecipe, Path | None]] = []
+    fitted = Path("runs/base/model")
+    monkeypatch.setattr(run, "fit_embedded_base", lambda *given: (calls.append(given), fitted)[1])
+    assert main(["fit-base", path]) == 0
+    assert main(["fit-base", path, "--from", str(base)]) == 0
+    assert calls == [(recipe, None), (recipe, base)]
     assert "the base is in runs/base/model" in capsys.readouterr().out
-    assert main(["fit-base", "fit.yaml", "--from", "nowhere"]) == 2
+    assert main(["fit-base", path, "--from", "nowhere"]) == 2
     assert "there is no base at nowhere" in capsys.readouterr().err
 
 

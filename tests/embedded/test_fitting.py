@@ -36,7 +36,7 @@ from customize.embedded.fitting.latent_pool import (
 )
 from customize.embedded.fitting.loop import Budget, fit_stage
 from customize.embedded.fitting.pool_supply import PoolSupply
-from customize.embedded.fitting.run import fit_base
+from customize.embedded.fitting.run import fit_embedded_base
 from customize.embedded.fitting.shared_state import FlatState, Worker
 from customize.embedded.folder import new_parts
 from customize.embedded.models import (
@@ -49,7 +49,7 @@ from customize.embedded.models import (
 )
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
-from customize.recipe.embedded_base import load_fit_recipe
+from customize.recipe.embedded_base import load_embedded_base
 
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
 
@@ -252,9 +252,10 @@ editor: {{samples: 8, batch: 4, learning_rate: 1e-3}}
 
 
 def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
-    recipe = tmp_path / "fit.yaml"
-    recipe.write_text(RECIPE.format(output=tmp_path / "run").replace("1e-3", "0.001"))
-    folder = fit_base(recipe)
+    path = tmp_path / "fit.yaml"
+    path.write_text(RECIPE.format(output=tmp_path / "run"))
+    recipe = load_embedded_base(path)
+    folder = fit_embedded_base(recipe)
     pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
         folder, dtype=torch.float32
     )
@@ -270,10 +271,9 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
     assert (folder / "tokenizer" / "merges.txt").exists()
     assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 32 * 2**20
     with pytest.raises(OutputExistsError):
-        fit_base(recipe)
-    onwards = tmp_path / "onwards.yaml"
-    onwards.write_text(RECIPE.format(output=tmp_path / "run2").replace("1e-3", "0.001"))
-    gone_on = fit_base(onwards, start_from=folder)
+        fit_embedded_base(recipe)
+    onwards = recipe.model_copy(update={"output": tmp_path / "run2"})
+    gone_on = fit_embedded_base(onwards, start_from=folder)
     configs = [path.read_text() for path in gone_on.rglob("*.json")]
     assert len(configs) > 5
     assert not [text for text in configs if str(tmp_path) in text]
@@ -286,8 +286,15 @@ def test_a_faulty_fit_recipe_lists_every_fault(tmp_path):
     recipe = tmp_path / "fit.yaml"
     recipe.write_text("workers: 0\npol: 3\nclip: {samples: 1, batch: 1, learning_rate: 1}\n")
     with pytest.raises(RecipeError) as caught:
-        load_fit_recipe(recipe)
-    assert len(caught.value.faults) == 5
+        load_embedded_base(recipe)
+    stage = "{samples: 0, batch: 16, learning_rate: 1.0e-3}"
+    assert [str(fault) for fault in caught.value.faults] == [
+        f"{recipe} autoencoder: missing; add `autoencoder: {stage}`",
+        f"{recipe} editor: missing; add `editor: {stage}`",
+        f"{recipe}:1 workers: found 0; must be at least 1",
+        f"{recipe}:2 pol: unknown key; did you mean 'pool'?",
+        f"{recipe}:3 clip.learning_rate: found 1; must be less than 1.0",
+    ]
 
 
 def test_a_kept_pool_is_filled_once(tmp_path):

@@ -164,7 +164,7 @@ def test_a_base_that_cannot_be_opened_is_said_and_files_are_kept(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def closed(*_: Any, **__: Any) -> None:
-        raise BaseModelError("base 'toy': no memory; expected some; buy more")
+        raise BaseModelError("base 'toy': no memory; expected some", "buy more")
 
     monkeypatch.setattr("customize.families.open_pipeline", closed)
     command = ["export", str(saved), "--to", "kohya", "--rank", "1", "-o", str(tmp_path / "out")]

@@ -228,7 +228,7 @@ def test_without_its_base_an_export_is_still_compared(
     base: Base, method: Method, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def closed(*_: object, **__: object) -> None:
-        raise BaseModelError("no tokenizer")
+        raise BaseModelError("no tokenizer", "save one")
 
     monkeypatch.setattr("customize.families.open_pipeline", closed)
     adapter = adapter_of(base, method, WORD)
@@ -236,7 +236,7 @@ def test_without_its_base_an_export_is_still_compared(
     targets += ("custom-diffusion",) * isinstance(method, CrossAttentionKV)
     written = [export(adapter, base, target, tmp_path / target) for target in targets]
     proofs = prove(written, adapter, base)
-    assert (proofs.unproven, proofs.failed) == ("no tokenizer", {})
+    assert (proofs.unproven, proofs.failed) == ("no tokenizer; save one", {})
     damage(written[0].files[0], halve)
     damage(written[1].files[0], lose_a_layer)
     failed = prove(written, adapter, base).failed

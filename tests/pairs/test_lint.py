@@ -11,7 +11,7 @@ import pytest
 from builders.pairs import pair, put, scene
 from PIL import Image, ImageDraw, ImageEnhance
 
-from customize.errors import Finding
+from customize.errors import Fault
 from customize.pairs.lint.lint_pairs import lint
 from customize.shapes import Pair
 
@@ -24,16 +24,16 @@ def good(folder: Path, instruction: str = "make it <my-dog>", count: int = 3) ->
     ]
 
 
-def said(findings: Sequence[Finding], level: str = "warning") -> list[str]:
-    return [str(finding) for finding in findings if finding.level == level]
+def said(faults: Sequence[Fault], level: str = "warning") -> list[str]:
+    return [str(fault) for fault in faults if fault.level == level]
 
 
-def only(findings: Sequence[Finding]) -> str:
-    assert len(findings) == 1, said(findings) + said(findings, "error")
-    return str(findings[0])
+def only(faults: Sequence[Fault]) -> str:
+    assert len(faults) == 1, said(faults) + said(faults, "error")
+    return f"{faults[0].level}: {str(faults[0]).removeprefix('warning: ')}"
 
 
-def test_good_pairs_have_no_findings(tmp_path: Path) -> None:
+def test_good_pairs_have_no_faults(tmp_path: Path) -> None:
     tokens = str.split
     pairs = good(tmp_path)
     assert lint(pairs, resolution=64, word="<my-dog>", tokenizer=tokens, most_tokens=22) == []
@@ -48,8 +48,8 @@ def test_no_pairs_and_few_pairs(tmp_path: Path) -> None:
 def test_an_unreadable_picture_is_an_error_said_once(tmp_path: Path) -> None:
     pairs = good(tmp_path, "make it red")
     broken = put(tmp_path / "broken.png", b"no")
-    findings = lint([replace(p, source=broken) for p in pairs], resolution=64)
-    assert [f.place for f in findings if f.level == "error"] == [str(broken)]
+    faults = lint([replace(p, source=broken) for p in pairs], resolution=64)
+    assert [f.place for f in faults if f.level == "error"] == [str(broken)]
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_sizes_within_a_pair(tmp_path: Path, size: tuple[int, int], level: str, 
 )
 def test_tiny_huge_and_long_pictures(tmp_path: Path, size: tuple[int, int], part: str) -> None:
     odd = pair(tmp_path, Image.new("RGB", size, "#204060"), Image.new("RGB", size, "#a04060"))
-    findings = lint([*good(tmp_path, "make it red"), odd], resolution=64)
-    assert {f.place for f in findings} == {str(odd.source), str(odd.target)}
-    assert all(part in str(f) for f in findings)
+    faults = lint([*good(tmp_path, "make it red"), odd], resolution=64)
+    assert {f.place for f in faults} == {str(odd.source), str(odd.target)}
+    assert all(part in str(f) for f in faults)
 
 
 def test_a_target_that_equals_its_source(tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_words_the_tokenizer_breaks_up_and_long_instructions(tmp_path: Path) -> 
     assert "pair 0, pair 1, pair 2: 'labradoodle'" in only(found)
     assert "labrad oodle" in only(found)
     wordy = good(tmp_path / "w", "make it so very red")
-    findings = lint(wordy, resolution=64, tokenizer=by_threes, most_tokens=4)
-    assert ["5 tokens" in str(f) for f in findings] == [True]
+    faults = lint(wordy, resolution=64, tokenizer=by_threes, most_tokens=4)
+    assert ["5 tokens" in str(f) for f in faults] == [True]
 
 
 @pytest.mark.parametrize(
@@ -224,5 +224,5 @@ def test_a_one_level_change_of_one_pixel_is_not_the_same_picture(tmp_path: Path)
     pixels_HWC = np.asarray(scene(8, SIZE)).copy()
     pixels_HWC[0, 0] ^= 1
     close = pair(tmp_path, scene(8, SIZE), Image.fromarray(pixels_HWC))
-    findings = lint([*good(tmp_path, "make it red"), close], resolution=64)
-    assert "warning" in only(findings)
+    faults = lint([*good(tmp_path, "make it red"), close], resolution=64)
+    assert "warning" in only(faults)

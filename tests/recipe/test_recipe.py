@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -384,13 +382,13 @@ def test_whatever_is_written_ends_in_a_recipe_or_in_faults(
 def test_requests_without_effect_are_said(folder: Path, overrides: list[str], place: str) -> None:
     assert warnings(load(folder)) == []
     told = warnings(load(folder, GOOD, *overrides))
-    assert [warning.split(":")[0] for warning in told] == [place]
+    assert [warning.place for warning in told] == [place]
 
 
 def test_training_pictures_shown_as_unseen_are_said(folder: Path) -> None:
     both = "concepts: [{name: a, pairs: pairs}, {name: b, pairs: pairs}]\n"
     told = warnings(load(folder, both + "preview: {images: pairs}\n"))
-    assert [warning.split(":")[0] for warning in told] == [
+    assert [warning.place for warning in told] == [
         "preview.images",
         "preview.images",
         "concepts.1.pairs",
@@ -428,28 +426,3 @@ def test_the_schema_is_current_and_explains_every_field() -> None:
     assert all(field.get("description") for field in fields)
     required = {name for section in sections for name in section.get("required", [])}
     assert required == {"concepts", "name", "pairs"}, "all else has a default"
-
-
-def test_faults_are_told_in_half_a_second_without_torch(folder: Path) -> None:
-    (folder / "x.yaml").write_text(GOOD.replace("low_rank", "low_rnak"), encoding="utf-8")
-    script = f"""
-import sys, time
-start = time.perf_counter()
-from pathlib import Path
-from customize.errors import RecipeError
-from customize.recipe import load_recipe
-try:
-    load_recipe(Path({str(folder / "x.yaml")!r}))
-except RecipeError as error:
-    str(error)
-    print(time.perf_counter() - start, "torch" in sys.modules, "diffusers" in sys.modules)
-"""
-    seconds: list[float] = []
-    for _ in range(3):  # the best of three: other processes may hold the cores
-        run = subprocess.run(
-            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        took, *loaded = run.stdout.split()
-        assert loaded == ["False", "False"]
-        seconds.append(float(took))
-    assert min(seconds) < 0.5, seconds

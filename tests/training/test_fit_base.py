@@ -21,7 +21,8 @@ from customize.cli.main import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
 from customize.families.base import resolve_base, resolve_plain
-from customize.recipe.editing_base import FittingRecipe, is_fitting_recipe, load_fitting_recipe
+from customize.recipe.editing_base import EditingBaseRecipe, load_editing_base
+from customize.recipe.embedded_base import is_embedded_base
 from customize.training.base_fitting import fit_base
 from customize.training.base_fitting.widen import FIRST, widened, write_widened
 
@@ -52,7 +53,7 @@ def plain(tmp_path: Path) -> Path:
     return plain_model(tmp_path / "plain")
 
 
-def _recipe(folder: Path, plain: Path, **changes: Any) -> FittingRecipe:
+def _recipe(folder: Path, plain: Path, **changes: Any) -> EditingBaseRecipe:
     if not (folder / "pairs").exists():
         toy_pairs(folder / "pairs", text="make it night")
     values: dict[str, Any] = {
@@ -69,10 +70,10 @@ def _recipe(folder: Path, plain: Path, **changes: Any) -> FittingRecipe:
         "precision": "no",
         "save_every": 3,
     }
-    return FittingRecipe.model_validate({**values, **changes})
+    return EditingBaseRecipe.model_validate({**values, **changes})
 
 
-def _fit(recipe: FittingRecipe) -> Path | None:
+def _fit(recipe: EditingBaseRecipe) -> Path | None:
     return fit_base.fit_editing_base(recipe, log=lambda _: None, progress=False)
 
 
@@ -130,7 +131,7 @@ def test_a_fit_learns_and_leaves_a_base_that_edits(plain: Path, tmp_path: Path) 
     assert after < 0.8 * before
     picture = tmp_path / "pairs/s/0.png"
     assert Editor.from_base(str(model), device="cpu").edit(picture, "make it night", steps=1)
-    with pytest.raises(OutputExistsError, match="holds a finished base"):
+    with pytest.raises(OutputExistsError, match=r"it is there already.*to fit again"):
         _fit(recipe)
 
 
@@ -239,7 +240,7 @@ def test_the_command_line_fits(plain: Path, tmp_path: Path, capsys: Any) -> None
     recipe = _recipe(tmp_path, plain, samples=4)
     path = tmp_path / "base.yaml"
     path.write_text(json.dumps(recipe.model_dump(mode="json")))
-    assert is_fitting_recipe(path)
+    assert not is_embedded_base(path)
     assert main(["fit-base", str(path), "--from", "embedded"]) == 2
     assert "names its own start" in capsys.readouterr().err
     assert main(["fit-base", str(path)]) == 0
@@ -249,22 +250,43 @@ def test_the_command_line_fits(plain: Path, tmp_path: Path, capsys: Any) -> None
 
 def test_the_recipe_that_ships_is_read_and_faults_are_told(tmp_path: Path) -> None:
     shipped = Path(__file__).parents[2] / "recipes/base/from_stable_diffusion.yaml"
-    assert is_fitting_recipe(shipped)
-    assert not is_fitting_recipe(shipped.with_name("embedded.yaml"))
-    assert not is_fitting_recipe(tmp_path / "missing.yaml")
+    assert not is_embedded_base(shipped)
+    assert is_embedded_base(shipped.with_name("embedded.yaml"))
+    assert not is_embedded_base(tmp_path / "missing.yaml")
     text = shipped.read_text().replace("../../examples/data/my_dog", str(tmp_path))
     path = tmp_path / "base.yaml"
     path.write_text(text)
-    recipe = load_fitting_recipe(path)
-    assert recipe == FittingRecipe(
+    recipe = load_editing_base(path)
+    assert recipe == EditingBaseRecipe(
         start="stable-diffusion-v1-5/stable-diffusion-v1-5", pairs=tmp_path, accumulation=4
     )
-    path.write_text(text.replace("batch: 16", "batch: 0\nrate: 1"))
-    with pytest.raises(RecipeError, match=r"(?s)2 faults.*batch.*rate"):
-        load_fitting_recipe(path)
-    path.write_text(text.replace("text: 0.05", "text: 0.95"))
-    with pytest.raises(RecipeError, match="more than 1 together"):
-        load_fitting_recipe(path)
+
+
+def test_every_fault_of_a_recipe_for_a_base_is_told_with_line_and_cure(tmp_path: Path) -> None:
+    path = tmp_path / "base.yaml"
+    path.write_text(
+        f"""
+pairs: {tmp_path}
+batch: 0
+wramup: 500
+dropout: {{text: 0.95}}
+optimizer: adam
+"""
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_editing_base(path)
+    assert (
+        str(caught.value)
+        == f"""\
+recipe {path}: 5 faults
+  {path} start: missing; add `start: stable-diffusion-v1-5/stable-diffusion-v1-5`
+  {path}:3 batch: found 0; must be at least 1
+  {path}:4 wramup: unknown key; did you mean 'warmup'?
+  {path}:5 dropout: text + image + both = 1.05; lower them to a sum of at most 1
+  {path}:6 optimizer: found 'adam'; did you mean 'adamw'? the choices are adamw8bit, adamw"""
+    )
     path.write_text("start: [")
-    with pytest.raises(RecipeError, match=r"base\.yaml"):
-        load_fitting_recipe(path)
+    with pytest.raises(RecipeError, match=r"base\.yaml:1: not YAML"):
+        load_editing_base(path)
+    with pytest.raises(RecipeError, match=r"no such file; did you mean 'base\.yaml'"):
+        load_editing_base(tmp_path / "bse.yaml")

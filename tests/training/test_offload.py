@@ -21,7 +21,7 @@ from customize.families import Family, open_family
 from customize.families.base import Base
 from customize.families.words import Word
 from customize.recipe import load_recipe
-from customize.recipe.editing_base import load_fitting_recipe
+from customize.recipe.editing_base import load_editing_base
 from customize.training.memory.advice import smallest_change
 from customize.training.memory.estimate import Estimate, estimate
 from customize.training.memory.offload import (
@@ -255,5 +255,5 @@ def test_what_cannot_go_with_it_is_one_fault(tmp_path: Path, lines: str, message
 def test_a_base_that_learns_itself_knows_no_such_field(tmp_path: Path) -> None:
     path = tmp_path / "fit.yaml"
     path.write_text(f"start: {tmp_path}\npairs: {tmp_path}\noffload: true\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match="offload: Extra inputs are not permitted"):
-        load_fitting_recipe(path)
+    with pytest.raises(RecipeError, match=r"fit\.yaml:3 offload: unknown key; known here: start, "):
+        load_editing_base(path)

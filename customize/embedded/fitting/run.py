@@ -20,13 +20,13 @@ from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
 from customize.embedded.models import new_autoencoder, size_of
 from customize.embedded.tokenizer import write_tokenizer
-from customize.errors import OutputExistsError
-from customize.recipe.embedded_base import FitRecipe, Stage, load_fit_recipe
+from customize.files import refuse_existing
+from customize.recipe.embedded_base import EmbeddedBaseRecipe, FitStage
 
 log = logging.getLogger(__name__)
 
 
-def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
+def fit_embedded_base(recipe: EmbeddedBaseRecipe, start_from: Path | None = None) -> Path:
     """Fit every stage and write the finished base; return its folder.
 
     `start_from` is the folder of a base to go on from: its tokenizer and its latents are kept, so
@@ -34,15 +34,10 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
     for pictures of twice the size, a new autoencoder whose latents stay like the base's. A stopped
     run goes on from `output/state`.
 
-    Raises:
-        RecipeError: the recipe is faulty. OutputExistsError: the finished folder is already there.
+    Raises OutputExistsError when the finished folder is already there.
     """
-    recipe = load_fit_recipe(recipe_path)
     model = recipe.output / "model"
-    if model.exists():
-        raise OutputExistsError(
-            f"{model} holds a finished base; choose another output, or move it away to fit again"
-        )
+    refuse_existing(model, cure="choose another output, or move it away to fit again")
     state = recipe.output / "state"
     state.mkdir(parents=True, exist_ok=True)
     if start_from is None:
@@ -55,7 +50,7 @@ def fit_base(recipe_path: Path, start_from: Path | None = None) -> Path:
     return model
 
 
-def _fit_in_processes(recipe: FitRecipe, state: Path, start_from: Path | None) -> None:
+def _fit_in_processes(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None) -> None:
     """Run `workers` single-threaded processes over weights in shared memory."""
     parts = _parts(recipe, state, start_from)
     modules = [*parts.modules(), new_autoencoder(recipe.size)]
@@ -68,19 +63,19 @@ def _fit_in_processes(recipe: FitRecipe, state: Path, start_from: Path | None) -
 
 
 def _process(
-    rank: int, recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker
+    rank: int, recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worker: Worker
 ) -> None:
     torch.set_num_threads(1)
     _fit(recipe, state, start_from, replace(worker, rank=rank))
 
 
-def _parts(recipe: FitRecipe, state: Path, start_from: Path | None) -> Parts:
+def _parts(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None) -> Parts:
     if start_from is not None:
         return read_parts(start_from)
     return new_parts(CLIPTokenizer.from_pretrained(state / "tokenizer"), recipe.size)
 
 
-def _fit(recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker) -> None:
+def _fit(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worker: Worker) -> None:
     """Fit one stage after the other; the first worker writes the finished folder."""
     torch.manual_seed(recipe.seed)
     parts = _parts(recipe, state, start_from).to(worker.device)
@@ -101,5 +96,5 @@ def _fit(recipe: FitRecipe, state: Path, start_from: Path | None, worker: Worker
         write_folder(parts, recipe.output / "model")
 
 
-def _budget(stage: Stage) -> Budget:
+def _budget(stage: FitStage) -> Budget:
     return Budget(stage.samples, stage.batch, stage.learning_rate, stage.cooldown)

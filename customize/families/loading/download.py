@@ -65,7 +65,7 @@ def _snapshot(
             found, cure = _failure(error.__cause__)
     except Exception as error:  # the hub library lets through whatever its transport raises
         found, cure = _failure(error)
-    raise BaseModelError(f"{owner}: {found}; expected a hub repository; {cure}") from None
+    raise BaseModelError(f"{owner}: {found}; expected a hub repository", cure) from None
 
 
 def _failure(error: Exception) -> tuple[str, str]:

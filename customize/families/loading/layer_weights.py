@@ -75,7 +75,8 @@ class BaseWeights:
         if layer not in self._places:
             raise BaseModelError(
                 f"base {self._name!r}: it has no layer {layer}; expected the base that the adapter "
-                "was made for; name that base"
+                "was made for",
+                "name that base",
             )
         return layer
 

@@ -98,6 +98,6 @@ def _from(base: Base, part: str, load: Callable[..., Any], **options: Any) -> An
         first = (str(error).splitlines() or [""])[0]
         raise BaseModelError(
             f"base {base.name!r}: its {part} cannot be loaded from {base.folder} "
-            f"({type(error).__name__}: {first}); expected a complete diffusers folder; save or "
-            "download the model again"
+            f"({type(error).__name__}: {first}); expected a complete diffusers folder",
+            "save or download the model again",
         ) from error

@@ -30,8 +30,9 @@ def component_files(folder: Path, owner: str) -> tuple[list[Path], str | None]:
         pickles = sorted({*folder.glob("*.bin"), *folder.glob("*.ckpt"), *folder.glob("*.pt")})
         found = f"only {pickles[0].name}, a pickle, which can run code" if pickles else "no weights"
         raise BaseModelError(
-            f"{owner}: {folder} holds {found}; expected safetensors; take the model's safetensors "
-            "version or convert it with `save_pretrained(..., safe_serialization=True)`"
+            f"{owner}: {folder} holds {found}; expected safetensors",
+            "take the model's safetensors version or convert it with "
+            "`save_pretrained(..., safe_serialization=True)`",
         )
     for path in files:
         check_safetensors(path, owner)
@@ -46,8 +47,8 @@ def check_safetensors(path: Path, owner: str) -> dict[str, tuple[int, ...]]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise BaseModelError(
-            f"{owner}: {path} cannot be read as safetensors ({error}); expected a whole file; "
-            "download it again"
+            f"{owner}: {path} cannot be read as safetensors ({error}); expected a whole file",
+            "download it again",
         ) from None
 
 
@@ -85,9 +86,9 @@ def is_full(error: BaseException) -> bool:
 
 def _full(owner: str, folder: Path, found: str) -> BaseModelError:
     return BaseModelError(
-        f"{owner}: the disk of {folder} has {found}; expected room for the model; free some, or "
-        "choose another disk by the environment variable CUSTOMIZE_CACHE (converted files) or "
-        "HF_HOME (downloads)"
+        f"{owner}: the disk of {folder} has {found}; expected room for the model",
+        "free some, or choose another disk by the environment variable CUSTOMIZE_CACHE "
+        "(converted files) or HF_HOME (downloads)",
     )
 
 

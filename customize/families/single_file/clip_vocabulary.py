@@ -50,7 +50,8 @@ def write_tokenizer(
     if known != rows:
         raise BaseModelError(
             f"{owner}: its text encoder has {rows} words and the tokenizer found for it {known}; "
-            f"expected as many; put the tokenizer it was trained with in {own}"
+            "expected as many",
+            f"put the tokenizer it was trained with in {own}",
         )
 
 
@@ -93,8 +94,9 @@ def _find(own: Path, owner: str) -> tuple[Mapping[str, int], list[tuple[str, str
         )
     raise BaseModelError(
         f"{owner}: such a file holds no tokenizer, and CLIP's is nowhere on this machine; expected "
-        f"it in {own}, in the hub's cache, or in an installed package (open_clip_torch); copy the "
-        "folder `tokenizer` of any Stable Diffusion 1 or SDXL model there, or connect once"
+        f"it in {own}, in the hub's cache, or in an installed package (open_clip_torch)",
+        "copy the folder `tokenizer` of any Stable Diffusion 1 or SDXL model there, or connect "
+        "once",
     )
 
 

@@ -86,7 +86,8 @@ def _write(path: Path, shapes: configs.Shapes, own: Path, folder: Path, owner: s
         except (KeyError, IndexError, ValueError) as error:
             raise BaseModelError(
                 f"{owner}: its {part} is incomplete ({error} is missing or odd); expected a whole "
-                "checkpoint with UNet, VAE and text encoder; download it again"
+                "checkpoint with UNet, VAE and text encoder",
+                "download it again",
             ) from None
         sizes = write_component(path, part, config, folder / part, owner)
         if part.startswith("text_encoder"):
@@ -136,8 +137,8 @@ def _beside(path: Path, owner: str) -> dict[str, Any]:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise BaseModelError(
-            f"{owner}: {path} beside it cannot be read ({error}); expected JSON; "
-            "correct or remove it"
+            f"{owner}: {path} beside it cannot be read ({error}); expected JSON",
+            "correct or remove it",
         ) from None
 
 

@@ -25,13 +25,14 @@ def check_kind(path: Path, owner: str, kind: Kind) -> None:
             else f"a {path.suffix or 'nameless'} file is no model"
         )
         raise BaseModelError(
-            f"{owner}: {found}; expected .safetensors; take the model's safetensors version"
+            f"{owner}: {found}; expected .safetensors", "take the model's safetensors version"
         )
     if found := _wrong(check_safetensors(path, owner), _CHANNELS[kind]):
         wanted = {"editing": "an InstructPix2Pix", "text_to_image": "a text-to-image"}[kind]
         raise BaseModelError(
             f"{owner}: this is {found}; expected {wanted} checkpoint of the Stable Diffusion 1 or "
-            f"SDXL kind ({_CHANNELS[kind]} input channels); name such a one"
+            f"SDXL kind ({_CHANNELS[kind]} input channels)",
+            "name such a one",
         )
 
 

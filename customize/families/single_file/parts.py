@@ -37,8 +37,8 @@ def write_component(
             f"{owner}: its {part} does not fit the shapes read from it at {len(odd)} tensors, "
             f"first {odd[0]} ({found.get(odd[0], 'missing')}, expected "
             f"{expected.get(odd[0], 'none')}); expected a whole Stable Diffusion 1 or SDXL "
-            f"checkpoint; put its {part}/config.json in {path.with_suffix('')}, or download it "
-            "again"
+            "checkpoint",
+            f"put its {part}/config.json in {path.with_suffix('')}, or download it again",
         )
     folder.mkdir()
     if part.startswith("text_encoder"):

@@ -33,8 +33,9 @@ def encode_pair(vae: Any, example: Example, *, source_scale: float = 1.0) -> Enc
     if not all(x.isfinite().all() for x in (mode_Chw, mean_Chw, std_Chw)):
         raise BaseModelError(
             f"the base's VAE turns the pair of {example.instruction!r} into latents that are no "
-            f"numbers, computing in {vae.dtype}; expected finite ones; its weights are damaged or "
-            "overflowed when they were saved in half precision: take the base's float32 version"
+            f"numbers, computing in {vae.dtype}; expected finite ones",
+            "its weights are damaged or overflowed when they were saved in half precision: take "
+            "the base's float32 version",
         )
     return Encoded(mean_Chw, std_Chw, conditions={"source": mode_Chw})
 

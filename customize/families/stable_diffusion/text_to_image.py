@@ -91,13 +91,14 @@ def _twin_of(base: Base) -> Drawing:
         if written is None:
             raise BaseModelError(
                 f"base {base.name!r}: these weights edit pictures and were not fitted from "
-                "captions alone, so they draw none from a text; expected a text-to-image model; "
-                "name one, such as stable-diffusion-v1-5/stable-diffusion-v1-5"
+                "captions alone, so they draw none from a text; expected a text-to-image model",
+                "name one, such as stable-diffusion-v1-5/stable-diffusion-v1-5",
             )
         low, high = written["guidance"]
         return Drawing(int(written["steps"]), (float(low), float(high)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "
-            f"{KEY}.steps and {KEY}.guidance: [low, high]; remove it or write it anew"
+            f"{KEY}.steps and {KEY}.guidance: [low, high]",
+            "remove it or write it anew",
         ) from None

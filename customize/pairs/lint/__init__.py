@@ -1,1 +1,1 @@
-"""What may be wrong with pairs: pairs in, findings out, errors before warnings."""
+"""What may be wrong with pairs: pairs in, faults out, errors before warnings."""

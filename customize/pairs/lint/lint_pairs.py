@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from customize.errors import Finding
+from customize.errors import Fault
 from customize.pairs.lint.pictures import (
-    copy_findings,
-    duplicate_findings,
+    copy_faults,
+    duplicate_faults,
     look_at_all,
-    size_findings,
+    size_faults,
 )
-from customize.pairs.lint.reversed import reversed_findings
-from customize.pairs.lint.words import Tokenizer, instruction_findings, token_findings
+from customize.pairs.lint.reversed import reversed_faults
+from customize.pairs.lint.words import Tokenizer, instruction_faults, token_faults
 from customize.shapes import Pair
 
 FEWEST = 3
@@ -27,25 +27,23 @@ def lint(
     flip: bool = False,
     tokenizer: Tokenizer | None = None,
     most_tokens: int | None = None,
-) -> list[Finding]:
-    """Return the findings on one concept's pairs, errors first; every picture is read once.
+) -> list[Fault]:
+    """Return the faults of one concept's pairs, errors first; every picture is read once.
 
     `word` is the concept's, such as `<my-dog>`; `tokenizer` gives a text's tokens without start and
     end marks, and `most_tokens` is how many of those the base reads.
     """
     if not pairs:
-        return [Finding("error", "pairs", "none", "give three to five pairs")]
-    seen, findings = look_at_all(pairs, alpha_color)
+        return [Fault("pairs", "none", "give three to five pairs")]
+    seen, faults = look_at_all(pairs, alpha_color)
     if len(pairs) < FEWEST:
         found = f"only {len(pairs)} of the {FEWEST} to 5 pairs a concept needs"
-        findings.append(
-            Finding("warning", "pairs", found, "add pairs, or expect it to learn by heart")
-        )
-    findings += size_findings(seen, resolution)
-    findings += copy_findings(seen)
-    findings += duplicate_findings(seen)
-    findings += reversed_findings(seen)
-    findings += instruction_findings(pairs, word, flip)
+        faults.append(Fault("pairs", found, "add pairs, or expect it to learn by heart", "warning"))
+    faults += size_faults(seen, resolution)
+    faults += copy_faults(seen)
+    faults += duplicate_faults(seen)
+    faults += reversed_faults(seen)
+    faults += instruction_faults(pairs, word, flip)
     if tokenizer is not None:
-        findings += token_findings(pairs, word, tokenizer, most_tokens)
-    return sorted(findings, key=lambda finding: finding.level != "error")
+        faults += token_faults(pairs, word, tokenizer, most_tokens)
+    return sorted(faults, key=lambda fault: fault.level != "error")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from customize.errors import Finding, PairsError
+from customize.errors import Fault, PairsError
 from customize.pairs.buckets import WIDEST, frame_fault, same_frame
 from customize.pairs.decode import load_picture
 from customize.shapes import Pair
@@ -61,23 +61,23 @@ def look_at(path: Path, alpha_color: str) -> Look:
     return Look(picture.size, np.asarray(thumb, dtype=np.float32), camera)
 
 
-def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[Seen], list[Finding]]:
+def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[Seen], list[Fault]]:
     """Return the readable pairs, and an error for every unreadable picture."""
     looks: dict[Path, Look | None] = {}
-    findings: list[Finding] = []
+    faults: list[Fault] = []
     for path in (path for pair in pairs for path in (pair.source, pair.target)):
         if path not in looks:
             try:
                 looks[path] = look_at(path, alpha_color)
             except PairsError as error:
                 looks[path] = None
-                findings += [Finding("error", f.place, f.found, f.cure) for f in error.faults]
+                faults += error.faults
     seen: list[Seen] = []
     for pair in pairs:
         source, target = looks[pair.source], looks[pair.target]
         if source is not None and target is not None:
             seen.append(Seen(pair, source, target))
-    return seen, findings
+    return seen, faults
 
 
 def near(a: Look, b: Look) -> bool:
@@ -85,17 +85,16 @@ def near(a: Look, b: Look) -> bool:
     return bool(np.abs(a.thumb_HWC - b.thumb_HWC).max() <= NEAR_LEVELS)
 
 
-def size_findings(seen: Sequence[Seen], resolution: int) -> Iterator[Finding]:
-    """Yield findings on sizes: within a pair, and against the resolution trained at."""
+def size_faults(seen: Sequence[Seen], resolution: int) -> Iterator[Fault]:
+    """Yield faults in sizes: within a pair, and against the resolution trained at."""
     for item in seen:
         source, target = item.source.size, item.target.size
         if not same_frame(source, target):
-            fault = frame_fault(item.pair, source, target)
-            yield Finding("error", fault.place, fault.found, fault.cure)
+            yield frame_fault(item.pair, source, target)
         elif source != target:
             found = f"source is {source[0]}x{source[1]}, target {target[0]}x{target[1]}"
             cure = "the target is scaled to the source; make sure that they line up"
-            yield Finding("warning", item.pair.place, found, cure)
+            yield Fault(item.pair.place, found, cure, "warning")
     sizes = {s.pair.source: s.source.size for s in seen} | {
         s.pair.target: s.target.size for s in seen
     }
@@ -103,18 +102,16 @@ def size_findings(seen: Sequence[Seen], resolution: int) -> Iterator[Finding]:
         size = f"{width}x{height}"
         if width * height < (resolution / 2) ** 2:
             found = f"tiny: {size} for training at {resolution}"
-            yield Finding(
-                "warning", str(path), found, "use a larger original; this one is blown up"
-            )
+            yield Fault(str(path), found, "use a larger original; this one is blown up", "warning")
         elif max(width, height) > HUGE_SIDE:
             cure = "shrink it: reading it takes long and training sees none of the detail"
-            yield Finding("warning", str(path), f"huge: {size}", cure)
+            yield Fault(str(path), f"huge: {size}", cure, "warning")
         if max(width, height) > WIDEST * min(width, height):
             found = f"{size} is longer than {WIDEST:g} to 1"
-            yield Finding("warning", str(path), found, "its ends are cut off: crop it yourself")
+            yield Fault(str(path), found, "its ends are cut off: crop it yourself", "warning")
 
 
-def copy_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
+def copy_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
     """Yield pairs whose target equals the source, unless that is what they ask for."""
     for item in seen:
         if item.source.size != item.target.size or asks_for_nothing(item.pair.instruction):
@@ -125,11 +122,11 @@ def copy_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
                 "target and source are the same picture",
                 "give the edited picture as target",
             )
-            yield Finding("error", item.pair.place, found, cure)
+            yield Fault(item.pair.place, found, cure)
         elif near(item.source, item.target):
             found = "target is nearly identical to the source"
             cure = "check that the edit is in it; such a pair teaches to change nothing"
-            yield Finding("warning", item.pair.place, found, cure)
+            yield Fault(item.pair.place, found, cure, "warning")
 
 
 def asks_for_nothing(instruction: str) -> bool:
@@ -138,7 +135,7 @@ def asks_for_nothing(instruction: str) -> bool:
     return any(w in said for w in ("unchanged", "as it is", "as is", "do nothing", "no change"))
 
 
-def duplicate_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
+def duplicate_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
     """Yield pairs that repeat an earlier one: same instruction, and pictures alike."""
     kept: dict[str, list[Seen]] = {}
     for item in seen:
@@ -146,7 +143,7 @@ def duplicate_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
         for other in earlier:
             if near(item.source, other.source) and near(item.target, other.target):
                 found = f"the same pair as {other.pair.place}"
-                yield Finding("warning", item.pair.place, found, "remove one, or use its `weight`")
+                yield Fault(item.pair.place, found, "remove one, or use its `weight`", "warning")
                 break
         else:
             earlier.append(item)

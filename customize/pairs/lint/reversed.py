@@ -1,6 +1,6 @@
 """Signs that source and target were swapped, so that a model would learn to undo the edit.
 
-No sign is proof; each finding says what was seen and sends the user to the contact sheet.
+No sign is proof; each warning says what was seen and sends the user to the contact sheet.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from customize.errors import Finding
+from customize.errors import Fault
 from customize.pairs.lint.pictures import Look, Seen
 
 BEFORE_NAMES = frozenset(["before", "source", "src", "original", "orig", "input", "start"])
@@ -29,12 +29,12 @@ REMOVES = re.compile(r"\b(remove|delete|erase|without|take away|get rid of)\b")
 CURE = "look at the contact sheet; if so, swap source and target"
 
 
-def reversed_findings(seen: Sequence[Seen]) -> Iterator[Finding]:
+def reversed_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
     """Yield one warning for each pair that shows a sign of being the wrong way round."""
     for item in seen:
         signs = (_names(item), _captions(item), _measures(item), _camera(item))
         if found := next((sign for sign in signs if sign), None):
-            yield Finding("warning", item.pair.place, f"likely reversed: {found}", CURE)
+            yield Fault(item.pair.place, f"likely reversed: {found}", CURE, "warning")
 
 
 def _names(item: Seen) -> str | None:

@@ -1,11 +1,11 @@
-"""Findings on what the instructions say: concept words, unknown words, left and right."""
+"""Faults in what the instructions say: concept words, unknown words, left and right."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from customize.errors import Finding
+from customize.errors import Fault
 from customize.shapes import Pair
 
 Tokenizer = Callable[[str], list[str]]
@@ -17,11 +17,11 @@ COMMON = frozenset([
 ])  # fmt: skip
 
 
-def instruction_findings(pairs: Sequence[Pair], word: str | None, flip: bool) -> Iterator[Finding]:
-    """Yield findings on the instructions alone; `word` is the concept's, such as `<my-dog>`."""
+def instruction_faults(pairs: Sequence[Pair], word: str | None, flip: bool) -> Iterator[Fault]:
+    """Yield faults in the instructions alone; `word` is the concept's, such as `<my-dog>`."""
     for pair in pairs:
         if not pair.instruction.strip():
-            yield Finding("error", pair.place, "no instruction", "write what to do to the picture")
+            yield Fault(pair.place, "no instruction", "write what to do to the picture")
     said = [pair for pair in pairs if pair.instruction.strip()]
     if word is not None:
         yield from _concept_word(said, word)
@@ -33,21 +33,21 @@ def instruction_findings(pairs: Sequence[Pair], word: str | None, flip: bool) ->
             if word
             else f"set the concept's word to {strange!r}, or use plain words"
         )
-        yield Finding("warning", _places(said, strange), found, cure)
+        yield Fault(_places(said, strange), found, cure, "warning")
     if len(said) >= 3 and _all_different(said):
         found = "no word is common to all instructions"
         cure = "say the edit in like words, or name it by the concept's word"
-        yield Finding("warning", "instructions", found, cure)
+        yield Fault("instructions", found, cure, "warning")
     if flip:
         for pair in said:
             if re.search(r"\b(left|right)\b(?!\s+(now|away|angle))", pair.instruction.lower()):
                 found = "says left or right, but pairs are also trained mirrored"
-                yield Finding("warning", pair.place, found, "set flip: false")
+                yield Fault(pair.place, found, "set flip: false", "warning")
 
 
-def token_findings(
+def token_faults(
     pairs: Sequence[Pair], word: str | None, tokenizer: Tokenizer, most_tokens: int | None
-) -> Iterator[Finding]:
+) -> Iterator[Fault]:
     """Yield words the base's tokenizer breaks up, and instructions longer than it reads."""
     texts = {pair.instruction: pair for pair in pairs if pair.instruction.strip()}
     words = {
@@ -58,23 +58,23 @@ def token_findings(
         if len(pieces) > 1:
             found = f"{broken!r} is not in the base's vocabulary: read as {' '.join(pieces)}"
             cure = "use a plainer word, or a concept word for it"
-            yield Finding("warning", _places(pairs, broken), found, cure)
+            yield Fault(_places(pairs, broken), found, cure, "warning")
     for text, pair in texts.items():
         plain = text.replace(word, "it") if word else text
         if most_tokens is not None and (count := len(tokenizer(plain))) > most_tokens:
             found = f"{count} tokens, of which the base reads the first {most_tokens}"
-            yield Finding("warning", pair.place, found, "say it shorter")
+            yield Fault(pair.place, found, "say it shorter", "warning")
 
 
-def _concept_word(said: Sequence[Pair], word: str) -> Iterator[Finding]:
+def _concept_word(said: Sequence[Pair], word: str) -> Iterator[Fault]:
     without = [pair for pair in said if word not in pair.instruction]
     if said and len(without) == len(said):
         found = f"{word} is in none of the {len(said)} instructions, so it would learn nothing"
-        yield Finding("error", "instructions", found, f"write {word} where the concept is meant")
+        yield Fault("instructions", found, f"write {word} where the concept is meant")
     elif without:
         found = f"{word} is not in {len(without)} of {len(said)} instructions"
         places = ", ".join(pair.place for pair in without[:3])
-        yield Finding("warning", places, found, f"write {word} there too if the concept is meant")
+        yield Fault(places, found, f"write {word} there too if the concept is meant", "warning")
 
 
 def _marked(text: str) -> list[str]:

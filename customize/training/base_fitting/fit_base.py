@@ -17,14 +17,14 @@ import torch
 from customize.adapters import Attached
 from customize.adapters.whole_denoiser import WholeDenoiser
 from customize.drawing.loss_curve import loss_curve
-from customize.errors import OutputExistsError, TrainingError
+from customize.errors import TrainingError
 from customize.families import Dropout, open_family
 from customize.families.base import Base, resolve_base, resolve_plain
-from customize.files import forget_places
+from customize.files import forget_places, refuse_existing
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
-from customize.recipe.editing_base import FittingRecipe
+from customize.recipe.editing_base import EditingBaseRecipe
 from customize.training.base_fitting.fit_session import UNSHAPING, Fit
 from customize.training.base_fitting.widen import write_widened
 from customize.training.batches import Sample
@@ -38,7 +38,7 @@ from customize.training.stop_signal import stop_on_signal
 
 
 def fit_editing_base(
-    recipe: FittingRecipe, *, log: Callable[[str], None] = print, progress: bool = True
+    recipe: EditingBaseRecipe, *, log: Callable[[str], None] = print, progress: bool = True
 ) -> Path | None:
     """Fit as the recipe says; return the finished base's folder, None when it was stopped.
 
@@ -46,17 +46,13 @@ def fit_editing_base(
     BaseModelError and PairsError for what cannot be used, TrainingError for what breaks.
     """
     model = recipe.output / "model"
-    if model.exists():
-        raise OutputExistsError(
-            f"{model} holds a finished base; expected a free place; choose another output, or move "
-            "it away to fit again"
-        )
+    refuse_existing(model, cure="choose another output, or move it away to fit again")
     with memory_explained(f"batch: {recipe.batch}", lambda: _smaller(recipe)):
         return _fit(recipe, model, log, progress=progress)
 
 
 def _fit(
-    recipe: FittingRecipe, model: Path, log: Callable[[str], None], *, progress: bool
+    recipe: EditingBaseRecipe, model: Path, log: Callable[[str], None], *, progress: bool
 ) -> Path | None:
     fit = _open(recipe, progress=progress)
     if fit.checkpoint.exists():
@@ -75,7 +71,7 @@ def _fit(
     return model
 
 
-def _open(recipe: FittingRecipe, *, progress: bool) -> Fit:
+def _open(recipe: EditingBaseRecipe, *, progress: bool) -> Fit:
     accelerator = open_accelerator(recipe.precision)
     if accelerator.num_processes > 1:
         raise TrainingError(
@@ -112,7 +108,7 @@ def _open(recipe: FittingRecipe, *, progress: bool) -> Fit:
 
 
 def _encode(
-    recipe: FittingRecipe, base: Base, device: torch.device, *, progress: bool
+    recipe: EditingBaseRecipe, base: Base, device: torch.device, *, progress: bool
 ) -> tuple[list[Sample], Goal, list[str]]:
     """Return the samples, what to learn of them, and the pairs' digests."""
     pairs = find_pairs(recipe.pairs).pairs
@@ -164,7 +160,7 @@ def _finish(fit: Fit, model: Path) -> None:
     fit.checkpoint.unlink(missing_ok=True)
 
 
-def _smaller(recipe: FittingRecipe) -> list[str]:
+def _smaller(recipe: EditingBaseRecipe) -> list[str]:
     """List settings that need less memory, the least costly first."""
     found = list[str]()
     if (half := recipe.batch // 2) > 0:

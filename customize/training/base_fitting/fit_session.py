@@ -10,7 +10,7 @@ from typing import Any
 from customize.adapters import Attached
 from customize.families import Family
 from customize.families.base import Base
-from customize.recipe.editing_base import FittingRecipe
+from customize.recipe.editing_base import EditingBaseRecipe
 from customize.training.batches import Sample, batches
 from customize.training.loss import Goal
 from customize.training.optimizer import Average, Pace
@@ -25,7 +25,7 @@ UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_che
 class Fit:
     """A fit in progress."""
 
-    recipe: FittingRecipe
+    recipe: EditingBaseRecipe
     base: Base
     accelerator: Any
     family: Family
