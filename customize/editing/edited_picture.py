@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, PngImagePlugin
 
@@ -15,7 +16,11 @@ from customize.files import refuse_existing, replacing
 KEY = "customize"
 """Name of the PNG text chunk that holds the settings as JSON."""
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+_USUAL = {"noise": "own", "detail": "scaled", "tiles": False, "fast": False}
+"""Settings that the text other programs show leaves out where nothing is said of them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Settings:
     """All that an edit follows from besides the source picture.
 
     `earlier` are the instructions of a chain before this one; `width` and `height` are the size, in
-    pixels, at which the base worked, before the answer was brought to the source's size.
+    pixels, at which the base worked, before the answer was brought to the source's size. `noise` is
+    the seed's own at this size, or its field's for all sizes. `masks` are names, regions or "auto".
     """
 
     instruction: str
@@ -48,6 +54,11 @@ class Settings:
     adapters: tuple[Used, ...] = ()
     earlier: tuple[str, ...] = ()
     version: str = ""
+    noise: Literal["own", "field"] = "own"
+    detail: Literal["scaled", "keep"] = "scaled"
+    tiles: bool = False
+    fast: bool = False
+    masks: tuple[str, ...] = ()
 
     def as_parameters(self) -> str:
         """Write the settings in the form that AUTOMATIC1111's and similar programs show.
@@ -67,35 +78,80 @@ class Settings:
         if self.adapters:
             used = (f"{Path(a.file).stem}: {a.strength:g}" for a in self.adapters)
             fields["Adapters"] = '"' + ", ".join(used) + '"'
+        fields |= {
+            name.capitalize(): str(getattr(self, name))
+            for name, usual in _USUAL.items()
+            if getattr(self, name) != usual
+        }
         fields["Version"] = f"customize {self.version}"
         listed = ", ".join(f"{name}: {value}" for name, value in fields.items())
         return f"{self.instruction}\n{listed}"
 
 
 @dataclass(frozen=True)
+class Metadata:
+    """What a source's file says beside its pixels, and an answer's keeps: colour profile, EXIF
+    without its orientation, and XMP.
+    """
+
+    profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+
+
+NOTHING_KEPT = Metadata()
+
+
+@dataclass(frozen=True)
 class Edited:
-    """One answer of the editor: the picture, RGB at the source's size, and its settings."""
+    """One answer of the editor: the picture at the source's size, RGB or, where the source lets
+    through what is behind it, RGBA; its settings; and what it keeps of the source's file.
+    """
 
     image: Image.Image
     settings: Settings
+    kept: Metadata = NOTHING_KEPT
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> Path:
-        """Write the picture whole or not at all; a PNG carries the settings, JPEG and WebP cannot.
+    def save(self, path: Path | str, *, overwrite: bool = False, quality: int = 95) -> Path:
+        """Write the picture whole or not at all; see `encoded`.
 
         Raises EditError for an unknown suffix, OutputExistsError when `path` may not be replaced.
         """
         path = Path(path)
         check_output(path, overwrite=overwrite)
-        kind = _FORMATS[path.suffix.lower()]
-        options: dict[str, Any] = {"quality": 95}
+        content = self.encoded(path.suffix, quality)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        return path
+
+    def encoded(self, suffix: str, quality: int = 95) -> bytes:
+        """Return the file's content; a PNG carries the settings, JPEG and WebP cannot.
+
+        `quality`, 1 to 100, is theirs. A JPEG is laid on white, as it knows no transparency.
+        """
+        kind = FORMATS[suffix.lower()]
+        image, options = self.image, self._metadata(kind)
         if kind == "PNG":
-            chunks = PngImagePlugin.PngInfo()
+            chunks = options["pnginfo"] = PngImagePlugin.PngInfo()
             chunks.add_itxt(KEY, json.dumps(asdict(self.settings), ensure_ascii=False))
             chunks.add_text("parameters", self.settings.as_parameters())
-            options = {"pnginfo": chunks}
-        with replacing(path) as temporary:
-            self.image.save(temporary, kind, **options)
-        return path
+            if self.kept.xmp is not None:
+                chunks.add_itxt("XML:com.adobe.xmp", self.kept.xmp.decode("utf-8", "replace"))
+        else:
+            options["quality"] = quality
+        if kind == "JPEG" and image.mode == "RGBA":
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image).convert("RGB")
+        content = io.BytesIO()
+        image.save(content, kind, **options)
+        return content.getvalue()
+
+    def _metadata(self, kind: str) -> dict[str, Any]:
+        """Return what is kept as Pillow's arguments for a kind of file."""
+        found = {"icc_profile": self.kept.profile, "exif": self.kept.exif, "xmp": self.kept.xmp}
+        if kind == "PNG":
+            del found["xmp"]  # a text chunk there
+        return {name: content for name, content in found.items() if content is not None}
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -103,10 +159,10 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
     Raises EditError for an unknown suffix or a folder, OutputExistsError for a file already there.
     """
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in FORMATS:
         found = f"{path.suffix!r} is no picture format this writes" if path.suffix else "no suffix"
         raise EditError(
-            f"output {path}: {found}; expected {', '.join(_FORMATS)}; .png keeps the settings too"
+            f"output {path}: {found}; expected {', '.join(FORMATS)}; .png keeps the settings too"
         )
     if path.is_dir():
         raise EditError(f"output {path}: it is a folder; expected a file; name a picture in it")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +39,28 @@ def load_picture(path: Path, alpha_color: str = "#ffffff") -> Image.Image:
         color = ImageColor.getrgb(alpha_color)[:3]
     except ValueError:
         raise _refused(path, f"alpha colour {alpha_color!r}", "write one like #ffffff") from None
+    with opened_picture(path) as opened:
+        opened.load()
+        return _flat_rgb(path, ImageOps.exif_transpose(opened), color)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return a picture's (W, H) as it is shown, from its head alone; raises as `load_picture`."""
+    with opened_picture(path) as opened:
+        width, height = opened.size
+        return (height, width) if opened.getexif().get(ORIENTATION) in _LYING else (width, height)
+
+
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """Open a picture of one frame and bearable size; whatever goes wrong inside is a PairsError."""
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # bombs are checked below, odd EXIF is no fault of the picture
+        # bombs are checked below, odd EXIF is no fault of the picture
+        warnings.simplefilter("ignore")
         try:
             with Image.open(path) as opened:
                 _check_frames(path, opened)
-                opened.load()
-                upright = ImageOps.exif_transpose(opened)
-                return _flat_rgb(path, upright, color)
+                yield opened
         except PairsError:
             raise
         except Image.DecompressionBombError:
@@ -60,6 +74,9 @@ def load_picture(path: Path, alpha_color: str = "#ffffff") -> Image.Image:
             raise _refused(path, found, "copy or export the picture again") from None
 
 
+ORIENTATION = 0x0112
+"""The number of EXIF's entry on how a picture is to be turned."""
+_LYING = (5, 6, 7, 8)
 _SHRINK = "shrink it to at most 4096 pixels a side"
 
 
