@@ -18,7 +18,7 @@ LONGEST = 4
 """Sides are at most this many times the base's resolution, however long the picture is."""
 
 _WORD = re.compile(r"<[a-z0-9]+(?:[-_][a-z0-9]+)*>", re.IGNORECASE)
-_RANGES: Mapping[str, tuple[float, float]] = {
+RANGES: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "steps": (1, 1000),
     "text_guidance": (1, 50),
@@ -47,7 +47,7 @@ def check_request(instructions: Sequence[str], options: Options) -> None:
     """Refuse empty instructions and options out of range; raises EditError."""
     if not instructions or not all(text.strip() for text in instructions):
         raise EditError('no instruction: expected one such as "make the dog red"; write it')
-    for name, (least, most) in _RANGES.items():
+    for name, (least, most) in RANGES.items():
         value = cast("Mapping[str, float]", options).get(name)
         if value is not None and not least <= value <= most:
             raise EditError(
@@ -113,6 +113,16 @@ def working_size(
         return max(least, min(most, round(length * scale / multiple) * multiple))
 
     return side(width), side(height)
+
+
+def padded_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Return the least (W, H) that holds a picture and divides by `multiple`; pixels.
+
+    >>> padded_size((2000, 64), 64)
+    (2048, 64)
+    """
+    width, height = (-(-side // multiple) * multiple for side in size)
+    return width, height
 
 
 def with_strength(text: str, called: str = "strength") -> tuple[Path, float]:

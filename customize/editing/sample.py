@@ -16,6 +16,7 @@ from customize.editing.options import spelled
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+    from torch import Tensor
 
     from customize.families.sampling_defaults import Sampling
 
@@ -29,6 +30,7 @@ class Request:
 
     `seed` decides the noise, on every device alike. `negative` says what the picture shall not
     show, None leaves that to the base; `sampling` None takes what all requests are made with.
+    `noise_Chw` is what it starts from where that is not the seed's own.
     """
 
     source: Image.Image
@@ -36,6 +38,7 @@ class Request:
     seed: int = 0
     negative: str | None = None
     sampling: Sampling | None = None
+    noise_Chw: Tensor | None = None
 
 
 def sample(
@@ -71,7 +74,8 @@ def batches(
     """
     waiting: dict[object, list[tuple[int, Request]]] = {}
     for number, request in enumerate(requests):
-        kind = request.source.size, request.sampling or sampling, request.negative is None
+        own = request.negative is None, request.noise_Chw is None
+        kind = request.source.size, request.sampling or sampling, own
         alike = waiting.setdefault(kind, [])
         alike.append((number, request))
         if len(alike) == at_once:
@@ -88,6 +92,7 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
     first = requests[0]
     sampling = first.sampling or sampling
     negative = None if first.negative is None else [each.negative for each in requests]
+    noise_Chw = [each.noise_Chw for each in requests if each.noise_Chw is not None]
     return pipeline(
         [spelled(each.instruction) for each in requests],
         image=[each.source for each in requests],
@@ -97,6 +102,7 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
         image_guidance_scale=sampling.image_guidance,
         negative_prompt=negative,
         generator=[torch.Generator().manual_seed(each.seed) for each in requests],
+        latents=torch.stack(noise_Chw) if noise_Chw else None,
         output_type="np",
     ).images
 
