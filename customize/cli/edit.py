@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,19 @@ def add_to(commands: Any) -> None:
     )
     add("-o", "--output", type=Path, metavar="PNG", help="where to write (IMAGE_edited.png)")
     add("--overwrite", action="store_true", help="replace pictures that exist")
+    add_base(add)
+    add_sampling(add)
+    add(
+        "--guidance",
+        choices=["auto"],
+        help="auto tries several of both and takes what edits most and keeps most",
+    )
+    add("--clip", metavar="MODEL", help="what auto judges by: embedded, folder or hub id")
+    command.set_defaults(run=edit)
+
+
+def add_base(add: Callable[..., Any]) -> None:
+    """Add what edits are made with: a base and adapters."""
     add(
         *("-a", "--adapter"),
         dest="adapters",
@@ -43,19 +56,42 @@ def add_to(commands: Any) -> None:
     add("--revision", help="branch, tag or commit of a hub base")
     add("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     add("--device", help="cuda, mps or cpu (the best there is)")
+
+
+def add_sampling(add: Callable[..., Any]) -> None:
+    """Add how a sampler goes to work."""
     add("--steps", type=int, help="sampling steps (the base's own)")
     add("--scheduler", metavar="NAME", help="ddim, ddpm, euler, euler_a, dpmpp, dpmpp_sde, unipc")
     add("--seed", type=int, help="starting noise (0)")
     add("--text-guidance", type=float, metavar="S", help="follow the instruction: 1 to 50")
     add("--image-guidance", type=float, metavar="S", help="keep to the picture: 1 to 50")
-    add(
-        "--guidance",
-        choices=["auto"],
-        help="auto tries several of both and takes what edits most and keeps most",
-    )
-    add("--clip", metavar="MODEL", help="what auto judges by: embedded, folder or hub id")
     add("--resolution", type=int, metavar="PIXELS", help="side of the area worked at (the base's)")
-    command.set_defaults(run=edit)
+
+
+def opened_editor(arguments: argparse.Namespace, *, progress: bool) -> Editor:
+    """Open the base and load the adapters that the arguments name."""
+    from customize.editing.options import with_strength
+
+    adapters = [with_strength(text) for text in arguments.adapters]
+    base = arguments.base or _base_of(adapters)
+    from customize.editing import Editor
+
+    editor = Editor.from_base(
+        base,
+        revision=arguments.revision,
+        precision=arguments.precision,
+        device=arguments.device,
+        progress=progress,
+    )
+    for path, strength in adapters:
+        editor.load(path, strength)
+    return editor
+
+
+def sampling_options(arguments: argparse.Namespace) -> Any:
+    """Return the options of sampling that were given."""
+    given = {name: getattr(arguments, name) for name in _SAMPLING}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def edit(arguments: argparse.Namespace) -> int:
@@ -71,20 +107,8 @@ def edit(arguments: argparse.Namespace) -> int:
         check_output(output, overwrite=arguments.overwrite)
     image = load_picture(arguments.image)
     adapters = [with_strength(text) for text in arguments.adapters]
-    base = arguments.base or _base_of(adapters)
-    from customize.editing import Editor
-
-    editor = Editor.from_base(
-        base,
-        revision=arguments.revision,
-        precision=arguments.precision,
-        device=arguments.device,
-        progress=True,
-    )
-    for path, strength in adapters:
-        editor.load(path, strength)
-    given = {name: getattr(arguments, name) for name in _SAMPLING}
-    options: Any = {name: value for name, value in given.items() if value is not None}
+    editor = opened_editor(arguments, progress=True)
+    options = sampling_options(arguments)
     if arguments.guidance == "auto":
         options |= _tuned(arguments, editor, adapters, options)
     start = time.perf_counter()

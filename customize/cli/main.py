@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from customize import __version__
-from customize.cli import edit, export, guidance, inspect, merge, score, share, train
+from customize.cli import edit, edit_folder, export, guidance, inspect, merge, score, share, train
 from customize.drawing.table import table
 from customize.errors import CustomizeError, FaultsError
 
@@ -23,6 +23,7 @@ examples:
   customize train recipes/my_dog.yaml --set train.steps=50 train.seed=1
   customize edit cat.png "make it night" -o night.png    edit with the base alone
   customize edit park.png "turn the dog into <my-dog>" --adapter runs/my_dog/adapter.safetensors
+  customize edit-folder shots "make it night" -o night   edit many alike; may be stopped
   customize inspect runs/my_dog/adapter.safetensors      what an adapter is and was taught
 
 `customize COMMAND --help` tells all options of one command.
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (train, edit, inspect, merge, export, share, score, guidance):
+    for part in (train, edit, edit_folder, inspect, merge, export, share, score, guidance):
         part.add_to(commands)
     return top
 

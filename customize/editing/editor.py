@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from customize.adapters.apply import Applied
     from customize.adapters.file import AdapterFile
+    from customize.editing.folders.items import Item
+    from customize.editing.folders.plan import How
+    from customize.errors import Fault
     from customize.families.base import Base, Precision
 
 
@@ -44,6 +47,7 @@ class Editor:
         self.pipeline, self.base = pipeline, base
         self._own_scheduler = pipeline.scheduler
         self._in_use: list[tuple[Used, AdapterFile]] = []
+        self._factor = 1.0
         self._applied: Applied | None = None
 
     @classmethod
@@ -93,11 +97,19 @@ class Editor:
         self._use([])
         return self
 
+    def scale(self, factor: float) -> Self:
+        """Multiply the strength of every adapter, loaded now or later, by `factor`; 1 undoes it."""
+        if factor != self._factor:
+            self._factor = factor
+            self._use(self._in_use)
+        return self
+
     def _use(self, adapters: list[tuple[Used, AdapterFile]]) -> None:
         from customize.adapters.apply import apply_adapters
 
         def apply(chosen: list[tuple[Used, AdapterFile]]) -> Applied:
-            return apply_adapters(self.pipeline, [(file, used.strength) for used, file in chosen])
+            strengths = [(file, used.strength * self._factor) for used, file in chosen]
+            return apply_adapters(self.pipeline, strengths)
 
         if self._applied is not None:
             self._applied.remove()
@@ -129,7 +141,8 @@ class Editor:
         Raises EditError for options out of range, PairsError for a file that is no usable picture.
         """
         source = upright_rgb(image)
-        (settings,) = self._prepare([source.size], instructions, options)
+        self.prepare(instructions, options)
+        settings = self.settings(source.size, options)
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
@@ -153,15 +166,11 @@ class Editor:
         """
         assert len(images) == len(instructions)
         sources = [upright_rgb(image) for image in images]
+        self.prepare(instructions, options)
         settings = [
             replace(filled, instruction=instruction, seed=filled.seed + index)
-            for index, (filled, instruction) in enumerate(
-                zip(
-                    self._prepare([source.size for source in sources], instructions, options),
-                    instructions,
-                    strict=True,
-                )
-            )
+            for index, (source, instruction) in enumerate(zip(sources, instructions, strict=True))
+            for filled in [self.settings(source.size, options)]
         ]
         return [
             Edited(resized(answer, source.size), filled)
@@ -170,19 +179,33 @@ class Editor:
             )
         ]
 
-    def _prepare(
-        self, sizes: Sequence[tuple[int, int]], instructions: Sequence[str], options: Options
-    ) -> list[Settings]:
-        """Check what is asked, set the sampler, and fill in the settings for each size (W, H)."""
+    def edit_many(
+        self,
+        items: Iterable[Item],
+        how: How | None = None,
+        *,
+        at_once: int | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[tuple[Item, Edited | Fault]]:
+        """Edit any number of pictures alike, and yield each as it is made, sizes together.
+
+        How much is in memory does not grow with their number. A picture that cannot be edited comes
+        with the reason. `at_once` None takes what memory allows. Raises as `chain` does for what
+        concerns all.
+        """
+        from customize.editing.folders.many import edit_many
+
+        return edit_many(self, items, how, at_once, options)
+
+    def prepare(self, instructions: Sequence[str], options: Options) -> None:
+        """Check what is asked and set the sampler; raises EditError, warns of unknown words."""
         check_request(instructions, options)
-        scheduler = scheduler_for(options.get("scheduler"), self._own_scheduler)
         taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
         warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
-        self.pipeline.scheduler = scheduler
-        return [self._settings(size, type(scheduler).__name__, options) for size in sizes]
+        self.pipeline.scheduler = scheduler_for(options.get("scheduler"), self._own_scheduler)
 
-    def _settings(self, size: tuple[int, int], scheduler: str, options: Options) -> Settings:
-        """Fill in the base's own way for a picture of `size` (W, H)."""
+    def settings(self, size: tuple[int, int], options: Options) -> Settings:
+        """Fill in the base's own way for a picture of `size` (W, H), after `prepare`."""
         own = sampling_of(self.base.folder)
         width, height = working_size(
             *size,
@@ -195,13 +218,15 @@ class Editor:
             base=_without_folders(self.base.name),
             base_fingerprint=self.base.fingerprint,
             steps=options.get("steps", own.steps),
-            scheduler=scheduler,
+            scheduler=type(self.pipeline.scheduler).__name__,
             seed=options.get("seed", 0),
             text_guidance=float(options.get("text_guidance", own.text_guidance)),
             image_guidance=float(options.get("image_guidance", own.image_guidance)),
             width=width,
             height=height,
-            adapters=tuple(used for used, _ in self._in_use),
+            adapters=tuple(
+                replace(used, strength=used.strength * self._factor) for used, _ in self._in_use
+            ),
             version=__version__,
         )
 

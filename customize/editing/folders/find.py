@@ -1,0 +1,141 @@
+"""From a folder, a pattern, one picture or a table to items; what cannot be one is a fault."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from customize.editing.folders.items import Item, OutputFormat, output_name, printable
+from customize.editing.folders.table import items_of_table
+from customize.editing.masks import Mask
+from customize.errors import EditError, Fault
+from customize.pairs.layouts.table_rows import TABLE_SUFFIXES
+from customize.pairs.picture_files import CONVERT, FOREIGN_SUFFIXES, PICTURE_SUFFIXES, natural
+
+MOST_ITEMS = 1_000_000
+"""More are refused: their list alone would not fit in memory."""
+
+
+def find_items(
+    what: str,
+    instructions: Sequence[str],
+    mask: Mask | None,
+    kind: OutputFormat | None,
+    besides: Path,
+) -> list[Item | Fault]:
+    """Return what `what` names, in natural order: a folder's pictures (subfolders too), a
+    pattern's, one picture, or a table's rows.
+
+    `besides` is the output's folder, never read from. Raises EditError where nothing is found.
+    """
+    path = Path(what)
+    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
+        found = items_of_table(path, instructions, mask, kind)
+    else:
+        root, listed = _listed(what, besides)
+        masks = () if mask is None else (mask,)
+        found = [
+            one
+            if isinstance(one, Fault)
+            else Item(
+                place=printable(str(one)),
+                image=root / one,
+                instructions=tuple(instructions),
+                output=output_name(PurePosixPath(one.as_posix()), kind),
+                masks=masks,
+            )
+            for one in listed
+        ]
+    if not found:
+        raise EditError(
+            f"{what}: no pictures there; expected a folder, a pattern in quotes such as "
+            "'shots/*.jpg', one picture, or a table (.csv, .jsonl); check the path"
+        )
+    return _without_clashes(found)
+
+
+def _listed(what: str, besides: Path) -> tuple[Path, list[Path | Fault]]:
+    """Return the folder that names are relative to, and the names or faults found."""
+    path = Path(what)
+    if path.is_dir():
+        if besides.resolve() == path.resolve():
+            raise EditError(
+                f"output {besides}: it is the folder of the pictures; expected another, so that "
+                "no source is replaced; name one with -o"
+            )
+        return path, list(_in_folder(path, PurePosixPath(), besides.resolve()))
+    if path.is_file():
+        return path.parent, [Path(path.name)]
+    names = sorted(glob.iglob(what, recursive=True), key=lambda name: natural(Path(name)))
+    files = [Path(name) for name in names if not Path(name).is_dir()]
+    if not files:
+        return path, []
+    parents = [str(file.parent) for file in files]
+    root = Path(os.path.commonpath(parents))
+    inside = besides.resolve()
+    return root, [f.relative_to(root) for f in files if not f.resolve().is_relative_to(inside)]
+
+
+def _in_folder(root: Path, inside: PurePosixPath, besides: Path) -> Iterator[Path | Fault]:
+    """Yield pictures below `root`, without hidden files, links to folders and the output."""
+    folder = root / inside
+    try:
+        entries = sorted((e for e in folder.iterdir() if not e.name.startswith(".")), key=natural)
+    except OSError as error:
+        yield Fault(printable(str(inside)), f"cannot be read: {error.strerror}", "allow reading it")
+        return
+    for entry in entries:
+        name = inside / entry.name
+        here, suffix = printable(str(name)), entry.suffix.lower()
+        if entry.is_symlink() and not os.path.exists(entry):
+            yield Fault(here, "a link to nothing, or to itself", "mend or remove the link")
+        elif entry.is_symlink() and entry.is_dir():
+            yield Fault(here, "a link to a folder, which is not followed", "name that folder")
+        elif entry.is_dir():
+            if entry.resolve() != besides:
+                yield from _in_folder(root, name, besides)
+        elif suffix in FOREIGN_SUFFIXES:
+            yield Fault(here, f"{suffix} files cannot be read", CONVERT)
+        elif suffix in PICTURE_SUFFIXES:
+            if entry.is_file():
+                yield Path(name)
+            else:
+                yield Fault(here, "no regular file", "copy the picture itself here")
+
+
+def _without_clashes(found: Sequence[Item | Fault]) -> list[Item | Fault]:
+    """Give outputs that would share a name (a.jpg and a.png as WebP) their whole source's name.
+
+    A clash that is left, as when two rows name one output, is a fault of the later item.
+    """
+    items = [one for one in found if isinstance(one, Item)]
+    if len(items) > MOST_ITEMS:
+        raise EditError(f"{len(items)} pictures; expected at most {MOST_ITEMS}; edit them in parts")
+    shared = Counter(_folded(item.output) for item in items)
+    taken: dict[str, str] = {}
+    answer: list[Item | Fault] = []
+    for one in found:
+        if isinstance(one, Fault):
+            answer.append(one)
+            continue
+        output = one.output
+        if shared[_folded(output)] > 1 and one.image.suffix.lower() != output.suffix:
+            output = output.with_name(one.image.name + output.suffix)
+        if other := taken.get(_folded(output)):
+            found_here = f"its output {printable(str(output))} is that of {other} too"
+            answer.append(
+                Fault(one.place, found_here, "name another output, or rename the picture")
+            )
+            continue
+        taken[_folded(output)] = one.place
+        answer.append(replace(one, output=output))
+    return answer
+
+
+def _folded(output: PurePosixPath) -> str:
+    """Compare as the strictest file systems do: whatever the case."""
+    return str(output).casefold()

@@ -1,0 +1,177 @@
+"""Every setting of every edit, filled in before the first is made, and which are made together."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from PIL import Image
+
+from customize.editing.edited_picture import Settings
+from customize.editing.folders.items import Item
+from customize.editing.folders.manifest import described, key_of
+from customize.editing.masks import AUTO, Mask
+from customize.editing.options import Options, padded_size
+from customize.errors import EditError, Fault, PairsError
+from customize.pairs.decode import upright_size
+
+if TYPE_CHECKING:
+    from customize.editing import Editor
+
+
+@dataclass(frozen=True)
+class How:
+    """In what way all pictures of a run are edited.
+
+    `seeds` "shared" starts every picture from the same field of noise, "each" every picture from a
+    seed made from its name, so that pictures may be added without changing others. `detail` "keep"
+    puts the source's own detail where the edit left it alone, "scaled" only scales the answer.
+    `tiles` works at the picture's own size in overlapping tiles. `fast` leaves out work at a price
+    in likeness (`step_savings`).
+    """
+
+    seeds: Literal["shared", "each"] = "shared"
+    detail: Literal["scaled", "keep"] = "scaled"
+    tiles: bool = False
+    fast: bool = False
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An item with all that its answer follows from; `size` is the picture's (W, H) as shown."""
+
+    item: Item
+    size: tuple[int, int]
+    settings: Settings
+
+    @property
+    def working(self) -> tuple[int, int]:
+        """The (W, H) that the base works at."""
+        return self.settings.width, self.settings.height
+
+    def kind(self) -> tuple[object, ...]:
+        """Return what edits share that can be made together."""
+        own, item = self.settings, self.item
+        sampling = own.steps, own.text_guidance, own.image_guidance
+        masked = any(mask is not None and mask.auto for mask in item.masks)
+        return item.strength, self.working, sampling, len(item.instructions), masked, own.tiles
+
+    def key(self) -> str:
+        """Name all that the answer follows from besides the picture: masks by their content."""
+        masks = [None if mask is None else _content(mask) for mask in self.item.masks]
+        return key_of({"settings": asdict(self.settings), "masks": masks})
+
+
+def _content(mask: Mask) -> object:
+    if mask.file is None:
+        return mask.region or AUTO
+    return described(mask.file).sha256
+
+
+def plan_edits(
+    editor: Editor, items: Iterable[Item], options: Options, how: How
+) -> Iterator[Edit | Fault]:
+    """Fill in the settings of every item, or say why its picture cannot be edited.
+
+    Of a picture only the head is read. Raises EditError for options out of range.
+    """
+    for item in items:
+        own = {
+            name: value
+            for name in ("text_guidance", "image_guidance")
+            if (value := getattr(item, name)) is not None
+        }
+        each: Options = {**options, **own}  # type: ignore[typeddict-item]
+        seed = item.seed if item.seed is not None else options.get("seed", 0)
+        if how.seeds == "each" and item.seed is None:
+            seed = (seed + zlib.crc32(item.place.encode("utf-8", "surrogateescape"))) % 2**63
+        try:
+            size = upright_size(item.image)
+            settings = editor.settings(size, {**each, "seed": seed})
+            settings = _scaled(settings, item.strength)
+        except PairsError as error:
+            yield replace(error.faults[0], place=item.place)
+            continue
+        *earlier, last = item.instructions
+        if how.tiles:
+            width, height = padded_size(size, editor.base.multiple)
+            settings = replace(settings, width=width, height=height)
+        yield Edit(
+            item,
+            size,
+            replace(
+                settings,
+                instruction=last,
+                earlier=tuple(earlier),
+                noise="field" if how.seeds == "shared" else "own",
+                detail=how.detail,
+                tiles=how.tiles,
+                fast=how.fast,
+                masks=tuple(map(_named, item.masks)),
+            ),
+        )
+
+
+def _scaled(settings: Settings, strength: float) -> Settings:
+    """Note the adapters' strengths as an item multiplies them."""
+    used = (replace(one, strength=one.strength * strength) for one in settings.adapters)
+    return replace(settings, adapters=tuple(used))
+
+
+def _named(mask: Mask | None) -> str:
+    """Write a mask as the settings of a picture tell it; folders are private."""
+    if mask is None:
+        return ""
+    if mask.region is not None:
+        return ",".join(map(str, mask.region))
+    return mask.file.name if mask.file is not None else AUTO
+
+
+def together(edits: Sequence[Edit], at_once: int) -> list[tuple[Edit, ...]]:
+    """Group edits that one call can make, `at_once` at most; strengths stay side by side.
+
+    A group follows from the list alone, so that a run that goes on makes the same ones: what a
+    picture is sampled with decides its last bits.
+    """
+    kinds: dict[tuple[object, ...], list[Edit]] = {}
+    for edit in sorted(edits, key=lambda edit: edit.item.strength):
+        kinds.setdefault(edit.kind(), []).append(edit)
+    return [
+        tuple(alike[start : start + at_once])
+        for alike in kinds.values()
+        for start in range(0, len(alike), at_once)
+    ]
+
+
+def pictures_at_once(editor: Editor) -> int:
+    """Choose how many pictures of the base's own size to sample together.
+
+    On a CPU as many as fill its caches usefully, on a GPU as fit in what memory is free.
+    """
+    import torch
+
+    side = editor.base.resolution // editor.pipeline.vae_scale_factor
+    cells = 3 * side * side
+    most = _CPU_CELLS // cells
+    if editor.pipeline.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        most = int(0.6 * free) // (cells * _GPU_BYTES)
+    return max(1, min(_MOST_AT_ONCE, most))
+
+
+_MOST_AT_ONCE = 16
+_CPU_CELLS = 12_288
+"""Latent pixels, over all branches, beyond which a CPU gains no more (`edit_speed.py`)."""
+_GPU_BYTES = 48 * 1024
+"""Bytes a latent pixel takes at most in a UNet of Stable Diffusion's width, in half precision."""
+
+
+def same_size(picture: Image.Image, edit: Edit) -> None:
+    """Refuse a picture that changed between planning and editing; raises EditError."""
+    if picture.size != edit.size:
+        raise EditError(
+            f"{edit.item.place}: it changed while the run went on, to "
+            f"{picture.width}x{picture.height} pixels; start the command again"
+        )
