@@ -115,9 +115,9 @@ def prepare() -> None:
     }
     for base in ("sd", "xl"):
         (WORK / base / "customize.json").write_text(json.dumps(own))
-    for name, seed, text in (("dog", 0, "add <my-dog>"), ("look", 90, "make it night")):
+    for name, seed in (("dog", 0), ("dog_unseen", 50), ("look", 90), ("look_unseen", 150)):
+        text = "add <my-dog>" if name.startswith("dog") else "make it night"
         toy_pairs(WORK / name, first_seed=seed, text=text)
-        toy_pairs(WORK / f"{name}_unseen", first_seed=seed + 50, text=text)
     scene(7, (32, 32)).save(WORK / "picture.png")
 
 
@@ -166,9 +166,10 @@ def export_and_edit() -> None:
     run("inspect", kohya)
     run("import", kohya, "-o", WORK / "back.safetensors", "--base", WORK / "sd")
     run("inspect", file)
-    edit = (WORK / "picture.png", "add <my-dog>", "--device", "cpu", "--seed", 3)
-    run("edit", *edit, "-a", file, "-o", WORK / "edit_sd.png")
-    run("edit", *edit, "-a", WORK / "xl_dora/adapter.safetensors", "-o", WORK / "edit_xl.png")
+    picture, settings = WORK / "picture.png", ("--device", "cpu", "--seed", 3)
+    run("edit", picture, "add <my-dog>", "-a", file, "-o", WORK / "edit_sd.png", *settings)
+    file = WORK / "xl_dora" / "adapter.safetensors"
+    run("edit", picture, "make it red", "-a", file, "-o", WORK / "edit_xl.png", *settings)
 
 
 def everything() -> None:
