@@ -12,7 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from customize import __version__
-from customize.cli import edit, edit_folder, export, guidance, inspect, merge, score, share, train
+from customize.cli import (
+    edit,
+    edit_folder,
+    export,
+    guidance,
+    inspect,
+    merge,
+    score,
+    share,
+    synthesize,
+    train,
+)
 from customize.drawing.table import table
 from customize.errors import CustomizeError, FaultsError
 
@@ -47,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("customize").setLevel(logging.INFO)
     try:
-        parsed = parser().parse_args(arguments)
+        parsed = parser().parse_args(
+            synthesize.spelled(sys.argv[1:] if arguments is None else arguments)
+        )
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             code = cast("Callable[[argparse.Namespace], int]", parsed.run)(parsed)
@@ -87,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for part in (train, edit, edit_folder, inspect, merge, export, share, score, guidance):
+    parts = (train, edit, edit_folder, inspect, merge, export, share, score, guidance, synthesize)
+    for part in parts:
         part.add_to(commands)
     return top
 

@@ -33,6 +33,9 @@ from customize.files import forget_places
 EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}
 """The sampler settings the base is shipped and measured with."""
 
+DRAW_DEFAULTS = {"steps": 16, "guidance": [2.0, 5.0]}
+"""The settings of its text-to-image twin: it learned captions without a source as well."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -99,7 +102,11 @@ def write_folder(parts: Parts, folder: Path) -> None:
     new_clip_processor().save_pretrained(temporary / "clip")
     parts.tokenizer.save_pretrained(temporary / "clip")
     _write_word_lists(parts.tokenizer, temporary / "clip")
-    about = {"edit": EDIT_DEFAULTS, "instructions": known_instructions()}
+    about = {
+        "edit": EDIT_DEFAULTS,
+        "text_to_image": DRAW_DEFAULTS,
+        "instructions": known_instructions(),
+    }
     (temporary / "customize.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
     forget_places(temporary)
     os.replace(temporary, folder)

@@ -111,6 +111,8 @@ def _spelling(loc: Loc, examples: list[Any] | None) -> str:
             how = "lower case in angle brackets, which keeps it apart from every ordinary word"
         case "initializer":
             how = "one plain word"
+        case "url":
+            how = "a web address that begins with http:// or https://"
         case _:
             how = "six hexadecimal digits after #, in quotes"
     return f"write it like {examples[0] if examples else ''}: {how}"

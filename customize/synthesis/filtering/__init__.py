@@ -1,0 +1,1 @@
+"""Keep the pairs that show their edit: similarities, thresholds, a judge of both pictures."""
