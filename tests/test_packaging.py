@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import customize
-from customize.cli.main import parser
+from customize.cli.main import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -118,7 +118,7 @@ def commands_shown() -> Iterator[str]:
         text = path.read_text()
         shown = re.findall(
             r"^[ #]*customize ((?:train|check|edit|inspect|schema|fit-base|merge|score"
-            r"|tune-guidance|export|import|card|push) .*)$",
+            r"|tune-guidance|export|import|card|push|synthesize) .*)$",
             text,
             re.M,
         )
@@ -132,13 +132,13 @@ def test_commands_shown_exist() -> None:
     assert len(shown) >= 14
     seen = set()
     for command in shown:
-        parsed = parser().parse_args(shlex.split(command))
+        parsed = parse(shlex.split(command))
         seen.add(parsed.run.__name__)
         if "recipe" in parsed:
             assert (ROOT / parsed.recipe).is_file(), command
     assert seen == {
         *("train", "check", "schema", "fit_base", "edit", "inspect", "merge", "score", "tradeoff"),
-        *("tune_guidance", "export", "import_file", "card", "push"),
+        *("tune_guidance", "export", "import_file", "card", "push", "synthesize"),
     }
 
 

@@ -89,6 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read a command line; argparse prints and exits where it is none."""
+    return parser().parse_args(synthesize.spelled(words))
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe all commands; imports nothing heavy."""
     top = argparse.ArgumentParser(

@@ -22,6 +22,7 @@ from customize.synthesis.output.journal import Journal
 from customize.synthesis.samples import SampleStage
 from customize.synthesis.writing.rewrite import Answer, Rejection, Rewrite
 
+ROOT = Path(__file__).resolve().parents[2]
 COUNT = 20
 
 
@@ -175,6 +176,13 @@ def test_none_kept_is_one_message(recipe: SynthesisRecipe) -> None:
     strict = recipe.filter.model_copy(update={"direction": 1.0})
     with pytest.raises(SynthesisError, match=r"no pair was kept .*pictures: direction"):
         run.synthesize(recipe.model_copy(update={"filter": strict}), progress=False)
+
+
+def test_the_shipped_recipe_is_good_and_asks_for_what_the_paper_did() -> None:
+    recipe = load_synthesis_recipe(ROOT / "recipes" / "synthesize_embedded.yaml")
+    assert recipe.writer.kind == "drawn_world"
+    assert recipe.pictures.self_until == (0.1, 0.9)
+    assert (recipe.triplets, recipe.filter.keep) == (200, 4)
 
 
 GOOD = "captions: captions.txt\nwriter: {kind: local, model: x}\n"
