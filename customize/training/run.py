@@ -13,6 +13,7 @@ from customize.errors import TrainingError
 from customize.recipe import Recipe
 from customize.training.device import memory_explained, open_accelerator
 from customize.training.finish import RunResult, late_loss, write_adapter, write_results
+from customize.training.learning_left import still_falling
 from customize.training.memory.advice import smaller_settings
 from customize.training.memory.workload import load_of
 from customize.training.open_session import open_session
@@ -90,6 +91,8 @@ class _Run:
             f"learned in {result.steps} steps and {result.seconds:.0f} s: {result.adapter}"
             + (f" (best on held-out edits: {result.best})" if result.best else "")
         )
+        if falling := still_falling([concept for _, concept, _ in session.history]):
+            self._log(str(falling))
         return result
 
     def _after(self, step: Step, reports: Reports) -> None:

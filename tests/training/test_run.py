@@ -29,6 +29,7 @@ from customize.recipe import Recipe
 from customize.training import open_session, steps
 from customize.training.batches import Batch
 from customize.training.checkpoint import read_checkpoint
+from customize.training.learning_left import StillFalling
 from customize.training.loss import Losses
 from customize.training.progress import Reports
 from customize.training.run import RunResult, run_recipe
@@ -97,6 +98,20 @@ def test_a_finished_run_is_never_overwritten_in_silence(unbroken: Path) -> None:
     with pytest.raises(OutputExistsError, match="another output, or pass --overwrite"):
         run(toy_recipe(unbroken))
     assert (unbroken / "run" / "adapter.safetensors").read_bytes() == before
+
+
+def test_a_loss_still_falling_is_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(losses: list[float]) -> StillFalling:
+        assert len(losses) == 4
+        assert all(loss > 0 for loss in losses)
+        return StillFalling(0.5, 2, 50)
+
+    monkeypatch.setattr("customize.training.run.still_falling", judge)
+    said: list[str] = []
+    run(toy_recipe(tmp_path, train=SHORT), log=said.append)
+    assert "the concept's loss was still falling: by 50% over the last 2 steps" in said[-1]
 
 
 def test_overwrite_trains_anew(tmp_path: Path) -> None:
