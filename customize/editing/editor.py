@@ -20,6 +20,7 @@ from customize.editing.options import (
     check_request,
     resized,
     upright_rgb,
+    warn_of_lost_detail,
     warn_of_unknown_words,
     working_size,
 )
@@ -143,6 +144,7 @@ class Editor:
         source = upright_rgb(image)
         self.prepare(instructions, options)
         settings = self.settings(source.size, options)
+        warn_of_lost_detail(source.size, (settings.width, settings.height))
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])

@@ -17,6 +17,9 @@ from customize.pairs.decode import load_picture
 LONGEST = 4
 """Sides are at most this many times the base's resolution, however long the picture is."""
 
+SHRUNK = 2
+"""Times by which a side may shrink without a word."""
+
 _WORD = re.compile(r"<[a-z0-9]+(?:[-_][a-z0-9]+)*>", re.IGNORECASE)
 RANGES: Mapping[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
@@ -69,6 +72,18 @@ def warn_of_unknown_words(
     cure = f"those in use teach {', '.join(taught)}" if taught else "load the one that does"
     for word in sorted(word for word in named if word not in vocabulary):
         warnings.warn(f"no adapter in use teaches the word {word}; {cure}", stacklevel=5)
+
+
+def warn_of_lost_detail(size: tuple[int, int], working: tuple[int, int]) -> None:
+    """Warn where a picture of `size` (W, H) is made less than half as large to be worked at."""
+    factor = math.sqrt(math.prod(size) / math.prod(working))
+    if factor > SHRUNK:
+        warnings.warn(
+            f"the picture is {size[0]}x{size[1]} pixels, and the base works at "
+            f"{working[0]}x{working[1]}: its finer detail is lost; `customize edit-folder --detail "
+            "keep` puts it back where the edit left it alone, a higher resolution keeps more of it",
+            stacklevel=4,
+        )
 
 
 def spelled(instruction: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -139,6 +140,14 @@ def test_pictures_are_upright_and_on_white(editor: Editor, tmp_path: Path) -> No
     )
     with pytest.raises(PairsError, match=r"missing\.png"):
         editor.edit(tmp_path / "missing.png", "make it red")
+
+
+def test_a_picture_that_is_made_much_smaller_is_told(editor: Editor) -> None:
+    with pytest.warns(UserWarning, match=r"640x480 pixels, and the base works at \d+x\d+"):
+        editor.edit(Image.new("RGB", (640, 480)), "make it red", steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        editor.edit(picture(), "make it red", steps=1)
 
 
 def test_chain_is_one_edit_after_another(editor: Editor) -> None:
