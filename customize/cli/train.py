@@ -35,7 +35,10 @@ def add_to(commands: Any) -> None:
         "--overwrite", action="store_true", help="replace the sheet if it exists"
     )
     check_command.add_argument(
-        "--card", metavar="SIZE", help="say how to fit a GPU of this memory, such as 8GB"
+        "--card",
+        metavar="SIZE",
+        help="say what memory training takes, and how to fit a GPU of this much, such as 8GB; "
+        "`here` is this machine",
     )
     check_command.set_defaults(run=check)
 
@@ -69,10 +72,9 @@ def check(arguments: argparse.Namespace) -> int:
     from customize.drawing.contact_sheet import pairs_sheet
     from customize.editing.edited_picture import check_output
     from customize.training.check import check_recipe
-    from customize.training.memory.advice import card_bytes
+    from customize.training.memory.card import card_bytes
 
-    room = card_bytes(arguments.card) if arguments.card else None
-
+    room = card_bytes(arguments.card) if arguments.card not in (None, "here") else None
     sheet = arguments.output or Path(f"{arguments.recipe.stem}_pairs.png")
     if arguments.output:
         check_output(sheet, overwrite=arguments.overwrite)
@@ -88,7 +90,8 @@ def check(arguments: argparse.Namespace) -> int:
     print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")
     if checked.has_errors:
         return 2
-    print("\n".join(_memory(recipe, checked, room)))
+    if arguments.card:
+        print("\n".join(_memory(recipe, checked, room)))
     return 0
 
 

@@ -89,20 +89,20 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
 
 
 def _tokenizer(base: Base) -> Any:
-    from customize.families.loading.quiet import hush, quiet_loading
+    """Open the base's tokenizer; by its own class, as AutoTokenizer alone loads torch."""
+    from customize.families.loading.quiet import hush
 
     hush()
-    from transformers import AutoTokenizer
+    from transformers import CLIPTokenizer
 
-    with quiet_loading():
-        try:
-            return AutoTokenizer.from_pretrained(base.folder / "tokenizer")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BaseModelError(
-                f"base {base.name!r}: its tokenizer cannot be read ({error}); expected a complete "
-                "model folder",
-                "download it again",
-            ) from None
+    try:
+        return CLIPTokenizer.from_pretrained(base.folder / "tokenizer")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaseModelError(
+            f"base {base.name!r}: its tokenizer cannot be read ({error}); expected a complete "
+            "model folder",
+            "download it again",
+        ) from None
 
 
 def _word_faults(concept: Concept, tokenizer: Any) -> list[Fault]:

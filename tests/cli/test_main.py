@@ -204,8 +204,19 @@ def test_check_draws_a_sheet_and_lists_findings(
     assert "contact sheet: recipe_pairs.png\n" in printed
     with Image.open("recipe_pairs.png") as sheet:
         assert sheet.width > 3 * 192
-    assert main(["check", recipe]) == 0
-    assert "recipe_pairs.png (drawn again)" in capsys.readouterr().out
+    assert "expected peak" not in printed
+    assert main(["check", recipe, "--card", "8GB"]) == 0
+    printed = capsys.readouterr().out
+    assert "recipe_pairs.png (drawn again)" in printed
+    assert "expected peak of GPU memory" in printed
+    assert "it fits" in printed
+
+
+def test_check_loads_no_torch(base: Path) -> None:
+    code, modules = loaded_by("check", write_recipe(base))
+    assert code == 0
+    assert "customize.pairs.lint.lint_pairs" in modules
+    assert not modules & {"torch", "diffusers", "peft", "scipy"}
 
 
 def test_check_keeps_a_named_sheet(base: Path, capsys: pytest.CaptureFixture[str]) -> None:

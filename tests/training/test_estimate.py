@@ -19,7 +19,8 @@ from customize.training.batches import Sample, stack, step_generator
 from customize.training.cpu_attention import CpuAttention
 from customize.training.loss import Goal, loss
 from customize.training.memory import advice
-from customize.training.memory.advice import advise, card_bytes, smaller_settings, smallest_change
+from customize.training.memory.advice import advise, smaller_settings, smallest_change
+from customize.training.memory.card import card_bytes
 from customize.training.memory.estimate import CPU_LIBRARIES, Estimate, estimate
 from customize.training.memory.workload import Load, load_of
 from customize.training.optimizer import make_optimizer

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from customize.errors import Fault, RecipeError
+from customize.training.memory.card import GIGABYTE
 from customize.training.memory.estimate import Estimate, estimate
 from customize.training.memory.workload import Load
-
-GIGABYTE = 2**30
-"""Of the size printed on a card, which is what the drivers give nearly."""
-RESERVED = 0.94
-"""The share of a card's memory that is left to a program: the context takes about half a GB."""
 
 CURES: tuple[Mapping[str, Any], ...] = (
     {"optimizer": "adamw8bit"},
@@ -28,19 +22,6 @@ Smaller batches accumulated learn the same in hardly more time; states in 8 bits
 recomputing takes a third more; quantized weights are the only ones that change what is learned
 from; offloaded ones come last, being copied at every use.
 """
-
-
-def card_bytes(text: str) -> int:
-    """Read a card's memory, such as `8GB`; raises RecipeError for anything else.
-
-    >>> card_bytes("8GB") == card_bytes("8 gb") == card_bytes("8")
-    True
-    """
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:gb|gib|g)?", text.strip().lower())
-    if size is None or float(size[1]) <= 0:
-        fault = Fault("--card", f"found {text!r}", "write its memory, such as 8GB")
-        raise RecipeError("command line", [fault])
-    return int(float(size[1]) * GIGABYTE * RESERVED)
 
 
 def advise(load: Load, room: int | None) -> list[str]:
