@@ -67,6 +67,21 @@ def test_where_no_setting_goes_the_right_way_it_is_said() -> None:
         choose([])
 
 
+def test_where_scores_cannot_choose_the_bases_own_setting_is_kept() -> None:
+    own = Sampling(12, 1.5, 1.2)
+    wrong = [point(-0.2, 0.9), point(-0.3, 0.5, own.text_guidance, own.image_guidance)]
+    equal = [point(0.300, 0.9), point(0.296, 0.5, own.text_guidance, own.image_guidance)]
+    for points, why in ((wrong, "no setting goes the way"), (equal, "all go equally far")):
+        choice = choose(points, own=own)
+        assert choice.chosen is points[1]
+        assert why in choice.reason
+        assert "the base's own setting is kept" in choice.reason
+    told_apart = [*equal, point(0.2, 0.95)]
+    assert choose(told_apart, own=own).chosen is told_apart[0]
+    assert choose(wrong[:1], own=own).chosen is wrong[0]
+    assert choose(wrong, floor=0.8, own=own).chosen is wrong[0]
+
+
 @given(st.lists(st.tuples(SIMILARITY, SIMILARITY), min_size=1, max_size=12))
 def test_laws_of_the_choice(numbers: list[tuple[float, float]]) -> None:
     points = [point(*pair) for pair in numbers]
