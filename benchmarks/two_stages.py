@@ -1,0 +1,159 @@
+"""InstructPix2Pix's two stages in miniature: `python benchmarks/two_stages.py`.
+
+The base's text-to-image twin draws triplets, gets four zeroed input channels, and learns to edit
+from them alone. Rows differ in the pairs learned from: true ones of the drawn world, synthesized
+and filtered ones, unfiltered ones, and a tenth of the filtered ones; all else is the same. Held-out
+edits score each. A stopped call goes on: synthesis and fitting both do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from base_quality import held_out_edits
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from PIL import Image
+from quality import edit_all, percent, score, table
+
+from customize.embedded.folder import EDIT_DEFAULTS
+from customize.embedded.world.edits import Kind, random_edit
+from customize.families.stable_diffusion.text_to_image import (
+    open_text_to_image,
+    resolve_text_to_image,
+)
+from customize.recipe.editing_base import EditingBaseRecipe
+from customize.recipe.synthesis import SynthesisRecipe
+from customize.synthesis.run import synthesize
+from customize.training.base_fitting.fit_base import fit_editing_base
+
+KINDS: tuple[Kind, ...] = (
+    "recolor", "replace", "remove", "add", "background", "texture", "time", "scene look",
+)  # fmt: skip
+"""The kinds of edit that the grammar writes: what all rows could learn."""
+SEED = 3
+
+
+def make_start(base_name: str, out: Path) -> Path:
+    """Write the twin as an ordinary text-to-image folder: what the editor is made of."""
+    folder = out / "start"
+    if not (folder / "model_index.json").exists():
+        open_text_to_image(resolve_text_to_image(base_name)[0]).save_pretrained(folder)
+    return folder
+
+
+def make_true(out: Path, count: int, size: int) -> Path:
+    """Write true pairs of the same kinds."""
+    folder = out / "true"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        edit = random_edit((SEED, number), kind=KINDS[number % len(KINDS)], size=size)
+        names = [f"{number:05}_{role}.png" for role in ("source", "edited")]
+        for name, pixels in zip(names, (edit.source_HWC, edit.target_HWC), strict=True):
+            Image.fromarray(pixels).save(folder / name)
+        rows.append({"source": names[0], "instruction": edit.instruction, "edited": names[1]})
+    table_file = folder / "pairs.jsonl"
+    table_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return table_file
+
+
+def make_synthesized(base_name: str, out: Path, count: int, *, filtered: bool) -> Path:
+    """Synthesize pairs, with the filter or with none."""
+    nothing = {"pictures": -1.0, "first": -1.0, "second": -1.0, "direction": -1.0}
+    loose = {**nothing, "keep": 4, "most": 4, "alike": 1.0}
+    chosen: dict[str, Any] = {"keep_share": 0.3, "keep": 4, "most": 40} if filtered else loose
+    recipe = SynthesisRecipe.model_validate(
+        {
+            "drawn_captions": count,
+            "triplets": count,
+            "pictures": {"base": base_name, "at_once": 16},
+            "filter": chosen,
+            "output": str(out / ("filtered" if filtered else "unfiltered")),
+        }
+    )
+    return synthesize(recipe).pairs
+
+
+def fit(name: str, start: Path, pairs: Path, out: Path, samples: int, size: int) -> Path:
+    """Fit one row's editor, all rows alike."""
+    finished = out / f"editor_{name}" / "model"
+    if finished.exists():
+        return finished
+    recipe = EditingBaseRecipe.model_validate(
+        {
+            "start": str(start),
+            "pairs": str(pairs),
+            "output": str(out / f"editor_{name}"),
+            "samples": samples,
+            "batch": 16,
+            "learning_rate": 3e-4,
+            "warmup": 100,
+            "ema": 0.999,
+            "resolution": size,
+            "flip": False,
+            "optimizer": "adamw",
+        }
+    )
+    folder = fit_editing_base(recipe)
+    if folder is None:
+        raise SystemExit("stopped; the same command goes on")
+    return folder
+
+
+def quality(folder: Path, edits: int, size: int) -> dict[str, Any]:
+    """Score an editor by held-out edits of the kinds that were learned."""
+    kind: Any = StableDiffusionInstructPix2PixPipeline
+    pipeline = kind.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    chosen = [edit for edit in held_out_edits(2 * edits, size) if edit.kind in KINDS][:edits]
+    outputs = edit_all(pipeline, chosen, **EDIT_DEFAULTS)
+    rows = [(e, score(e, o)) for e, o in zip(chosen, outputs, strict=True)]
+    return {
+        "output_db": float(np.mean([s.output_db for _, s in rows])),
+        "copy_db": float(np.mean([s.copy_db for _, s in rows])),
+        "right": percent([s.right for _, s in rows]),
+        "strong": percent([s.strong for _, s in rows]),
+    }
+
+
+def main() -> None:
+    """Run all stages that are not finished, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="embedded")
+    parser.add_argument("--out", type=Path, default=Path("runs/two_stages"))
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--samples", type=int, default=64_000)
+    parser.add_argument("--edits", type=int, default=240)
+    arguments = parser.parse_args()
+    out, size = arguments.out, resolve_text_to_image(arguments.base)[0].resolution
+    start = make_start(arguments.base, out)
+    filtered = make_synthesized(arguments.base, out, arguments.pairs, filtered=True)
+    tenth = filtered.with_name("tenth.jsonl")
+    lines = filtered.read_text().splitlines(keepends=True)
+    tenth.write_text("".join(lines[: max(1, len(lines) // 10)]))
+    sets = {
+        "true": make_true(out, arguments.pairs, size),
+        "filtered": filtered,
+        "unfiltered": make_synthesized(arguments.base, out, arguments.pairs, filtered=False),
+        "tenth": tenth,
+    }
+    found = {}
+    for name, pairs in sets.items():
+        editor = fit(name, start, pairs, out, arguments.samples, size)
+        found[name] = quality(editor, arguments.edits, size)
+        (out / "two_stages.json").write_text(json.dumps(found, indent=2) + "\n")
+    titles = ["output_db", "copy_db", "right", "strong"]
+    rows = [
+        [name, *(f"{f[t]:.1f}" if isinstance(f[t], float) else f[t] for t in titles)]
+        for name, f in found.items()
+    ]
+    print(table(rows, ["pairs", "dB", "dB of a copy", "right", "strong"]))
+
+
+if __name__ == "__main__":
+    main()
