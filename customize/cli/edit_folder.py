@@ -43,6 +43,8 @@ def add_to(commands: Any) -> None:
     add_base(add)
     _add_how(command)
     _add_what_else(add)
+    add("--ray", nargs="?", const="", metavar="ADDRESS", help="edit on a Ray cluster (a local one)")
+    add("--workers", type=int, metavar="N", help="of --ray: one for each GPU, else each CPU")
     add_sampling(add)
     command.set_defaults(run=edit_folder)
 
@@ -64,7 +66,11 @@ def _add_how(command: argparse.ArgumentParser) -> None:
     add("--tiles", action="store_true", help="work at the picture's own size, for styles")
     speed = command.add_mutually_exclusive_group()
     speed.add_argument(
-        "--exact", dest="fast", action="store_false", help="as diffusers' pipeline would (default)"
+        "--exact",
+        dest="fast",
+        action="store_false",
+        default=False,
+        help="as diffusers' pipeline would (default)",
     )
     speed.add_argument(
         "--fast", action="store_true", help="leave out work; what it costs in dB is measured"
@@ -86,8 +92,7 @@ def edit_folder(arguments: argparse.Namespace) -> int:
     from customize.editing.folders.manifest import MANIFEST, opened_manifest
     from customize.editing.folders.page import write_page
     from customize.editing.folders.plan import pictures_at_once, together
-    from customize.editing.folders.run import edit_folder as run
-    from customize.editing.folders.run import unfinished
+    from customize.editing.folders.run import kept, unfinished
     from customize.editing.folders.thumbnails import opened_thumbnails
 
     _check(arguments)
@@ -106,17 +111,18 @@ def edit_folder(arguments: argparse.Namespace) -> int:
         wanted, outcomes = unfinished(edits, manifest, folder, overwrite=arguments.overwrite)
         print(_beginning(arguments.what, edits, wanted, faults))
         groups = together(edits, manifest.at_once)
+        cost = _cost(editor, groups, wanted) if arguments.fast else ""
         start = time.perf_counter()
-        made = run(editor, groups, wanted, manifest, store, folder, arguments.quality)
+        made = kept(_made(arguments, editor, groups, wanted), manifest, store, folder)
         outcomes += _shown(made, len(wanted))
         seconds = time.perf_counter() - start
-        about = _about(arguments, edits, len(wanted), seconds)
+        about = [*_about(arguments, edits, len(wanted), seconds), *([cost] if cost else [])]
         faults += [one.done for one in outcomes if isinstance(one.done, Fault)]
         title = f"{arguments.what}: before and after"
         page = write_page(folder, title, about, outcomes, faults, store)
         if arguments.grid or arguments.strengths:
             _write_sheets(folder, outcomes, store)
-    print(f"{about[-1]}\n{page}: before and after")
+    print("\n".join([*about[2:], f"{page}: before and after"]))
     return _told(faults, outcomes)
 
 
@@ -133,6 +139,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise EditError(f"--quality {arguments.quality}: expected 1 to 100; 95 is the usual")
     if arguments.at_once is not None and not 1 <= arguments.at_once <= 1024:
         raise EditError(f"--at-once {arguments.at_once}: expected 1 to 1024; leave it out")
+    if arguments.workers is not None and (arguments.ray is None or arguments.workers < 1):
+        raise EditError("--workers counts those of --ray, at least 1; add --ray, or leave it out")
     pictures = [text for text in arguments.instructions if Path(text).is_file()]
     if pictures:
         raise EditError(
@@ -211,6 +219,39 @@ def _shown(made: Iterator[Outcome], count: int) -> Iterator[Outcome]:
             bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
             bar.update()
             yield outcome
+
+
+def _made(arguments: argparse.Namespace, editor: Any, groups: Any, wanted: set[Edit]) -> Any:
+    """Make groups here, or by the workers of a cluster."""
+    if arguments.ray is None:
+        from customize.editing.folders.run import encoded_in_turn
+
+        return encoded_in_turn(editor, groups, wanted, arguments.quality)
+    from customize.distributed.folders import Opening, connect, made_by_workers
+    from customize.editing.options import with_strength
+
+    texts = {text for edit in wanted for text in edit.item.instructions}
+    adapters = (with_strength(text) for text in arguments.adapters)
+    opening = Opening(
+        editor.base.name,
+        arguments.revision,
+        arguments.precision,
+        arguments.device,
+        tuple((str(path), strength) for path, strength in adapters),
+        tuple(sorted(texts)),
+        sampling_options(arguments),
+    )
+    connect(arguments.ray or None)
+    return made_by_workers(groups, wanted, opening, arguments.quality, arguments.workers)
+
+
+def _cost(editor: Any, groups: Any, wanted: set[Edit]) -> str:
+    """Measure `--fast` against `--exact` on the first pictures that are to be made."""
+    from customize.editing.folders.fast_cost import cost_of_fast
+
+    due = next((group for group in groups if not wanted.isdisjoint(group)), None)
+    cost = None if due is None else cost_of_fast(editor, due)
+    return "" if cost is None else str(cost)
 
 
 def _about(

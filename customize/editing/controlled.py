@@ -30,9 +30,6 @@ from customize.families.sampling_defaults import Sampling
 if TYPE_CHECKING:
     from customize.editing.edited_picture import Settings
 
-GUIDED = 0.8
-"""Share of the steps, from the first on, that `fast` guides."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -107,7 +104,7 @@ def _layers(
     if watch is not None:
         yield watch
     if settings.fast and settings.text_guidance > 1:
-        yield GuidanceKept(settings.steps, until=round(GUIDED * settings.steps))
+        yield GuidanceKept(settings.steps)
     left_out = without_branches(settings.text_guidance, settings.image_guidance)
     if left_out is not None and not settings.fast:
         yield left_out

@@ -13,43 +13,46 @@ from torch import Tensor, nn
 from customize.editing.denoiser_calls import BRANCHES, Answer, Call
 from customize.editing.replaced import replaced
 
+EVERY = 3
+"""After the first steps, each of this many is made in full."""
 FULL_STEPS = 1 / 6
 """Share of the steps, the first ones, made in full: what an edit does is decided there."""
 
 
+def is_full(step: int, steps: int) -> bool:
+    """Tell whether a step, from 0 on, is made in full."""
+    return step < FULL_STEPS * steps or step % EVERY == 0
+
+
 @dataclass
 class GuidanceKept:
-    """The layer that asks for all branches at every second step only.
+    """The layer that asks for all branches at some steps only.
 
     In between it asks for the one with instruction and source, and takes the differences between
-    branches from the step before: they change slowly (arXiv 2408.11194; as in FasterCache, arXiv
-    2410.19355, section 3.3). From `until` steps on, guidance ends: it matters least where the
-    noise is low (arXiv 2404.07724).
+    branches from the last full step: they change slowly (arXiv 2408.11194; as in FasterCache, arXiv
+    2410.19355, section 3.3). Ending guidance early (arXiv 2404.07724) saves no more and costs more.
     """
 
     steps: int
-    until: int
     _step: int = 0
     _behind: list[Tensor] = field(default_factory=list)
 
     def __call__(self, answer: Answer, call: Call) -> Tensor:
         """Answer one step; see `denoiser_calls.Layer`."""
         step, self._step = self._step, self._step + 1
-        guided = step < self.until
-        if guided and (step < FULL_STEPS * self.steps or step % 2 == 0):
+        if is_full(step, self.steps):
             predicted = answer(call)
             full, source, neither = predicted.chunk(BRANCHES)
             self._behind = [full - source, full - neither]
             return predicted
         rows = torch.arange(len(call.noisy_BChw) // BRANCHES)
         full = answer(call.rows(rows))
-        behind = self._behind if guided else [torch.zeros_like(full)] * 2
-        return torch.cat([full, *(full - less for less in behind)])
+        return torch.cat([full, *(full - less for less in self._behind)])
 
 
 @contextmanager
 def deep_features_kept(denoiser: Any, steps: int) -> Iterator[None]:
-    """Compute a UNet's inner levels at every second step; between, take their last answer.
+    """Compute a UNet's inner levels at some steps; between, take their last answer.
 
     What the inner levels say changes slowly from step to step (DeepCache, arXiv 2312.00858,
     section 3.2); the outermost level, where the picture's detail is, is computed always. Calls with
@@ -82,11 +85,11 @@ class _Turn:
 
     @property
     def full(self) -> bool:
-        return self.step < FULL_STEPS * self.steps or self.step % 2 == 0
+        return is_full(self.step, self.steps)
 
 
 class _Kept:
-    """One block's own forward, answered from memory at every second step."""
+    """One block's own forward, answered from memory between full steps."""
 
     def __init__(self, module: nn.Module, turn: _Turn) -> None:
         self._own, self._turn = module.forward, turn

@@ -223,8 +223,8 @@ def test_kept_guidance_and_features_skip_what_they_say(editor: Editor) -> None:
     fast = sampled(editor, works_of(2), replace(settings, fast=True))
     for hook in hooks:
         hook.remove()
-    assert outer == [6, 2, 6, 2, 6, 2]
-    assert inner == [6, 6, 6]
+    assert outer == [6, 2, 2, 6, 2, 2]
+    assert inner == [6, 6]
     assert not np.array_equal(exact, fast)
     assert np.abs(exact - fast).mean() < 0.1
 
@@ -233,13 +233,10 @@ def test_full_steps_are_the_denoiser_itself(editor: Editor) -> None:
     unet = editor.pipeline.unet
     asked: Any = _question(editor)
     plain = unet(*asked[0], **asked[1])[0]
-    with deep_features_kept(unet, steps=1), answered_by(unet, GuidanceKept(1, until=1)):
+    with deep_features_kept(unet, steps=1), answered_by(unet, GuidanceKept(1)):
         assert torch.equal(unet(*asked[0], **asked[1])[0], plain)
-        kept = unet(*asked[0], **asked[1])[0]
-    # A step without guidance answers all branches by the first, from the features kept.
-    assert torch.equal(kept[:1], kept[1:2])
-    assert torch.equal(kept[:1], kept[2:])
-    assert torch.allclose(kept[:1], plain[:1], atol=1e-5)
+        # Asked the same at the next step, what was kept makes the same answer.
+        assert torch.allclose(unet(*asked[0], **asked[1])[0], plain, atol=1e-5)
 
 
 @torch.no_grad()

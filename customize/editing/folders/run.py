@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -84,22 +84,21 @@ def _ours(path: Path, record: Done | None) -> bool:
     return record is not None and size == record.bytes
 
 
-def edit_folder(
-    editor: Editor,
-    groups: Sequence[Group],
-    wanted: set[Edit],
-    manifest: Manifest,
-    store: Store,
-    folder: Path,
-    quality: int,
-) -> Iterator[Outcome]:
-    """Make all wanted edits, group by group, and yield each as soon as it is on disk.
+def encoded_in_turn(
+    editor: Editor, groups: Sequence[Group], wanted: Container[Edit], quality: int
+) -> Iterator[Finished | Outcome]:
+    """Make groups with a wanted edit in them, up to the content of files that nobody wrote yet.
 
-    Of a group all pictures are sampled, as in a run that was never stopped, and those wanted are
-    written. Raises what the system raises when nothing can be written any more.
+    Of a group all pictures are sampled, as in a run that was never stopped, and those wanted come.
     """
-    finish = partial(_finish, quality=quality)
-    for made in made_in_turn(editor, groups, wanted, finish):
+    return made_in_turn(editor, groups, wanted, partial(_finish, quality=quality))
+
+
+def kept(
+    answers: Iterable[Finished | Outcome], manifest: Manifest, store: Store, folder: Path
+) -> Iterator[Outcome]:
+    """Write and note answers as they come, wherever they were made."""
+    for made in answers:
         if isinstance(made, Outcome):
             yield made
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_names_folders_sizes_and_kinds_are_kept(base: Path, tmp_path: Path) -> N
             assert answer.size == size
     settings = read_settings(out / "a.png")
     assert settings is not None
-    assert settings["noise"] == "field"
+    assert (settings["noise"], settings["fast"]) == ("field", False)
     page = (out / PAGE).read_text()
     assert page.count("<figure>") == 4
     assert "http" not in page.replace("http-equiv", "")
@@ -332,3 +333,34 @@ def test_grids_and_sheets(base: Path, tmp_path: Path) -> None:
             Image.open(alone / f"{number}.png") as other,
         ):
             assert one.tobytes() == other.tobytes()
+
+
+def test_masks_keep_what_is_outside(base: Path, tmp_path: Path) -> None:
+    shots, out = tmp_path / "shots", tmp_path / "out"
+    for number in range(3):
+        shots.mkdir(exist_ok=True)
+        scene(number, (80, 64)).save(shots / f"{number}.png")
+    assert edit(base, shots, out, "--region", "10,8,40,30", "--detail", "keep") == 0
+    assert edit(base, shots, tmp_path / "auto", "--mask", "auto") == 0
+    for number in range(3):
+        source = np.asarray(Image.open(shots / f"{number}.png"))
+        answer = np.asarray(Image.open(out / f"{number}.png"))
+        outside = np.ones(source.shape[:2], bool)
+        outside[8:38, 10:50] = False
+        assert (answer[outside] == source[outside]).all()
+        assert (answer[~outside] != source[~outside]).any()
+        mask = Image.open(tmp_path / "auto" / f"{number}.mask1.png")
+        black = np.asarray(mask.convert("L").resize((80, 64), Image.Resampling.LANCZOS)) == 0
+        answer = np.asarray(Image.open(tmp_path / "auto" / f"{number}.png"))
+        assert (answer[black] == source[black]).all()
+
+
+def test_fast_says_what_it_costs(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "shots" / "0.png", 0)
+    assert edit(base, tmp_path / "shots", tmp_path / "out", "--fast") == 0
+    assert re.search(r"fast: \d+\.\d dB to exact .* as fast", capsys.readouterr().out)
+    settings = read_settings(tmp_path / "out" / "0.png")
+    assert settings is not None
+    assert settings["fast"]
