@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,12 @@ from customize.synthesis.samples import Sample
 
 SHOWN = 6
 """Rejected samples whose pictures are kept for the report, of each threshold the nearest."""
+
+OURS = (
+    *("pictures", "rejected", "shards", "imagefolder", "texts.jsonl", "samples.jsonl"),
+    *("trial.json", "pairs.jsonl", "provenance.jsonl", "sheet.png", "report.html", "recipe.json"),
+)
+"""All that a synthesis writes, and all that `--overwrite` removes."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +59,37 @@ class ResultFolder:
         """Thresholds that a trial chose."""
         return self.path / "trial.json"
 
-    def claim(self, recipe: Mapping[str, Any]) -> None:
-        """Note whose folder this is; raises OutputExistsError where it is another recipe's."""
+    def claim(self, recipe: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Note whose folder this is, after `overwrite` removed what a synthesis left in it.
+
+        Raises OutputExistsError where it is another recipe's, or holds other things.
+        """
         mark = self.path / "recipe.json"
         told = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
+        ours = mark.exists()
+        if ours and overwrite:
+            self._clear()
         if mark.exists() and mark.read_text("utf-8") != told:
             raise OutputExistsError(
                 f"{self.path}: triplets of another recipe, base or CLIP are there already; "
                 "expected a free folder or those of this one; choose another output, or allow "
                 "replacing it (--overwrite)"
             )
-        if not mark.exists() and self.path.is_dir() and any(self.path.iterdir()):
+        if not ours and self.path.is_dir() and any(self.path.iterdir()):
             raise OutputExistsError(
                 f"{self.path}: this folder holds other things; expected a free one, or triplets "
-                "begun earlier; choose another output, or allow replacing it (--overwrite)"
+                "begun earlier; choose another output"
             )
         write_text(mark, told)
+
+    def _clear(self) -> None:
+        """Remove what is ours; recipe.json, which says so, last."""
+        for name in OURS:
+            place = self.path / name
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
 
     def keep(self, samples: Sequence[Sample], journal: Journal, about: Mapping[str, Any]) -> None:
         """Write a group's pictures, then its line in the journal, which makes them count."""

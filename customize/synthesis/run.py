@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -60,12 +59,10 @@ def synthesize(
         recipe.pictures.base, recipe.pictures.revision, recipe.pictures.precision
     )
     clip = open_clip(recipe.filter.clip)
-    folder = ResultFolder(recipe.output)
-    if overwrite:
-        shutil.rmtree(folder.path, ignore_errors=True)
-    folder.claim(claimed(recipe, base, clip))
     writer = open_writer(recipe.writer)
     pipeline = open_pipeline(recipe.pictures, base)
+    folder = ResultFolder(recipe.output)
+    folder.claim(claimed(recipe, base, clip), overwrite=overwrite)
     journal = Journal(folder.samples)
     texts = TextStage(
         writer,

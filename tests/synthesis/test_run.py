@@ -160,6 +160,19 @@ def test_a_recipe_goes_on_for_more_and_never_mixes_with_another(recipe: Synthesi
         run.synthesize(recipe.model_copy(update={"seed": 1}), progress=False)
 
 
+def test_overwriting_removes_triplets_and_nothing_else(recipe: SynthesisRecipe) -> None:
+    few = recipe.model_copy(update={"triplets": 4})
+    run.synthesize(few, progress=False)
+    mine = put(recipe.output / "mine.txt", "kept")
+    other = few.model_copy(update={"seed": 1})
+    run.synthesize(other, overwrite=True, progress=False)
+    assert mine.read_text() == "kept"
+    foreign = put(recipe.output.with_name("home") / "thesis.txt", "years of work").parent
+    with pytest.raises(OutputExistsError, match="holds other things"):
+        run.synthesize(few.model_copy(update={"output": foreign}), overwrite=True, progress=False)
+    assert [file.name for file in foreign.iterdir()] == ["thesis.txt"]
+
+
 def test_a_trial_chooses_thresholds_once(recipe: SynthesisRecipe) -> None:
     changes = {"keep_share": 0.5, "trial": 16}
     changed = recipe.model_copy(update={"filter": recipe.filter.model_copy(update=changes)})

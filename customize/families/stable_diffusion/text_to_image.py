@@ -7,7 +7,7 @@ denoiser loses the input channels of the source picture: they were fed zeros the
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def resolve_text_to_image(
     if name == "embedded" or (folder / "customize.json").is_file():
         base = resolve_base(name, revision, precision)
         return base, _twin_of(base)
-    return resolve_plain(name, revision), PAPER
+    return replace(resolve_plain(name, revision), precision=precision), PAPER
 
 
 def open_text_to_image(

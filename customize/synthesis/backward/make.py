@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,9 +84,7 @@ def make_backward(
         )
     vectors_BD = clip.image_BD(finished)
     place = ResultFolder(output)
-    if overwrite:
-        shutil.rmtree(output, ignore_errors=True)
-    place.claim(_claimed(editor, clip, files, options))
+    place.claim(_claimed(editor, clip, files, options), overwrite=overwrite)
     journal = Journal(place.samples)
     for number in tqdm(
         range(len(journal.pieces), len(finished)), "sources", disable=None if progress else True

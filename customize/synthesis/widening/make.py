@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,9 +86,7 @@ def widen(
         raise SynthesisError("nothing to widen: expected at least one pair and a count above 0")
     loaded = [(load_picture(pair.source), load_picture(pair.target)) for pair in pairs]
     place = ResultFolder(output)
-    if overwrite:
-        shutil.rmtree(output, ignore_errors=True)
-    place.claim(_claimed(pairs, options, new))
+    place.claim(_claimed(pairs, options, new), overwrite=overwrite)
     wordings = _wordings(place, pairs, options, chat)
     triplets, failed = list[Triplet](), 0
     if new is not None:
