@@ -16,12 +16,17 @@ _STAGE = ["{samples: 0, batch: 16, learning_rate: 1.0e-3}"]
 
 
 class FitStage(Section):
-    """One stage: `samples` in all (0 skips it), `batch` over all workers."""
+    """One stage: `samples` in all (0 skips it), `batch` over all workers.
+
+    With `minutes` it ends when they are over, if samples are left by then.
+    """
 
     samples: int = Field(ge=0, examples=[56000])
     batch: int = Field(ge=1, examples=[16])
     learning_rate: float = Field(gt=0, lt=1, examples=["1.0e-3"])
     cooldown: float = Field(default=0.2, ge=0, le=1)
+    minutes: float | None = Field(default=None, gt=0)
+    snapshot: int = Field(default=50_000, ge=1)
 
 
 class AutoencoderStage(FitStage):
@@ -31,10 +36,15 @@ class AutoencoderStage(FitStage):
 
 
 class EmbeddedBaseRecipe(Section):
-    """How the embedded base is fitted, on pictures of `size` pixels a side."""
+    """How the embedded base is fitted, on pictures of `size` pixels a side.
+
+    `workers` share the learning on a CPU. `drawers` draw ahead of it; without a number all cores
+    but one do where there is a GPU, and none elsewhere.
+    """
 
     seed: int = 1
     workers: int = Field(default=2, ge=1, le=64)
+    drawers: int | None = Field(default=None, ge=0, le=256)
     output: OutputFolder = Path("runs/base")
     pool: int = Field(default=8192, ge=1)
     size: Literal[64, 128] = 64

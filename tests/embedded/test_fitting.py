@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
+from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextModel
 
@@ -23,11 +22,13 @@ from customize.embedded.fitting.autoencoder import (
     pictures,
     to_unit,
 )
-from customize.embedded.fitting.editor import Learners
+from customize.embedded.fitting.compiling import fill_cache
+from customize.embedded.fitting.drawing_ahead import DrawnAhead, drawers_for
+from customize.embedded.fitting.editor import Learners, editor_loss
 from customize.embedded.fitting.latent_pool import (
+    ChunkDrawer,
     Pool,
     changed_cells,
-    chunk_seeds,
     draw_chunk,
     encode_pool,
     kept_pool,
@@ -43,12 +44,14 @@ from customize.embedded.models import (
     SCALING_FACTOR,
     decoded,
     new_autoencoder,
+    new_scheduler,
     new_unet,
     posterior_of,
     text_config,
 )
 from customize.embedded.tokenizer import write_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
+from customize.families.objective import Objective
 from customize.recipe.embedded_base import load_embedded_base
 
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
@@ -81,6 +84,45 @@ def test_an_interrupted_stage_ends_as_an_unbroken_one(tmp_path, monkeypatch):
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
     assert not torch.equal(next(whole.parameters()), next(small_net().parameters()))
+
+
+def test_a_stage_ends_in_time_and_is_at_its_end_when_it_goes_on(tmp_path):
+    budget = Budget(10**6, 8, 0.01, minutes=0.02, snapshot=800)
+    net = small_net()
+    fit_stage("s", net, loss_for(net), budget, tmp_path, Worker())
+    with safe_open(tmp_path / "s.safetensors", framework="pt") as file:
+        facts = file.metadata()
+    assert 1.2 <= float(facts["seconds"]) < 6
+    assert 100 < int(facts["step"]) < 10**5
+    assert (tmp_path / "s-800.safetensors").exists()
+    again = small_net()
+    fit_stage("s", again, loss_for(again, 0, int(facts["step"])), budget, tmp_path, Worker())
+    for one, other in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_rate_falls_with_whichever_ends_first():
+    budget = Budget(1000, 1, 1.0, cooldown=0.5, minutes=1.0)
+    assert budget.rate_at(400) == 1.0
+    assert budget.rate_at(750) == pytest.approx(0.5)
+    assert budget.rate_at(400, 45) == pytest.approx(0.5)
+    assert budget.rate_at(400, 61) == 0.0
+    assert [budget.is_spent(*at) for at in ((999, 59.9), (1000, 1.0), (1, 60.0))] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_workers_agree_on_the_time_and_so_on_the_last_step():
+    clock, barrier, told = torch.zeros(1, dtype=torch.float64), threading.Barrier(2), []
+    workers = [Worker(rank, 2, barrier=barrier, clock=clock) for rank in (0, 1)]
+    other = threading.Thread(target=lambda: told.append(workers[1].agreed(99.0)))
+    other.start()
+    assert workers[0].agreed(5.25) == 5.25
+    other.join()
+    assert told == [5.25]
+    assert Worker().agreed(3.0) == 3.0
 
 
 def made(folder) -> Worker:
@@ -282,6 +324,30 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
         assert torch.equal(weight, pipeline.vae.encoder.state_dict()[name]), name
 
 
+def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tmp_path, monkeypatch):
+    asked = []
+
+    def compiled(learners):
+        def forward(*given):
+            asked.append([(tuple(g.shape), g.dtype) for g in given])
+            return learners(*given)
+
+        return forward
+
+    parts = new_parts(write_tokenizer(tmp_path, 1), 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", compiled)
+        fill_cache(lambda: parts, 2, "cpu")
+    assert all(p.grad is not None for p in parts.text_encoder.parameters())
+    learners = Learners(new_unet(), parts.text_encoder)
+    drawn = encode_pool([draw_chunk((1, 2), 2, 64, parts.tokenizer)], parts.vae)
+    empty_1L = torch.zeros(1, 24, dtype=torch.long)
+    objective = Objective.from_config(new_scheduler().config)
+    edits = drawn.rows(torch.tensor([0, 1]), "cpu")
+    editor_loss(compiled(learners), objective, edits, empty_1L, torch.Generator())
+    assert asked[0] == asked[1]
+
+
 def test_a_faulty_fit_recipe_lists_every_fault(tmp_path):
     recipe = tmp_path / "fit.yaml"
     recipe.write_text("workers: 0\npol: 3\nclip: {samples: 1, batch: 1, learning_rate: 1}\n")
@@ -303,8 +369,7 @@ def test_a_kept_pool_is_filled_once(tmp_path):
     filled = []
 
     def fill():
-        chunks = (draw_chunk(*chunk, 64) for chunk in chunk_seeds(4, (1, 2)))
-        filled.append(encode_pool(chunks, vae, tokenizer))
+        filled.append(encode_pool([draw_chunk((1, 2), 4, 64, tokenizer)], vae))
         return filled[-1]
 
     first, again = (kept_pool(tmp_path / "pool.safetensors", fill) for _ in range(2))
@@ -314,22 +379,48 @@ def test_a_kept_pool_is_filled_once(tmp_path):
         assert torch.equal(getattr(first, name), getattr(filled[0], name))
 
 
-def test_a_source_that_edits_share_is_drawn_and_encoded_once():
-    chunk = draw_chunk((4, 4), 60, 64)
-    assert len(chunk.sources_SHWC) < len(chunk.targets_NHWC) == len(chunk.source_of) == 60
-    alike = [i for i in range(59) if chunk.source_of[i] == chunk.source_of[i + 1]]
+def test_a_source_that_edits_share_is_drawn_and_encoded_once(tmp_path):
+    chunk = draw_chunk((4, 4), 60, 64, write_tokenizer(tmp_path, 1))
+    assert len(chunk.sources_SHWC) < len(chunk.targets_NHWC) == len(chunk.source_of_N) == 60
+    alike = [i for i in range(59) if chunk.source_of_N[i] == chunk.source_of_N[i + 1]]
     assert len(alike) >= 10
-    assert all(chunk.instructions[i] != chunk.instructions[i + 1] for i in alike)
+    told = chunk.instructions_NL
+    assert not [i for i in alike if torch.equal(told[i], told[i + 1])]
+
+
+def test_pools_are_drawn_chunk_by_chunk_each_afresh(tmp_path, monkeypatch):
+    monkeypatch.setattr("customize.embedded.fitting.latent_pool.ENCODED_AT_ONCE", 4)
+    drawer = ChunkDrawer(6, (1, 4), 0, 64, write_tokenizer(tmp_path, 1))
+    assert drawer.chunks == 2
+    assert [len(drawer(number).targets_NHWC) for number in range(4)] == [4, 2, 4, 2]
+    expected = draw_chunk((1, 4, 1, 0, 4), 2, 64, drawer.tokenizer)
+    assert torch.equal(drawer(3).targets_NHWC, expected.targets_NHWC)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_drawings_come_in_order_and_from_where_one_begins(processes):
+    drawn = DrawnAhead(torch.tensor, processes)
+    assert [int(drawn(number)) for number in (3, 4, 5, 6, 7, 1, 2)] == [3, 4, 5, 6, 7, 1, 2]
+    drawn.close()
+
+
+def test_all_cores_but_one_draw_for_a_gpu(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    assert [drawers_for(None, device) for device in ("cuda", "cpu")] == [15, 0]
+    assert drawers_for(2, "cpu") == 2
 
 
 def test_drawing_ahead_in_processes_gives_the_same_pools(tmp_path):
     torch.manual_seed(0)
     parts = new_parts(write_tokenizer(tmp_path, 1), 64)
     plain = PoolSupply(parts, 6, (1, 4), tmp_path / "a", made(tmp_path / "a"))
-    ahead = PoolSupply(parts, 6, (1, 4), tmp_path / "b", made(tmp_path / "b"))
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as ahead.drawers:
-        for number in (0, 1):
+    with PoolSupply(parts, 6, (1, 4), tmp_path / "b", made(tmp_path / "b"), drawers=1) as ahead:
+        for number in (0, 1, 3):  # the last is not the one that was made ahead
             one, other = plain.pool(number), ahead.pool(number)
-            assert torch.equal(one.targets_NChw, other.targets_NChw)
-            assert torch.equal(one.instructions_NL, other.instructions_NL)
-    assert [path.name for path in (tmp_path / "b").iterdir()] == ["pool-1-6-0.safetensors"]
+            for name in (field.name for field in fields(Pool)):
+                assert torch.equal(getattr(one, name), getattr(other, name)), name
+            assert ahead.pool(number) is other
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["pool-3-6-0.safetensors"]
+    assert not list((tmp_path / "b").iterdir())
+    assert ahead.coming is not None
+    assert ahead.coming[1].done()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from customize.embedded.fitting.drawing_ahead import DrawnAhead
 from customize.embedded.fitting.loop import Budget, autocast, fit_stage
 from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.models import SCALING_FACTOR, decoded, posterior_of, size_of
@@ -31,9 +33,9 @@ LOG_VARIANCE = -20.0
 """Of every latent of the finished autoencoder: next to none."""
 
 
-def to_unit(pixels_BHWC: np.ndarray) -> Tensor:
+def to_unit(pixels_BHWC: np.ndarray | Tensor) -> Tensor:
     """Turn uint8 (B, H, W, 3) into float32 (B, 3, H, W) in -1..1."""
-    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.as_tensor(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def pictures(seed: tuple[int, ...], count: int, size: int) -> np.ndarray:
@@ -48,6 +50,11 @@ def pictures(seed: tuple[int, ...], count: int, size: int) -> np.ndarray:
         for index in range(count)
     ]
     return np.stack(drawn)
+
+
+def _batch(seed: tuple[int, ...], rank: int, count: int, size: int, step: int) -> Tensor:
+    """Draw the batch of a step, as processes are asked to."""
+    return torch.from_numpy(pictures((*seed, step, rank), count, size))
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ def fit_autoencoder(
     worker: Worker,
     decoder_only: bool,
     older: AutoencoderKL | None = None,
+    drawers: int = 0,
 ) -> None:
     """Train the autoencoder and fold its latents' mean and deviation into the quant convolutions.
 
@@ -138,12 +146,15 @@ def fit_autoencoder(
         copy_levels(autoencoder, older, known.live_C)
     introduction = INTRODUCTION if known and size_of(known.autoencoder) != size else 0
 
-    def loss_of(step: int, count: int) -> Tensor:
-        batch = pictures((seed, 1, step, worker.rank), count, size)
-        images_BCHW = to_unit(batch).to(worker.device)
+    count = budget.batch // worker.count
+    drawn = DrawnAhead(partial(_batch, (seed, 1), worker.rank, count, size), drawers)
+
+    def loss_of(step: int, _: int) -> Tensor:
+        images_BCHW = to_unit(drawn(step).to(worker.device))
         return autoencoder_loss(autoencoder, images_BCHW, known, step < introduction)
 
     fit_stage("autoencoder", autoencoder, loss_of, budget, folder, worker)
+    drawn.close()
     if not decoder_only:
         fold_statistics(autoencoder, to_unit(pictures((seed, 2), 512, size)).to(worker.device))
     autoencoder.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from customize.embedded.models import new_scheduler
 from customize.embedded.tokenizer import token_ids
 from customize.families.objective import Objective
 
+COMPILER_SECONDS = 45.0
 POOL_USES = 2
 """How often each pool of encoded edits is gone through before a new one is drawn."""
 DROPOUT = 0.05
@@ -49,23 +51,23 @@ class Learners(nn.Module):
     """
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-        """Hold both, and use unfused attention: on CPUs the fused kernel's bfloat16 backward takes
-        a third of the step.
+        """Hold both; on a CPU, where the fused kernel's bfloat16 backward takes a third of the
+        step, with unfused attention.
         """
         super().__init__()
         self.unet, self.text_encoder = unet, text_encoder
         unet.conv_out = _resized(unet.conv_out, unet.conv_out.out_channels + 1)
-        unet.set_attn_processor(AttnProcessor())
-        text_encoder.set_attn_implementation("eager")
+        if unet.device.type == "cpu":
+            unet.set_attn_processor(AttnProcessor())
+            text_encoder.set_attn_implementation("eager")
 
     def forward(
         self, inputs_BChw: Tensor, level_B: Tensor, ids_BL: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the prediction (B, 4, h, w) and the logits of a change (B, h, w), in float32."""
         inputs_BChw = inputs_BChw.contiguous(memory_format=torch.channels_last)
-        with autocast(inputs_BChw.device):
-            text_BLD = self.text_encoder(ids_BL).last_hidden_state
-            output_BChw = self.unet(inputs_BChw, level_B, text_BLD).sample.float()
+        text_BLD = self.text_encoder(ids_BL).last_hidden_state
+        output_BChw = self.unet(inputs_BChw, level_B, text_BLD).sample.float()
         return output_BChw[:, :-1], output_BChw[:, -1]
 
     def finish(self) -> None:
@@ -102,9 +104,9 @@ def editor_loss(
     edit is asked for as well (binary cross-entropy).
     """
     clean_BChw, device = edits.targets_NChw, edits.targets_NChw.device
-    uniform = torch.rand(3, len(clean_BChw), generator=generator).to(device)
+    uniform = torch.rand(3, len(clean_BChw), generator=generator, device=device)
     level_B = _levels(uniform[0], uniform[2])
-    noise_BChw = torch.randn(clean_BChw.shape, generator=generator).to(device)
+    noise_BChw = torch.randn(clean_BChw.shape, generator=generator, device=device)
     noisy_BChw = objective.corrupt(clean_BChw, noise_BChw, level_B)
     no_text_B = uniform[1] < 2 * DROPOUT
     from_caption_B = uniform[1] >= 1 - FROM_CAPTIONS
@@ -112,9 +114,10 @@ def editor_loss(
     ids_BL = torch.where(from_caption_B[:, None], edits.captions_NL, edits.instructions_NL)
     ids_BL = torch.where(no_text_B[:, None], empty_1L, ids_BL)
     source_BChw = edits.sources_NChw * ~no_source_B[:, None, None, None]
-    predicted_BChw, place_Bhw = forward(
-        torch.cat((noisy_BChw, source_BChw), dim=1), level_B, ids_BL
-    )
+    with autocast(device):
+        predicted_BChw, place_Bhw = forward(
+            torch.cat((noisy_BChw, source_BChw), dim=1), level_B, ids_BL
+        )
     weights_Bhw = weights_of(edits.changed_Nhw)
     error_Bhw = (
         (predicted_BChw - objective.target(clean_BChw, noise_BChw, level_B)).square().mean(dim=1)
@@ -140,10 +143,13 @@ def fit_editor(
     folder: Path,
     worker: Worker,
     going_on: bool,
+    drawers: int = 0,
+    compiler: BaseProcess | None = None,
 ) -> None:
     """Train the editor on pools of `pool_size` encoded edits over all workers, each used twice.
 
-    Unless it is `going_on`, its text encoder starts as the small CLIP's text tower.
+    Unless it is `going_on`, its text encoder starts as the small CLIP's text tower. A `compiler`
+    that is at work is waited for a while, once there is something to compute.
     """
     if not going_on:
         take_text_tower(parts.text_encoder, parts.clip)
@@ -152,19 +158,24 @@ def fit_editor(
     empty_1L = torch.from_numpy(token_ids(parts.tokenizer, [""])).to(worker.device)
     # On a CPU compiling takes minutes at every start and wins a fifth at best.
     forward: Forward = torch.compile(learners) if worker.device == "cuda" else learners
-    supply = PoolSupply(parts, pool_size // worker.count, (seed, 4), folder, worker)
-    count = budget.batch // worker.count
-    batches = len(shuffled_rows(supply.size, count, np.random.default_rng()))
+    size, count = pool_size // worker.count, budget.batch // worker.count
+    batches = len(shuffled_rows(size, count, np.random.default_rng()))
+    supply = PoolSupply(parts, size, (seed, 4), folder, worker, drawers)
 
     def loss_of(step: int, _: int) -> Tensor:
+        nonlocal compiler
         use, batch = divmod(step, batches)
         order = np.random.default_rng((seed, 5, use, worker.rank))
-        rows = torch.from_numpy(shuffled_rows(supply.size, count, order)[batch])
+        rows = torch.from_numpy(shuffled_rows(size, count, order)[batch])
         draw = np.random.default_rng((seed, 6, step, worker.rank))
-        generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        generator = torch.Generator(worker.device).manual_seed(int(draw.integers(2**62)))
         edits = supply.pool(use // POOL_USES).rows(rows, worker.device)
+        if compiler is not None:
+            compiler.join(COMPILER_SECONDS)
+            compiler = None
         return editor_loss(forward, objective, edits, empty_1L, generator)
 
-    fit_stage("editor", learners, loss_of, budget, folder, worker)
+    with supply:
+        fit_stage("editor", learners, loss_of, budget, folder, worker)
     learners.finish()
     learners.eval().requires_grad_(False)

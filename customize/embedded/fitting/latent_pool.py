@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -63,10 +64,11 @@ def shuffled_rows(size: int, count: int, rng: np.random.Generator) -> np.ndarray
 
 def changed_cells(sources_BHWC: np.ndarray, targets_BHWC: np.ndarray) -> np.ndarray:
     """Tell which latent cells hold a pixel that changes, bool (B, h, w)."""
-    difference = np.abs(sources_BHWC.astype(np.int16) - targets_BHWC).max(axis=-1) > CHANGED
+    least, most = np.minimum(sources_BHWC, targets_BHWC), np.maximum(sources_BHWC, targets_BHWC)
+    changed = most - least > CHANGED
     side = LATENT_SIZE
-    cells = difference.reshape(len(difference), side, -1, side, difference.shape[2] // side)
-    return cells.any(axis=(2, 4))
+    rows = changed.reshape(len(changed), side, -1, *changed.shape[2:]).max(axis=2)
+    return rows.reshape(len(changed), side, side, -1).max(axis=3)
 
 
 def weights_of(changed_Bhw: Tensor) -> Tensor:
@@ -91,16 +93,45 @@ def kept_pool(path: Path, fill: Callable[[], Pool]) -> Pool:
 
 @dataclass(frozen=True)
 class DrawnChunk:
-    """Some drawn edits, not encoded yet; `source_of` says which source each of them changes."""
+    """Some drawn edits, their pictures not encoded yet: uint8 (S, H, W, 3) and (N, H, W, 3).
 
-    sources_SHWC: np.ndarray
-    source_of: tuple[int, ...]
-    targets_NHWC: np.ndarray
-    instructions: tuple[str, ...]
-    captions: tuple[str, ...]
+    `source_of_N` says which source each of them changes; the rest is as in a pool.
+    """
+
+    sources_SHWC: Tensor
+    source_of_N: Tensor
+    targets_NHWC: Tensor
+    changed_Nhw: Tensor
+    instructions_NL: Tensor
+    captions_NL: Tensor
 
 
-def draw_chunk(seed: tuple[int, ...], count: int, size: int) -> DrawnChunk:
+@dataclass(frozen=True)
+class ChunkDrawer:
+    """Draws pools of `size` edits chunk by chunk, numbered on and on, in pictures of `side` px."""
+
+    size: int
+    seed: tuple[int, ...]
+    rank: int
+    side: int
+    tokenizer: CLIPTokenizer
+
+    @property
+    def chunks(self) -> int:
+        """Count the chunks of a pool."""
+        return -(-self.size // ENCODED_AT_ONCE)
+
+    def __call__(self, number: int) -> DrawnChunk:
+        """Draw a chunk: those of the first pool come first, the next pool's follow."""
+        pool, place = divmod(number, self.chunks)
+        start = place * ENCODED_AT_ONCE
+        seed, count = (*self.seed, pool, self.rank, start), min(ENCODED_AT_ONCE, self.size - start)
+        return draw_chunk(seed, count, self.side, self.tokenizer)
+
+
+def draw_chunk(
+    seed: tuple[int, ...], count: int, size: int, tokenizer: CLIPTokenizer
+) -> DrawnChunk:
     """Draw `count` edits of the seed's own stretch of the world; a shared source is kept once."""
     edits: list[DrawnEdit] = []
     while len(edits) < count:
@@ -108,46 +139,42 @@ def draw_chunk(seed: tuple[int, ...], count: int, size: int) -> DrawnChunk:
     edits = edits[:count]
     sources = {id(edit.source_HWC): edit.source_HWC for edit in edits}
     places = {key: place for place, key in enumerate(sources)}
-    return DrawnChunk(
-        np.stack(list(sources.values())),
-        tuple(places[id(edit.source_HWC)] for edit in edits),
-        np.stack([edit.target_HWC for edit in edits]),
-        tuple(edit.instruction for edit in edits),
-        tuple(edit.target_caption for edit in edits),
+    rows = [places[id(edit.source_HWC)] for edit in edits]
+    sources_SHWC = np.stack(list(sources.values()))
+    targets_NHWC = np.stack([edit.target_HWC for edit in edits])
+    arrays = (
+        sources_SHWC,
+        np.array(rows),
+        targets_NHWC,
+        changed_cells(sources_SHWC[rows], targets_NHWC),
+        token_ids(tokenizer, [edit.instruction for edit in edits]),
+        token_ids(tokenizer, [edit.target_caption for edit in edits]),
     )
-
-
-def chunk_seeds(size: int, seed: tuple[int, ...]) -> list[tuple[tuple[int, ...], int]]:
-    """Cut a pool of `size` edits into chunks: (seed, edits) of each."""
-    starts = range(0, size, ENCODED_AT_ONCE)
-    return [((*seed, start), min(ENCODED_AT_ONCE, size - start)) for start in starts]
+    return DrawnChunk(*(torch.from_numpy(array) for array in arrays))
 
 
 @torch.no_grad()
 def encode_pool(
-    chunks: Iterable[DrawnChunk],
-    autoencoder: AutoencoderKL,
-    tokenizer: CLIPTokenizer,
-    device: str = "cpu",
+    chunks: Iterable[DrawnChunk], autoencoder: AutoencoderKL, device: str = "cpu"
 ) -> Pool:
-    """Encode drawn edits chunk by chunk."""
-    parts = [_encoded(chunk, autoencoder, tokenizer, device) for chunk in chunks]
+    """Encode drawn edits chunk by chunk; the pool lies in the CPU's memory."""
+    parts = [_encoded(chunk, autoencoder, device) for chunk in chunks]
     columns = zip(*([getattr(part, f.name) for f in fields(Pool)] for part in parts), strict=True)
     return Pool(*(torch.cat(column) for column in columns))
 
 
-def _encoded(
-    chunk: DrawnChunk, autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, device: str
-) -> Pool:
-    pictures = np.concatenate((chunk.sources_SHWC, chunk.targets_NHWC))
+def _encoded(chunk: DrawnChunk, autoencoder: AutoencoderKL, device: str) -> Pool:
+    pictures = torch.cat((chunk.sources_SHWC, chunk.targets_NHWC))
+    if device != "cpu":  # a GPU measures anew what is fastest for each number of pictures
+        pictures = F.pad(pictures, (0,) * 7 + (2 * len(chunk.source_of_N) - len(pictures),))
+    pictures = pictures.to(device)
     with autocast(torch.device(device)):
-        modes = posterior_of(autoencoder, to_unit(pictures).to(device)).mode().float().cpu()
-    count, rows = len(chunk.sources_SHWC), list(chunk.source_of)
-    changed = changed_cells(chunk.sources_SHWC[rows], chunk.targets_NHWC)
+        modes = posterior_of(autoencoder, to_unit(pictures)).mode().float().cpu()
+    count = len(chunk.sources_SHWC)
     return Pool(
-        modes[:count][rows].half(),
-        (modes[count:] * SCALING_FACTOR).half(),
-        torch.from_numpy(changed),
-        torch.from_numpy(token_ids(tokenizer, list(chunk.instructions))),
-        torch.from_numpy(token_ids(tokenizer, list(chunk.captions))),
+        modes[chunk.source_of_N].half(),
+        (modes[count : count + len(chunk.source_of_N)] * SCALING_FACTOR).half(),
+        chunk.changed_Nhw,
+        chunk.instructions_NL,
+        chunk.captions_NL,
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from transformers import CLIPTokenizer
 
 from customize.embedded.fitting.autoencoder import fit_autoencoder
 from customize.embedded.fitting.clip import fit_clip
+from customize.embedded.fitting.compiling import compile_ahead
+from customize.embedded.fitting.drawing_ahead import drawers_for
 from customize.embedded.fitting.editor import fit_editor
 from customize.embedded.fitting.loop import Budget
 from customize.embedded.fitting.shared_state import VECTORS, Worker
@@ -46,6 +49,7 @@ def fit_embedded_base(recipe: EmbeddedBaseRecipe, start_from: Path | None = None
     if worker.device == "cpu" and recipe.workers > 1:
         _fit_in_processes(recipe, state, start_from)
     else:
+        torch.backends.cudnn.benchmark = True  # every step has the same shapes
         _fit(recipe, state, start_from, worker)
     return model
 
@@ -58,7 +62,8 @@ def _fit_in_processes(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path 
     pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
     barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
     norms = torch.zeros(recipe.workers).share_memory_()
-    worker = Worker(count=recipe.workers, pool=pool, norms=norms, barrier=barrier)
+    clock = torch.zeros(1, dtype=torch.float64).share_memory_()
+    worker = Worker(count=recipe.workers, pool=pool, norms=norms, barrier=barrier, clock=clock)
     multiprocessing.spawn(_process, (recipe, state, start_from, worker), recipe.workers)
 
 
@@ -80,6 +85,9 @@ def _fit(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worke
     torch.manual_seed(recipe.seed)
     parts = _parts(recipe, state, start_from).to(worker.device)
     seed, going_on = recipe.seed, start_from is not None
+    drawers, compiler = drawers_for(recipe.drawers, worker.device), None
+    if worker.device == "cuda" and recipe.autoencoder.samples and recipe.editor.samples:
+        compiler = compile_ahead(partial(_parts, recipe, state, start_from), recipe.editor.batch)
     if recipe.autoencoder.samples:
         older = None
         if going_on and (recipe.autoencoder.encoder or size_of(parts.vae) != recipe.size):
@@ -87,14 +95,22 @@ def _fit(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worke
             parts = replace(parts, vae=new_autoencoder(recipe.size).to(worker.device))
         decoder_only = going_on and older is None
         budget = _budget(recipe.autoencoder)
-        fit_autoencoder(parts.vae, budget, seed, state, worker, decoder_only, older)
+        fit_autoencoder(parts.vae, budget, seed, state, worker, decoder_only, older, drawers)
     if recipe.clip.samples:
         fit_clip(parts.clip, parts.tokenizer, _budget(recipe.clip), seed, state, worker)
     if recipe.editor.samples:
-        fit_editor(parts, _budget(recipe.editor), recipe.pool, seed, state, worker, going_on)
+        budget = _budget(recipe.editor)
+        fit_editor(parts, budget, recipe.pool, seed, state, worker, going_on, drawers, compiler)
     if worker.rank == 0:
         write_folder(parts, recipe.output / "model")
 
 
 def _budget(stage: FitStage) -> Budget:
-    return Budget(stage.samples, stage.batch, stage.learning_rate, stage.cooldown)
+    return Budget(
+        stage.samples,
+        stage.batch,
+        stage.learning_rate,
+        stage.cooldown,
+        minutes=stage.minutes,
+        snapshot=stage.snapshot,
+    )

@@ -31,8 +31,8 @@ VECTORS = ("weights", "ema", "exp_avg", "exp_avg_sq")
 class Worker:
     """One of `count` equal processes that share every batch; 0 is the one that saves and prints.
 
-    `pool` and `norms` are memory all of them see: 4 + `count` rows as long as the largest stage and
-    one number each. None for a lone worker.
+    `pool`, `norms` and `clock` are memory all of them see: 4 + `count` rows as long as the largest
+    stage, one number each, and one for all. None for a lone worker.
     """
 
     rank: int = 0
@@ -41,11 +41,21 @@ class Worker:
     pool: Tensor | None = None
     norms: Tensor | None = None
     barrier: ProcessBarrier | Barrier | None = None
+    clock: Tensor | None = None
 
     def wait(self) -> None:
         """Wait until every worker is here."""
         if self.barrier is not None:
             self.barrier.wait()
+
+    def agreed(self, seconds: float) -> float:
+        """Give every worker the first one's time, so that all of them end at the same step."""
+        if self.clock is None:
+            return seconds
+        if self.rank == 0:
+            self.clock[0] = seconds
+        self.wait()
+        return float(self.clock[0])
 
 
 class FlatState:
@@ -55,7 +65,7 @@ class FlatState:
 
     def __init__(self, module: nn.Module, worker: Worker) -> None:
         """Move the module's trainable weights into the vectors, where it learns from now on."""
-        self.worker, self.step = worker, 0
+        self.worker, self.step, self.seconds = worker, 0, 0.0
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.layout = hashlib.sha256(str([(n, tuple(p.shape)) for n, p in named]).encode())
         size = sum(parameter.numel() for _, parameter in named)
@@ -135,6 +145,7 @@ class FlatState:
         temporary = path.with_suffix(".tmp")
         vectors = {name: vector.cpu().clone() for name, vector in self.vectors.items()}
         facts = {"step": str(self.step), "layout": self.layout.hexdigest()}
+        facts["seconds"] = f"{self.seconds:.3f}"
         save_file(vectors, temporary, metadata=facts)
         os.replace(temporary, path)
 
@@ -160,6 +171,6 @@ class FlatState:
             if self.worker.rank == 0:
                 for name in VECTORS:
                     self.vectors[name].copy_(file.get_tensor(name))
-        self.step = int(facts["step"])
+        self.step, self.seconds = int(facts["step"]), float(facts.get("seconds", 0.0))
         self._bind_optimizer()
         self.worker.wait()
