@@ -2,7 +2,8 @@
 
 `quarter` is Stable Diffusion 1.5's UNet at 64-128-256-256 (37.5 M weights) with a VAE at
 32-64-128-128, `sd15` the whole of it, `sdxl` Stable Diffusion XL's; all with 8 input channels. The
-text encoders have CLIP's true sizes; the tokenizer is the embedded base's.
+text encoders have CLIP's true sizes; the tokenizer is the embedded base's. `toy` and `toy_xl` are
+the same classes at the least width, for trials of the programs that measure.
 """
 
 from __future__ import annotations
@@ -16,14 +17,22 @@ import torch
 from customize.families.base import EMBEDDED
 from customize.families.loading.quiet import hush, quiet_loading
 
-Geometry = Literal["quarter", "sd15", "sdxl"]
-SIDES = {"quarter": 256, "sd15": 512, "sdxl": 1024}
-WIDTHS = {"quarter": (64, 128, 256, 256), "sd15": (320, 640, 1280, 1280)}
+Geometry = Literal["quarter", "sd15", "sdxl", "toy", "toy_xl"]
+SIDES = {"quarter": 256, "sd15": 512, "sdxl": 1024, "toy": 128, "toy_xl": 128}
+WIDTHS = {
+    "quarter": (64, 128, 256, 256),
+    "sd15": (320, 640, 1280, 1280),
+    "toy": (32, 32, 32, 32),
+}
 VAE_WIDTHS = {
     "quarter": (32, 64, 128, 128),
     "sd15": (128, 256, 512, 512),
     "sdxl": (128, 256, 512, 512),
+    "toy": (32, 32, 32, 32),
+    "toy_xl": (32, 32, 32, 32),
 }
+TEXT_SIZES = {"toy": (64, 2, 4), "toy_xl": (64, 2, 4)}
+"""Width, layers and heads of a text encoder that is not CLIP's usual (768, 12, 12)."""
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 XL_UNET = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -37,16 +46,31 @@ XL_UNET = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+TOY_XL_UNET = XL_UNET | {
+    "block_out_channels": (32, 32, 32),
+    "attention_head_dim": (2, 2, 2),
+    "transformer_layers_per_block": (1, 1, 1),
+    "cross_attention_dim": 2 * 64,
+    "projection_class_embeddings_input_dim": 6 * 256 + 64,
+}
 
 
 def write_base(folder: Path, geometry: Geometry, dtype: torch.dtype = torch.float32) -> Path:
-    """Write a complete base to `folder`, unless it is there; returns it."""
+    """Write a complete base to `folder`, unless it is there; returns it.
+
+    Its weights are drawn by the GPU where there is one: XL's 3.4 billion take a CPU minutes.
+    """
     if (folder / "model_index.json").exists():
         return folder
     hush()
     torch.manual_seed(0)
-    with quiet_loading():
-        _pipeline(geometry).to(dtype=dtype).save_pretrained(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with quiet_loading(), device:
+        pipeline = _pipeline(geometry).to(dtype=dtype)
+        pipeline.save_pretrained(folder)
+    del pipeline
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return folder
 
 
@@ -69,12 +93,14 @@ def unet_config(geometry: Geometry) -> dict[str, Any]:
     shared = {"sample_size": SIDES[geometry] // 8, "in_channels": 8, "out_channels": 4}
     if geometry == "sdxl":
         return {**shared, **XL_UNET}
+    if geometry == "toy_xl":
+        return {**shared, **TOY_XL_UNET}
     widths = WIDTHS[geometry]
     return {
         **shared,
         "block_out_channels": widths,
         "attention_head_dim": 8,
-        "cross_attention_dim": 768,
+        "cross_attention_dim": TEXT_SIZES.get(geometry, (768, 12, 12))[0],
     }
 
 
@@ -92,15 +118,17 @@ def _pipeline(geometry: Geometry) -> Any:
             block_out_channels=VAE_WIDTHS[geometry],
             layers_per_block=2,
             sample_size=SIDES[geometry],
-            scaling_factor=0.13025 if geometry == "sdxl" else 0.18215,
+            scaling_factor=0.13025 if geometry in ("sdxl", "toy_xl") else 0.18215,
         ).eval(),
         "unet": kinds.UNet2DConditionModel(**unet_config(geometry)).eval(),
         "scheduler": kinds.DDIMScheduler(**SCHEDULE, clip_sample=False, set_alpha_to_one=False),
         "tokenizer": tokenizer,
-        "text_encoder": transformers.CLIPTextModel(_clip(tokenizer, 768, 12, 12)).eval(),
+        "text_encoder": transformers.CLIPTextModel(
+            _clip(tokenizer, *TEXT_SIZES.get(geometry, (768, 12, 12)))
+        ).eval(),
     }
-    if geometry == "sdxl":
-        second = _clip(tokenizer, 1280, 32, 20)
+    if geometry in ("sdxl", "toy_xl"):
+        second = _clip(tokenizer, *TEXT_SIZES.get(geometry, (1280, 32, 20)))
         parts["text_encoder_2"] = transformers.CLIPTextModelWithProjection(second).eval()
         parts["tokenizer_2"] = tokenizer
         return kinds.StableDiffusionXLInstructPix2PixPipeline(**parts)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 
 
 def imported() -> float:
-    """Import what any training needs; return the resident bytes then."""
+    """Import what any training needs; return the bytes held then: resident, or on the GPU.
+
+    There the peak begins anew, so that one process can measure several times.
+    """
     import accelerate  # noqa: F401
     import bitsandbytes  # noqa: F401
     import peft  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
+    import torch.utils.tensorboard
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
     from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
 
-    return _status("VmRSS")
+    if not torch.cuda.is_available():
+        return _status("VmRSS")
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return float(torch.cuda.memory_allocated())
 
 
 def peak(start: float) -> float:
-    """Return the peak in bytes: of CUDA's allocator, else resident beyond `start`."""
+    """Return the peak in bytes beyond `start`: of CUDA's allocator, else resident."""
     if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated())
+        return torch.cuda.max_memory_allocated() - start
     return _status("VmHWM") - start
 
 

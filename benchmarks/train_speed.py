@@ -3,12 +3,13 @@
     python benchmarks/train_speed.py                  on a CPU, the quarter-width twin, 256 px
     python benchmarks/train_speed.py --device cuda    on a GPU, Stable Diffusion 1.5's size, 512 px
 
-Same model, pairs, rank, batch and resolution; every run in a fresh process, all of them in turn and
-the whole round repeated, for machines whose speed drifts. Prints a table and writes
-`benchmarks/results/train_speed.json` (`train_speed_cuda.json` on a GPU). "default" is each side at
-its own default settings: the script's is float32 without preservation, ours `auto` precision with a
-preserved share of 0.3. The others set both to one precision; "same_work" also leaves the
-preservation out, which the script does not have.
+Same model, pairs, rank, batch and resolution; all runs in turn and the whole round repeated, for
+machines whose speed drifts. On a CPU every run has a fresh process; on a GPU, whose allocator can
+forget a peak, they share one, and another goes on where one breaks. Prints a table and writes
+`benchmarks/results/train_speed.json` (`train_speed_cuda.json` on a GPU) after every run. "default"
+is each side at its own default settings: the script's is float32 without preservation, ours `auto`
+precision with a preserved share of 0.3. The others set both to one precision; "same_work" also
+leaves the preservation out, which the script does not have.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("cross_attention_kv", "low_rank")
 SIDES_COMPARED = ("plain", "ours", "same_work")
+MOST_FAILED = 2
+"""Broken processes after which nothing more is tried: a GPU's minutes are few."""
+Combination = tuple[str, str, str]
+"""Who trains, by which method, in which precision."""
 RANK = 4
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "bitsandbytes")
 
@@ -45,50 +50,84 @@ def main() -> None:
     """Measure, print, write."""
     options = _options()
     if options.child:
-        print(json.dumps(_child(options)))
+        for combination in json.loads(options.child):
+            print(json.dumps(_measured(options, *combination)), flush=True)
         return
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: no GPU was found; leave it out to measure on the CPU")
     write_base(Path(options.work) / options.geometry, options.geometry)  # so no child's peak has it
-    rounds = [
-        _run(options, who, method, precision)
-        for _ in range(options.rounds)
+    combinations = [
+        (who, method, precision)
+        for precision in (("no", "bf16") if options.device == "cpu" else ("bf16", "no"))
         for method in METHODS
-        for precision in ("no", "bf16")
         for who in SIDES_COMPARED
     ]
-    runs = _pooled(rounds, options.batch)
-    summary = {method: _ratios(runs, method) for method in METHODS}
-    found = {"machine": machine(), "settings": vars(options), "runs": runs, "summary": summary}
-    RESULTS.mkdir(exist_ok=True)
-    suffix = "" if options.device == "cpu" else f"_{options.device}"
-    (RESULTS / f"train_speed{suffix}.json").write_text(json.dumps(found, indent=1) + "\n")
+    rounds, told, summary = list[dict[str, Any]](), machine(), {}
+    for run in _all_runs(options, combinations * options.rounds):
+        rounds.append(run)
+        summary = _write(options, told, _pooled(rounds, options.batch))
     print(json.dumps(summary, indent=1))
 
 
-def _run(options: argparse.Namespace, who: str, method: str, precision: str) -> dict[str, Any]:
-    """Measure one combination in a process of its own."""
-    given = {k: v for k, v in vars(options).items() if k != "child"}
-    given |= {"who": who, "method": method, "precision": precision}
-    arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    command = [sys.executable, str(Path(__file__)), "--child", *arguments]
-    ended = subprocess.run(
-        command,
+def _write(
+    options: argparse.Namespace, told: dict[str, Any], runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write what is known by now; return the ratios."""
+    summary = {method: _ratios(runs, method) for method in METHODS}
+    found = {"machine": told, "settings": vars(options), "runs": runs, "summary": summary}
+    options.results.mkdir(parents=True, exist_ok=True)
+    suffix = "" if options.device == "cpu" else f"_{options.device}"
+    path = options.results / f"train_speed{suffix}.json"
+    path.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    return summary
+
+
+def _all_runs(
+    options: argparse.Namespace, combinations: list[Combination]
+) -> Iterator[dict[str, Any]]:
+    """Measure combinations in processes of their own; the one at which a process broke is left out.
+
+    Raises SystemExit in the end, if there was one.
+    """
+    left, failed = list(combinations), list[str]()
+    while left and len(failed) < MOST_FAILED:
+        together = left[:1] if options.device == "cpu" and not options.one_process else left
+        before = len(left)
+        for run in _child(options, together):
+            left = left[1:]
+            print(
+                f"{run['who']:9} {run['method']:18} {run['precision']:4} "
+                f"{run['samples_a_second']:7.2f} samples/s {run['peak_bytes'] / 2**20:7.0f} MiB  "
+                f"utilization {run['utilization']:.0%}",
+                flush=True,
+            )
+            yield run
+        if before - len(left) < len(together):
+            failed.append(" ".join(left[0]))
+            left = left[1:]
+    if failed:
+        tried = "" if not left else f"; {len(left)} more were not tried"
+        raise SystemExit(f"these failed, for the reasons above: {'; '.join(failed)}{tried}")
+
+
+def _child(
+    options: argparse.Namespace, combinations: list[Combination]
+) -> Iterator[dict[str, Any]]:
+    """Measure combinations in one process; ends early when it breaks."""
+    unset = {k: v for k, v in vars(options).items() if k not in ("child", "one_process")}
+    arguments = [part for key, value in unset.items() for part in (f"--{key}", str(value))]
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__)), "--child", json.dumps(combinations), *arguments],
         cwd=ROOT,
         env=device_environment(options.device),
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    if ended.returncode:
-        raise SystemExit(f"{who} {method} {precision} failed:\n{ended.stderr[-3000:]}")
-    found = json.loads(ended.stdout.splitlines()[-1])
-    print(
-        f"{who:9} {method:18} {precision:4} {found['samples_a_second']:7.2f} samples/s "
-        f"{found['peak_bytes'] / 2**20:7.0f} MiB  utilization {found['utilization']:.0%}",
-        flush=True,
-    )
-    return found
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            yield json.loads(line)
+    process.wait()
 
 
 def _pooled(rounds: list[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
@@ -113,7 +152,9 @@ def _pooled(rounds: list[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
 
 
 def _ratios(runs: list[dict[str, Any]], method: str) -> dict[str, float]:
-    """Compare speed and memory at the defaults, at equal precision and for the same work."""
+    """Compare speed and memory at the defaults, at equal precision and for the same work, as far as
+    both sides are measured.
+    """
     of = {(run["who"], run["precision"]): run for run in runs if run["method"] == method}
     compared = {
         "default": ("ours", mixed_precision("auto"), "no"),
@@ -126,32 +167,35 @@ def _ratios(runs: list[dict[str, Any]], method: str) -> dict[str, float]:
         f"{what}_{name}": round(of[who, ours][key] / of["plain", plain][key], 2)
         for what, key in (("speed", "samples_a_second"), ("memory", "peak_bytes"))
         for name, (who, ours, plain) in compared.items()
+        if (who, ours) in of and ("plain", plain) in of
     }
 
 
-def _child(options: argparse.Namespace) -> dict[str, Any]:
+def _measured(options: argparse.Namespace, who: str, method: str, precision: str) -> dict[str, Any]:
+    """Measure one combination in this process."""
+    options = argparse.Namespace(**vars(options), who=who, method=method, precision=precision)
     start = imported()
     work = Path(options.work)
     base = work / options.geometry
     pairs = write_pairs(work / "pairs", SIDES[options.geometry])
-    steps = (_plain if options.who == "plain" else _ours)(options, base, pairs)
+    steps = (_plain if who == "plain" else _ours)(options, base, pairs)
     began = time.perf_counter()
     next(steps)
     ready = time.perf_counter()
     seconds = [_timed(steps) for _ in range(options.steps)]
     speed = options.batch / median(seconds)
     flops = _model_flops(unet_config(options.geometry), SIDES[options.geometry] // 8)
-    kind = torch.float32 if options.precision == "no" else torch.bfloat16
+    kind = torch.float32 if precision == "no" else torch.bfloat16
     return {
-        "who": options.who,
-        "method": options.method,
-        "precision": options.precision,
+        "who": who,
+        "method": method,
+        "precision": precision,
         "samples_a_second": speed,
         "step_seconds": seconds,
         "first_step_seconds": ready - began,
         "peak_bytes": peak(start),
         "model_flops_a_sample": flops,
-        "utilization": speed * flops / _matrix_rate(options.device, kind),
+        "utilization": speed * flops / _matrix_rate(options, kind),
     }
 
 
@@ -225,16 +269,17 @@ def _model_flops(config: dict[str, Any], side: int) -> float:
 
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**config)
-        inputs = torch.empty(1, 8, side, side), torch.zeros(1), torch.empty(1, 77, 768)
+        text = torch.empty(1, 77, config["cross_attention_dim"])
+        inputs = torch.empty(1, 8, side, side), torch.zeros(1), text
     with FlopCounterMode(display=False) as counter:
         unet(*inputs)
     return 2.0 * counter.get_total_flops()
 
 
-def _matrix_rate(device: str, kind: torch.dtype) -> float:
+def _matrix_rate(options: argparse.Namespace, kind: torch.dtype) -> float:
     """Measure how many floating-point operations a second a large matrix product gets."""
-    size = 8192 if device == "cuda" else 1536
-    left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    size = 256 if options.geometry == "toy" else 8192 if options.device == "cuda" else 1536
+    left, right = (torch.randn(size, size, device=options.device).to(kind) for _ in range(2))
     products = (left @ right for _ in range(7))
     return 2 * size**3 / min(_timed(products) for _ in range(7))
 
@@ -262,14 +307,14 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--geometry", choices=["quarter", "sd15"])
+    parser.add_argument("--geometry", choices=["quarter", "sd15", "toy"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, help="timed steps after a first one")
     parser.add_argument("--rounds", type=int, default=3, help="times everything is measured")
     parser.add_argument("--work", default="/tmp/customize_train_speed", help="where bases are kept")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    for name in ("who", "method", "precision"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
+    parser.add_argument("--one_process", action="store_true", help="as on a GPU: to try it out")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.geometry = options.geometry or ("quarter" if options.device == "cpu" else "sd15")
     options.steps = options.steps or (7 if options.device == "cpu" else 40)
