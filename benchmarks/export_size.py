@@ -122,7 +122,7 @@ def exported(deltas: Mapping[str, Tensor], options: Options) -> dict[str, float]
     """Write the adapter for kohya's layout and measure the file."""
     header = Header("instruct_pix2pix", "synthetic", "0" * 64, "cross_attention_kv")
     adapter = AdapterFile(header, {f"{layer}.delta": delta for layer, delta in deltas.items()})
-    base = Base("synthetic", Path("/nowhere"), "instruct_pix2pix", "0" * 64, 512, 64)
+    base = Base("synthetic", Path("/nowhere"), "instruct_pix2pix", "0" * 64, 512, 64, 8)
     with tempfile.TemporaryDirectory() as folder:
         written = export(adapter, base, "kohya", Path(folder), options)
         size = written.files[0].stat().st_size / 1e6

@@ -104,7 +104,7 @@ def cases(folder: Path) -> list[dict[str, Any]]:
         adapter, shapes = adapter_of(size, kind)
         place = folder / str(number)
         own = save_adapter(place / "adapter.safetensors", adapter.header, adapter.tensors)
-        base = Base("hub/base", Path("/nowhere"), FAMILIES[size], "0" * 64, 512, 64)
+        base = Base("hub/base", Path("/nowhere"), FAMILIES[size], "0" * 64, 512, 64, 8)
         written = export(adapter, base, target, place, Options(name="dog"))
         words = [str(path) for path in written.files if path.parent.name == "embeddings"]
         facts = {"name": name, "size": size, "path": str(written.files[0]), "adapter": str(own)}

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=48)
     count = parser.parse_args().count
     measured = _measured(count)
-    own = sampling_of(Editor.from_base("embedded", device="cpu").base.folder)
+    own = sampling_of(Editor.from_base("embedded", device="cpu").base)
     means = {setting: mean(psnr for *_, psnr in rows) for setting, rows in measured.items()}
     chosen = _chosen(measured, range(count))
     found = {
@@ -71,7 +71,7 @@ def main() -> None:
 def _measured(count: int) -> Measured:
     tasks = tasks_asked("embedded", count).tasks
     editor, models = Editor.from_base("embedded", device="cpu"), open_models(device="cpu")
-    texts, images = usual_guidances(sampling_of(editor.base.folder))
+    texts, images = usual_guidances(sampling_of(editor.base))
     measured: Measured = {}
     for text, image in tqdm([(text, image) for text in texts for image in images]):
         items = edit_tasks(editor, tasks, {"text_guidance": text, "image_guidance": image})

@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for geometry, family in FAMILIES.items():
             place, side = write_configs(Path(folder) / geometry, geometry), SIDES[geometry]
-            base = Base(geometry, place, family, "0" * 64, side, 64, precision="bfloat16")
+            base = Base(geometry, place, family, "0" * 64, side, 64, 8, precision="bfloat16")
             for method in (CrossAttentionKV(), LowRank(rank=8)):
                 for batch in (1, 4):
                     load = Load(

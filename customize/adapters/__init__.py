@@ -9,7 +9,7 @@ the content of the adapter file:
     text_encoder.<module path>.lora_A | ...              the same on the text encoder, its path
                                                          without `text_model.`
     words.text_encoder.<word>                            embedding rows (vectors, D) of a word
-    text_encoder_2. ... | words.text_encoder_2. ...      the same of a base's second text encoder
+    text_encoder_N. ... | words.text_encoder_N. ...      the same of a base's further text encoders
 """
 
 from __future__ import annotations
@@ -162,10 +162,9 @@ def attach(
 
     match method:
         case CrossAttentionKV():
-            parts: Sequence[Part] = [cross_attention_kv.attach(family.denoiser, family.kv_pattern)]
+            parts: Sequence[Part] = [cross_attention_kv.attach(family)]
         case LowRank():
-            encoders = (family.text_encoders, family.text_pattern)
-            parts = low_rank.attach(family.denoiser, *encoders, method, seed)
+            parts = low_rank.attach(family, method, seed)
         case _:
             assert_never(method)
     if not words:

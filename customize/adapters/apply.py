@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from customize.adapters.deltas import layers, weight_delta, words
+from customize.adapters.deltas import layers, weight_delta, word_readers, words
 from customize.adapters.file import AdapterFile
 from customize.errors import AdapterFileError
+from customize.families import denoiser_of
+from customize.families.profile import tokenizer_of
 from customize.families.words import Word, add_words
 
 
@@ -25,7 +27,7 @@ class _Vocabulary:
     table: nn.Module
 
     def restore(self, pipeline: Any) -> None:
-        setattr(pipeline, _tokenizer_of(self.component), self.tokenizer)
+        setattr(pipeline, tokenizer_of(self.component), self.tokenizer)
         _set_table(getattr(pipeline, self.component), self.table)
 
 
@@ -68,8 +70,9 @@ def apply_adapters(pipeline: Any, adapters: Sequence[tuple[AdapterFile, float]])
                     total = total + strength * weight_delta(adapter, layer, weight)
             applied.weights[layer] = weight.detach().clone()
             weight.copy_(total)
-        for component in ("text_encoder", "text_encoder_2"):
-            _add_words(applied, component, [words(adapter, component) for adapter, _ in adapters])
+        files = [adapter for adapter, _ in adapters]
+        for component in sorted({name for file in files for name in word_readers(file)}):
+            _add_words(applied, component, [words(file, component) for file in files])
     except BaseException:
         applied.remove()
         raise
@@ -81,7 +84,7 @@ def _add_words(applied: Applied, component: str, taught: Sequence[Mapping[str, T
     rows = [item for adapter in taught for item in adapter.items()]
     if not rows:
         return
-    pipeline, tokenizer_name = applied.pipeline, _tokenizer_of(component)
+    pipeline, tokenizer_name = applied.pipeline, tokenizer_of(component)
     text_encoder = getattr(pipeline, component, None)
     if text_encoder is None:
         raise AdapterFileError(
@@ -120,10 +123,6 @@ def _check_words(rows: Sequence[tuple[str, Tensor]], width: int) -> None:
             )
 
 
-def _tokenizer_of(component: str) -> str:
-    return component.replace("text_encoder", "tokenizer")
-
-
 def _set_table(text_encoder: Any, table: nn.Module) -> None:
     text_encoder.set_input_embeddings(table)
     text_encoder.config.vocab_size = len(table.weight)  # type: ignore[arg-type]
@@ -132,7 +131,8 @@ def _set_table(text_encoder: Any, table: nn.Module) -> None:
 def module_of(pipeline: Any, layer: str) -> Any:
     """Find a layer by its name in adapter files; CLIP text models may have one level more."""
     component, _, path = layer.partition(".")
-    root: Any = getattr(pipeline, "unet" if component == "denoiser" else component, None)
+    denoises = component == "denoiser"
+    root: Any = denoiser_of(pipeline) if denoises else getattr(pipeline, component, None)
     for name in (path, f"text_model.{path}"):
         try:
             found = root.get_submodule(name)

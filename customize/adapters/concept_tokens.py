@@ -81,7 +81,7 @@ def attach(
 ) -> WordRows:
     """Add the words to `tokenizer` and, as learnable rows, to `text_encoder`, in place.
 
-    `component` is the encoder's name, `text_encoder` or `text_encoder_2`.
+    `component` is the encoder's name in a pipeline.
 
     Raises BaseModelError for a word that the base knows already, or an initializer that says
     nothing.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from customize.adapters.autocast import autocasts
 from customize.errors import BaseModelError
+from customize.families import Family
 
 
 class KeyValueDeltas:
@@ -59,9 +60,10 @@ class KeyValueDeltas:
             self._enabled = True
 
 
-def attach(denoiser: nn.Module, kv_pattern: str) -> KeyValueDeltas:
-    """Add zero changes to every layer `kv_pattern` matches; raises BaseModelError for none."""
-    layers = {n: m for n, m in denoiser.named_modules() if re.fullmatch(kv_pattern, n)}
+def attach(family: Family) -> KeyValueDeltas:
+    """Add zero changes to all keys and values of text; raises BaseModelError where none are."""
+    pattern = family.profile.layers.text_kv
+    layers = {n: m for n, m in family.denoiser.named_modules() if re.fullmatch(pattern, n)}
     if not layers:
         raise BaseModelError(
             "adapter.method cross_attention_kv: this base has no key and value layers that read "

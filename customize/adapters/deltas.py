@@ -29,6 +29,12 @@ def words(adapter: AdapterFile, component: str = "text_encoder") -> Mapping[str,
     return {name.removeprefix(start): adapter.tensors[name] for name in names}
 
 
+def word_readers(adapter: AdapterFile) -> frozenset[str]:
+    """Name the text encoders that an adapter teaches words to."""
+    words = (name.removeprefix(PREFIX) for name in adapter.tensors if name.startswith(PREFIX))
+    return frozenset(name.partition(".")[0] for name in words)
+
+
 def weight_deltas(
     adapter: AdapterFile, weight_of: Callable[[str], Tensor]
 ) -> Iterator[tuple[str, Tensor]]:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from customize.families.base import Base
 
 _KEY = "customize"
-_LAYER = r"(?:denoiser|text_encoder(?:_2)?)\..+\.(?:delta|lora_A|lora_B|magnitude)"
+_LAYER = r"(?:denoiser|text_encoder(?:_\d)?)\..+\.(?:delta|lora_A|lora_B|magnitude)"
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_NAME = re.compile(rf"{_LAYER}|words\.text_encoder(?:_2)?\..+")
+_NAME = re.compile(rf"{_LAYER}|words\.text_encoder(?:_\d)?\..+")
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from customize import __version__
 from customize.errors import AdapterFileError
+from customize.families.identify import FamilyName
 
 FORMAT, VERSION = "customize-adapter", 1
 
@@ -38,7 +39,7 @@ class Header:
     holds steps, seconds, loss and scores.
     """
 
-    family: str
+    family: FamilyName
     base_name: str
     base_fingerprint: str
     method: str
@@ -80,6 +81,10 @@ def parse_header(path: Path, text: str) -> Header:
                 "update `customize`",
             )
         if content["format"] == FORMAT:
+            if content["family"] not in get_args(FamilyName):
+                known = ", ".join(get_args(FamilyName))
+                found = f"it was made for a base of the family {content['family']!r}"
+                raise unusable(path, found, f"update `customize`, which knows {known}")
             return _HEADER.validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]

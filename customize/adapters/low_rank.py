@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,8 @@ from customize.families.loading.quiet import hush
 
 if TYPE_CHECKING:
     from customize.adapters import LowRank
+    from customize.families import Family
 
-_ATTENTION = r".*\.{name}\.(to_q|to_k|to_v|to_out\.0)"
-GROUPS: Mapping[str, Callable[[str, nn.Module], bool]] = {
-    "attention": lambda name, _: _matches(_ATTENTION.format(name=r"attn\d"), name),
-    "cross_attention": lambda name, _: _matches(_ATTENTION.format(name="attn2"), name),
-    # All between conv_in and conv_out, and the projections around attention, linear in some bases.
-    "convolutions": lambda name, module: (
-        (isinstance(module, nn.Conv2d) and "." in name) or _matches(r".*\.proj_(in|out)", name)
-    ),
-    "feed_forward": lambda name, _: _matches(r".*\.ff\.net\.(0\.proj|2)", name),
-}
 _FACTORS = {"lora_A": "lora_A", "lora_B": "lora_B", "lora_magnitude_vector": "magnitude"}
 
 
@@ -86,21 +77,17 @@ class LowRankFactors:
                 layer.enable_adapters(True)
 
 
-def attach(
-    denoiser: nn.Module,
-    text_encoders: Mapping[str, nn.Module],
-    text_pattern: str,
-    method: LowRank,
-    seed: int,
-) -> list[LowRankFactors]:
+def attach(family: Family, method: LowRank, seed: int) -> list[LowRankFactors]:
     """Inject factors into groups of the denoiser and, with a rank for them, the text encoders.
 
-    There, they go to layers whose `<component>.<path>` matches `text_pattern`. A starts random by
-    `seed`, B at zero. Raises BaseModelError when the base has no layer of a target group.
+    A starts random by `seed`, B at zero. Raises BaseModelError when the base has no layer of a
+    target group.
     """
-    names = set[str]()
+    denoiser, text_encoders = family.denoiser, family.text_encoders
+    names, groups = set[str](), family.profile.layers.groups
     for group in method.targets:
-        found = [n for n, m in denoiser.named_modules() if GROUPS[group](n, m)]
+        paths = (name for name, _ in denoiser.named_modules())
+        found = [name for name in paths if re.fullmatch(groups.get(group, ""), name)]
         if not found:
             raise BaseModelError(
                 f"adapter.targets: this base has no layer of the group {group!r}; expected one",
@@ -113,7 +100,9 @@ def attach(
         assert text_encoders, "open the family with learns_text=True"
         for further, (component, encoder) in enumerate(text_encoders.items(), start=1):
             paths = [name for name, _ in encoder.named_modules()]
-            names = {path for path in paths if _matches(text_pattern, f"{component}.{path}")}
+            names = {
+                path for path in paths if re.fullmatch(family.text_pattern, f"{component}.{path}")
+            }
             rank = method.text_encoder_rank
             parts.append(inject(component, encoder, names, rank, seed + further, **shared))
     return parts
@@ -149,7 +138,3 @@ def inject(
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
     return LowRankFactors(component, model)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return re.fullmatch(pattern, name) is not None

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 from torch import nn
 
-FIRST = "conv_in.weight"
-"""The denoiser's first weights, which read the source."""
+from customize.families import Family
 
 
 class WholeDenoiser:
     """Every weight of the denoiser as what learns; float32, in place."""
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    def __init__(self, family: Family) -> None:
         """Let the denoiser learn."""
-        self._denoiser = denoiser.requires_grad_(True)
+        self._denoiser = family.denoiser.requires_grad_(True)
+        self._source = family.profile.layers.source
 
     def tensors(self) -> Mapping[str, nn.Parameter]:
         """Return all weights by name."""
@@ -24,7 +24,7 @@ class WholeDenoiser:
 
     def movement(self) -> float:
         """Return the norm of the source's input weights, which begin at zero."""
-        first_NCkk = self.tensors()[f"denoiser.{FIRST}"].detach()
+        first_NCkk = self.tensors()[f"denoiser.{self._source}"].detach()
         return float(first_NCkk[:, first_NCkk.shape[1] // 2 :].norm())
 
     @contextmanager

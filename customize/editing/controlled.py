@@ -25,6 +25,7 @@ from customize.editing.shared_noise import noise_field
 from customize.editing.step_savings import GuidanceKept, deep_features_kept
 from customize.editing.tiles import in_tiles
 from customize.errors import EditError
+from customize.families import denoiser_of, family_of_pipeline, profile_of
 from customize.families.sampling_defaults import Sampling
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ def _sampled(
     ]
     with ExitStack() as stack:
         if settings.fast and not settings.tiles:
-            steps = deep_features_kept(pipeline.unet, settings.steps)
+            steps = deep_features_kept(denoiser_of(pipeline), settings.steps)
             stack.enter_context(steps)
         layers = _layers(pipeline, settings, tile, len(works), watch)
-        stack.enter_context(answered_by(pipeline.unet, *layers))
+        stack.enter_context(answered_by(denoiser_of(pipeline), *layers))
         if any(work.mask is not None for work in works):
             stack.enter_context(_held(pipeline, works, torch.stack(noises_Chw)))
         return sample(pipeline, requests, sampling, at_once=len(works))
@@ -114,7 +115,7 @@ def _layers(
 
 def _noise(pipeline: Any, work: Work, settings: Settings) -> Tensor:
     """Return the noise an edit starts from: its field's, or what the pipeline itself would draw."""
-    dtype, channels = pipeline.unet.dtype, pipeline.vae.config.latent_channels
+    dtype, channels = denoiser_of(pipeline).dtype, pipeline.vae.config.latent_channels
     sides = [side // pipeline.vae_scale_factor for side in (settings.height, settings.width)]
     if settings.noise == "field":
         return noise_field(work.seed, channels, *sides).to(pipeline.device, dtype)
@@ -146,7 +147,7 @@ def encoded(pipeline: Any, sources: Sequence[Image.Image]) -> Tensor:
     pixels_BCHW = pipeline.image_processor.preprocess(list(sources))
     with _whole_precision(pipeline.vae):
         latents = pipeline.vae.encode(pixels_BCHW.to(pipeline.device, pipeline.vae.dtype))
-    return latents.latent_dist.mode().to(pipeline.unet.dtype)
+    return latents.latent_dist.mode().to(denoiser_of(pipeline).dtype)
 
 
 @torch.no_grad()
@@ -176,11 +177,10 @@ def ready_for_many(pipeline: Any) -> Iterator[None]:
     """Set a pipeline up for many pictures: texts and sources are encoded once, and convolutions
     read memory in the order that suits them.
     """
-    pipeline.unet.to(memory_format=torch.channels_last)
+    denoiser_of(pipeline).to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     with ExitStack() as stack:
-        for name in ("text_encoder", "text_encoder_2"):
-            if getattr(pipeline, name, None) is not None:
-                stack.enter_context(remembering(getattr(pipeline, name), "forward"))
+        for name in profile_of(family_of_pipeline(pipeline)).text_encoders:
+            stack.enter_context(remembering(getattr(pipeline, name), "forward"))
         stack.enter_context(remembering(pipeline.vae, "encode", most=2))
         yield

@@ -27,6 +27,7 @@ from customize.editing.options import (
 from customize.editing.sample import Request, sample_stream
 from customize.editing.samplers import scheduler_for
 from customize.errors import EditError
+from customize.families import profile_of
 from customize.families.sampling_defaults import Sampling, sampling_of
 
 if TYPE_CHECKING:
@@ -204,15 +205,17 @@ class Editor:
         check_request(instructions, options)
         taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
         warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
-        self.pipeline.scheduler = scheduler_for(options.get("scheduler"), self._own_scheduler)
+        profile = profile_of(self.base.family)
+        chosen = scheduler_for(options.get("scheduler"), self._own_scheduler, profile)
+        self.pipeline.scheduler = chosen
 
     def settings(self, size: tuple[int, int], options: Options) -> Settings:
         """Fill in the base's own way for a picture of `size` (W, H), after `prepare`."""
-        own = sampling_of(self.base.folder)
+        own = sampling_of(self.base)
         width, height = working_size(
             *size,
             resolution=options.get("resolution", self.base.resolution),
-            multiple=self.pipeline.vae_scale_factor,
+            multiple=self.base.edit_multiple,
             least=self.base.multiple,
         )
         return Settings(

@@ -6,12 +6,12 @@ all kinds may come here in any order; those that go together are put together.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from customize.editing.options import spelled
+from customize.families import family_of_pipeline, pipeline_arguments, profile_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,18 +60,20 @@ def sample_stream(
 
     Requests are taken as they are needed, and answers come as they are made, in any order.
     """
-    for batch in batches(requests, sampling, at_once):
+    for batch in batches(pipeline, requests, sampling, at_once):
         numbers, together = zip(*batch, strict=True)
         yield from zip(numbers, _call(pipeline, together, sampling), strict=True)
 
 
 def batches(
-    requests: Iterable[Request], sampling: Sampling, at_once: int
+    pipeline: Any, requests: Iterable[Request], sampling: Sampling, at_once: int
 ) -> Iterator[list[tuple[int, Request]]]:
-    """Put together requests, each with its number, that one call can serve.
+    """Put together requests, each with its number, that one call of the pipeline can serve.
 
     A batch is full unless it is one of the last, or others have waited too long for company.
     """
+    most = profile_of(family_of_pipeline(pipeline)).most_at_once
+    at_once = min(at_once, most or at_once)
     waiting: dict[object, list[tuple[int, Request]]] = {}
     for number, request in enumerate(requests):
         own = request.negative is None, request.noise_Chw is None
@@ -89,28 +91,16 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
     """Call the pipeline for requests of one kind; (B, H, W, 3) float in 0..1."""
     import torch
 
-    first = requests[0]
-    sampling = first.sampling or sampling
-    negative = None if first.negative is None else [each.negative for each in requests]
-    noise_Chw = [each.noise_Chw for each in requests if each.noise_Chw is not None]
-    return pipeline(
+    sampling = requests[0].sampling or sampling
+    negatives = [each.negative for each in requests if each.negative is not None] or None
+    asked = pipeline_arguments(
+        pipeline,
+        [each.source for each in requests],
         [spelled(each.instruction) for each in requests],
-        image=[each.source for each in requests],
-        **_size_arguments(pipeline, *first.source.size),
-        num_inference_steps=sampling.steps,
-        guidance_scale=sampling.text_guidance,
-        image_guidance_scale=sampling.image_guidance,
-        negative_prompt=negative,
-        generator=[torch.Generator().manual_seed(each.seed) for each in requests],
-        latents=torch.stack(noise_Chw) if noise_Chw else None,
-        output_type="np",
-    ).images
-
-
-def _size_arguments(pipeline: Any, width: int, height: int) -> dict[str, int]:
-    """Return a picture's size, in pixels, as arguments for pipelines that would else change it.
-
-    SDXL's scales every picture to a square where it is told no size; others work at the picture's.
-    """
-    size = {"width": width, "height": height}
-    return size if size.keys() <= inspect.signature(pipeline.__call__).parameters.keys() else {}
+        negatives,
+        sampling,
+    )
+    generators = [torch.Generator().manual_seed(each.seed) for each in requests]
+    noise_Chw = [each.noise_Chw for each in requests if each.noise_Chw is not None]
+    latents_BChw = torch.stack(noise_Chw) if noise_Chw else None
+    return pipeline(**asked, generator=generators, latents=latents_BChw, output_type="np").images

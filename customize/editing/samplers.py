@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from customize.errors import EditError
+from customize.families.profile import Profile
 
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -19,18 +20,18 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
 fitted with it would get the wrong noise levels from them."""
 
 
-def scheduler_for(name: str | None, own: Any) -> Any:
+def scheduler_for(name: str | None, own: Any, profile: Profile) -> Any:
     """Return the sampler called `name`, set up as `own`, the base's; None means the base's itself.
 
-    Raises EditError for an unknown name.
+    Raises EditError for a name that is unknown, or that bases of this `profile` cannot use.
     """
     import diffusers
 
     if name is None:
         return type(own).from_config(own.config)
-    if name not in CLASSES:
+    if name not in profile.samplers:
         raise EditError(
-            f"scheduler {name!r}: unknown; expected one of {', '.join(CLASSES)}; "
+            f"scheduler {name!r}: unknown; expected one of {', '.join(profile.samplers)}; "
             "or leave it out for the base's own"
         )
     class_name, options = CLASSES[name]

@@ -1,7 +1,7 @@
 """What an adapter changes, free of any file's names: the values between `from_x` and `to_x`.
 
 Every layout is read into `Changes` and written from them. Layers are named as in adapter files
-(`denoiser.<path>`, `text_encoder.<path>`, `text_encoder_2.<path>`); scales are always baked in.
+(`denoiser.<path>`, `text_encoder.<path>` and so on); scales are always baked in.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Encoder = Literal["text_encoder", "text_encoder_2"]
 
 
 class Weights(Protocol):
@@ -78,7 +76,7 @@ class Changes:
     """
 
     layers: Mapping[str, Change] = field(default_factory=dict)
-    words: Mapping[str, Mapping[Encoder, Tensor]] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     biases: tuple[str, ...] = ()
 
 

@@ -14,14 +14,12 @@ from customize.exporting.changes import Changes
 from customize.exporting.fit_to_target import Fitted, fit
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.targets import HOLDS, Options, Target
+from customize.families import profile_of
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.families.base import Base
     from customize.families.loading.layer_weights import BaseWeights
-
-
-_MODELS = ("denoiser", "text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
@@ -50,23 +48,23 @@ def plan_weights(
     if target == "invokeai":
         _refuse_mixed_names(changes)
     fitted = fit(changes, HOLDS[target], weights, options, _progress(target))
-    xl, name = is_xl(adapter), options.name
+    name, profile = options.name, profile_of(base.family)
     assert name is not None
     match target:
         case "kohya" | "comfyui" | "invokeai" | "a1111":
             from customize.exporting.formats.embeddings import to_bundle
             from customize.exporting.formats.kohya import to_kohya
 
-            tensors = to_kohya(fitted.changes, xl=xl)
+            tensors = to_kohya(fitted.changes, profile.front_ends.kohya_prefixes)
             # Only A1111 registers bundled words; diffusers refuses a file that has them.
             if target == "a1111":
-                tensors |= to_bundle(changes.words, xl=xl)
+                tensors |= to_bundle(changes.words)
             place, facts = f"{name}.safetensors", {}
         case "diffusers":
             from customize.exporting.formats.diffusers_lora import FILE, metadata_of, to_diffusers
 
-            tensors = to_diffusers(fitted.changes)
-            place, facts = FILE, metadata_of(fitted.changes)
+            tensors = to_diffusers(fitted.changes, profile.models)
+            place, facts = FILE, metadata_of(fitted.changes, profile.models)
         case "peft":
             return fitted, _plan_peft(fitted.changes, base)
         case "full-model":
@@ -75,7 +73,7 @@ def plan_weights(
             assert_never(target)
     from customize.exporting.formats.metadata import describe, hashes
 
-    facts = describe(adapter.header, fitted.changes, base, name, xl=xl) | facts
+    facts = describe(adapter.header, fitted.changes, base, name) | facts
     return fitted, {place: Content(tensors, facts | hashes(tensors, facts))}
 
 
@@ -92,15 +90,13 @@ def _refuse_mixed_names(changes: Changes) -> None:
 
 def _plan_peft(changes: Changes, base: Base) -> Plan:
     """Lay out a folder for each model that the adapter changes."""
-    from customize.exporting.formats.diffusers_lora import PREFIXES
     from customize.exporting.formats.peft_folder import CONFIG, WEIGHTS, to_peft
 
     plan: Plan = {}
-    for model in _MODELS:
+    for model, place in profile_of(base.family).models.items():
         if not any(layer.startswith(f"{model}.") for layer in changes.layers):
             continue
         tensors, config = to_peft(changes, model)
-        place = PREFIXES[model].removesuffix(".")
         config |= {"base_model_name_or_path": base.name}
         plan[f"{place}/{WEIGHTS}"] = Content(tensors, {"format": "pt"})
         plan[f"{place}/{CONFIG}"] = json.dumps(config, indent=2) + "\n"
@@ -119,17 +115,17 @@ def _plan_custom_diffusion(changes: Changes, weights: BaseWeights, options: Opti
     return {FILE: Content(tensors, {"format": "pt"})}
 
 
-def plan_words(changes: Changes, *, xl: bool) -> Plan:
+def plan_words(changes: Changes, base: Base) -> Plan:
     """Plan an embedding file for each word, in a folder beside the weights."""
-    from customize.exporting.formats.embeddings import PAIR, to_embedding
+    from customize.exporting.formats.embeddings import to_embedding
 
     plan: Plan = {}
-    needed = set(PAIR.values()) if xl else {"text_encoder"}
+    needed = profile_of(base.family).text_encoders
     for word, rows in changes.words.items():
-        if missing := sorted(needed - set(rows)):
+        if missing := [encoder for encoder in needed if encoder not in rows]:
             raise ExportError(
                 f"the word {word} has no rows for {missing[0]}; expected rows for "
-                f"{' and '.join(sorted(needed))}; teach the word again on this base"
+                f"{' and '.join(needed)}; teach the word again on this base"
             )
         place = f"embeddings/{file_name(word)}.safetensors"
         if place in plan:
@@ -137,13 +133,9 @@ def plan_words(changes: Changes, *, xl: bool) -> Plan:
                 f"the word {word} would share the file {place} with another word; expected words "
                 "that differ in letters and digits; teach one again under another name"
             )
-        plan[place] = Content(to_embedding(rows, xl=xl), {"format": "pt"})
+        needed_rows = {encoder: rows[encoder] for encoder in needed}
+        plan[place] = Content(to_embedding(needed_rows), {"format": "pt"})
     return plan
-
-
-def is_xl(adapter: AdapterFile) -> bool:
-    """Tell whether an adapter is for the SDXL geometry, which has two text encoders."""
-    return adapter.header.family == "instruct_pix2pix_xl"
 
 
 def _progress(target: Target) -> Callable[[Iterable[str]], Iterator[str]]:

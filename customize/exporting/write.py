@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.errors import ExportError
-from customize.exporting.file_plan import Content, Plan, is_xl, plan_weights, plan_words
+from customize.exporting.file_plan import Content, Plan, plan_weights, plan_words
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.sharing.readme import notes_of, notes_of_words
 from customize.exporting.targets import Options, Target, Written, check
+from customize.families import profile_of
 from customize.files import refuse_existing
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def write(
     options = replace(options, name=name)
     weights = BaseWeights(base)
     changes = from_native(adapter, weights)
-    words = plan_words(changes, xl=is_xl(adapter))
+    words = plan_words(changes, base)
     if target == "full-model":
         return _write_full_model(adapter, base, folder, options, words, overwrite)
     if not changes.layers:
         return _write_words(target, folder, options, words, changes, overwrite)
     preview = _preview(options.preview) if target in SHOWN and options.preview else None
     fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
-    notes = tuple(notes_of(target, plan, fitted.changes))
+    notes = tuple(notes_of(target, plan, fitted.changes, profile_of(base.family)))
     beside = plan_sidecars(adapter.header, name, target, preview) if target in SHOWN else {}
     files = save_all(folder, plan | words | beside, overwrite=overwrite)
     return Written(target, folder, files, notes, fitted.errors, options)

@@ -2,22 +2,29 @@
 
 Three doors open a base resolved by `base.resolve_base`: the `Encoder` (pixels and text to latents,
 freed before training), the `Family` (the denoiser and all that training knows of it) and diffusers'
-own pipeline for editing. A condition's shape and meaning is known in the family's file only;
-elsewhere conditions are stacked, moved and passed.
+own pipeline for editing. What can be known of a family without opening a base is its `Profile`. A
+condition's shape and meaning is known in the family's file only; elsewhere conditions are stacked,
+moved and passed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, assert_never, get_args
+
+from customize.errors import BaseModelError
+from customize.families.identify import FamilyName
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
     from torch import Tensor, nn
 
-    from customize.families.base import Base, FamilyName
+    from customize.families.base import Base
     from customize.families.objective import Objective
+    from customize.families.profile import Profile
+    from customize.families.sampling_defaults import Sampling
     from customize.families.words import Word
     from customize.shapes import Conditions, Encoded, Example
 
@@ -32,7 +39,22 @@ class Dropout:
 
 
 class Encoder(Protocol):
-    """Turn examples into what the denoiser reads; used by caching alone, then freed."""
+    """Turn examples into what the denoiser reads; used by caching alone, then freed.
+
+    A frozen dataclass, so that `replace(encoder, tokenizers=others)` works.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def text_encoders(self) -> Mapping[str, Any]:
+        """The text encoders by diffusers' names; empty where every text is encoded as tokens."""
+        ...
+
+    @property
+    def tokenizers(self) -> Mapping[str, Any]:
+        """Their tokenizers by diffusers' names, in the same order."""
+        ...
 
     def encode(self, example: Example, *, as_tokens: bool) -> Encoded:
         """Encode both pictures and the instruction; CPU float32 tensors without a batch axis."""
@@ -67,13 +89,16 @@ class Family(Protocol):
         ...
 
     @property
-    def kv_pattern(self) -> str:
-        """The regular expression that names of text-reading key and value layers match in full."""
+    def profile(self) -> Profile:
+        """What is known of the family's bases without opening one."""
         ...
 
     @property
     def text_pattern(self) -> str:
-        """The same for the attention layers of all text encoders, `text_encoder.<path>` each."""
+        """The regular expression that the attention layers of text encoders match in full.
+
+        Each is named `<text encoder>.<path>`.
+        """
         ...
 
     @property
@@ -105,9 +130,9 @@ class Family(Protocol):
 
 
 class _FamilyFile(Protocol):
-    """What the file of each family defines: the doors below, for bases of its own."""
+    """What the file of each family defines: its profile, and the doors below for its own bases."""
 
-    PIPELINE: str
+    PROFILE: Profile
 
     def open_family(
         self, base: Base, device: torch.device | str, dtype: torch.dtype | None, learns_text: bool
@@ -124,6 +149,15 @@ class _FamilyFile(Protocol):
         dtype: torch.dtype | None,
         denoiser: nn.Module | None,
     ) -> Any: ...
+
+    def pipeline_arguments(
+        self,
+        pipeline: Any,
+        sources: Sequence[Image.Image],
+        instructions: Sequence[str],
+        negatives: Sequence[str] | None,
+        sampling: Sampling,
+    ) -> Mapping[str, Any]: ...
 
 
 def open_family(
@@ -165,9 +199,47 @@ def open_pipeline(
     return _file_of(base.family).open_pipeline(base, device, dtype, denoiser)
 
 
-def pipeline_name(family: FamilyName) -> str:
-    """Name the class of diffusers' own editing pipeline, as `model_index.json` does."""
-    return _file_of(family).PIPELINE
+def pipeline_arguments(
+    pipeline: Any,
+    sources: Sequence[Image.Image],
+    instructions: Sequence[str],
+    negatives: Sequence[str] | None,
+    sampling: Sampling,
+) -> Mapping[str, Any]:
+    """Ask for edits of pictures of one size in the words of diffusers' pipeline.
+
+    `negatives` say what pictures shall not show; None leaves that to the pipeline.
+    """
+    asked = sources, instructions, negatives, sampling
+    return _file_of(family_of_pipeline(pipeline)).pipeline_arguments(pipeline, *asked)
+
+
+def profile_of(family: FamilyName) -> Profile:
+    """Return what is known of a family's bases."""
+    return _file_of(family).PROFILE
+
+
+def profiles() -> list[Profile]:
+    """Return the profile of every family."""
+    return [profile_of(family) for family in get_args(FamilyName)]
+
+
+def family_of_pipeline(pipeline: Any) -> FamilyName:
+    """Tell a pipeline's family by its class; raises BaseModelError for one of no family."""
+    kinds = [kind.__name__ for kind in type(pipeline).__mro__]
+    for family in get_args(FamilyName):
+        if profile_of(family).pipeline in kinds:
+            return family
+    known = ", ".join(profile.pipeline for profile in profiles())
+    raise BaseModelError(
+        f"a pipeline of the class {kinds[0]}: it is none that edits here; expected {known}",
+        "open a base with `customize.families.open_pipeline`",
+    )
+
+
+def denoiser_of(pipeline: Any) -> Any:
+    """Return the network of a pipeline that removes noise; raises as `family_of_pipeline`."""
+    return getattr(pipeline, profile_of(family_of_pipeline(pipeline)).denoiser)
 
 
 def _file_of(family: FamilyName) -> _FamilyFile:

@@ -7,13 +7,13 @@ are read: a pickle can run code when it is opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from customize.errors import BaseModelError
-from customize.families.identify import FamilyName, Kind, family_of, read_json
+from customize.families import profile_of
+from customize.families.identify import FamilyName, Kind, family_of
 from customize.families.loading.weight_files import component_files, fingerprint
 
 if TYPE_CHECKING:
@@ -23,19 +23,15 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded" / "weights"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_COMPONENTS: Mapping[FamilyName, tuple[str, ...]] = {
-    "instruct_pix2pix": ("unet", "vae", "text_encoder"),
-    "instruct_pix2pix_xl": ("unet", "vae", "text_encoder", "text_encoder_2"),
-}
 
 
 @dataclass(frozen=True)
 class Base:
     """A base found, identified and checked, not yet loaded.
 
-    `name` is what the user typed; `resolution` its native picture side and `multiple` what sides
-    must divide by, in pixels; `variant` the file variant to load (`fp16` where nothing else is
-    there).
+    `name` is what the user typed; `variant` the file variant to load (`fp16` where nothing else is
+    there). In pixels, `resolution` is its native picture side, `multiple` what sides divide by
+    where it trains, `edit_multiple` where it edits.
     """
 
     name: str
@@ -44,6 +40,7 @@ class Base:
     fingerprint: str
     resolution: int
     multiple: int
+    edit_multiple: int
     precision: Precision = "auto"
     variant: str | None = None
 
@@ -96,21 +93,20 @@ def resolve_plain(name: str, revision: str | None = None) -> Base:
 
 def _resolve(name: str, revision: str | None, precision: Precision, kind: Kind) -> Base:
     folder = _locate(name, revision, kind)
-    family, unet = family_of(folder, name, kind)
+    family, sizes = family_of(folder, name, kind)
     files, variants = [], set[str | None]()
-    for component in _COMPONENTS[family]:
+    for component in profile_of(family).components:
         found, variant = component_files(folder / component, f"base {name!r}")
         files += found
         variants.add(variant)
-    vae = read_json(folder / "vae" / "config.json", name)
-    latent = 2 ** (len(vae["block_out_channels"]) - 1)
     return Base(
         name=name,
         folder=folder,
         family=family,
         fingerprint=fingerprint(files, folder),
-        resolution=int(unet["sample_size"]) * latent,
-        multiple=latent * 2 ** (len(unet["block_out_channels"]) - 1),
+        resolution=sizes.resolution,
+        multiple=sizes.multiple,
+        edit_multiple=sizes.edit_multiple,
         precision=precision,
         variant=next((v for v in variants if v), None),
     )

@@ -1,8 +1,9 @@
-"""What kind of model a diffusers folder holds, by its configs alone."""
+"""What kind of model a diffusers folder holds, and for which sizes, by its configs alone."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,61 +12,42 @@ from customize.errors import BaseModelError
 FamilyName = Literal["instruct_pix2pix", "instruct_pix2pix_xl"]
 Kind = Literal["editing", "text_to_image"]
 
-_READS: dict[Kind, str] = {
+READS: dict[Kind, str] = {
     "editing": "an editing model",
     "text_to_image": "a text-to-image model",
 }
 
 
-def family_of(folder: Path, name: str, kind: Kind) -> tuple[FamilyName, dict[str, Any]]:
-    """Identify a base of `kind` by its configs alone; also returns its UNet's.
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of pictures that a base works at, in pixels.
+
+    `resolution` is the side of a square, `multiple` what sides divide by in training,
+    `edit_multiple` in editing.
+    """
+
+    resolution: int
+    multiple: int
+    edit_multiple: int
+
+
+def family_of(folder: Path, name: str, kind: Kind) -> tuple[FamilyName, Sizes]:
+    """Identify a base of `kind` by its configs alone.
 
     Raises BaseModelError for a base of another kind and for configs missing or damaged.
     """
     index = read_json(folder / "model_index.json", name)
     if "transformer" in index:
-        raise _wrong_kind(name, kind, f"a transformer model ({index.get('_class_name')})")
+        raise wrong_kind(name, kind, f"a transformer model ({index.get('_class_name')})")
     if "unet" not in index:
-        raise _wrong_kind(name, kind, f"a model without a UNet ({index.get('_class_name')})")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json", name).get("_class_name")
-    if str(scheduler).startswith(("EDM", "FlowMatch")):
-        raise _wrong_kind(name, kind, f"a model with noise levels of its own kind ({scheduler})")
-    unet = read_json(folder / "unet" / "config.json", name)
-    return _identify(index, unet, name, kind), unet
+        raise wrong_kind(name, kind, f"a model without a UNet ({index.get('_class_name')})")
+    from customize.families.stable_diffusion.unet_bases import identify
+
+    return identify(index, folder, name, kind)
 
 
-def _identify(index: dict[str, Any], unet: dict[str, Any], name: str, kind: Kind) -> FamilyName:
-    """Choose the family by what the UNet reads: pipeline names only say how a folder was saved."""
-    channels, latents = unet.get("in_channels"), unet.get("out_channels")
-    if (found := _reads(channels, latents)) != _READS[kind]:
-        raise _wrong_kind(name, kind, f"{found} ({channels} input channels)")
-    match unet.get("addition_embed_type"), "text_encoder_2" in index:
-        case None, False:
-            return "instruct_pix2pix"
-        case "text_time", True if (index.get("text_encoder") or [None])[0]:
-            return "instruct_pix2pix_xl"
-        case told, _:
-            raise _wrong_kind(name, kind, f"a UNet that is told {told} beside {_texts(index)}")
-
-
-def _reads(channels: int | None, latents: int | None) -> str:
-    """Say what a UNet of these input and output channels is for."""
-    if channels is None or latents is None:
-        return "a UNet of an unknown kind"
-    known = {
-        latents: _READS["text_to_image"],
-        2 * latents: _READS["editing"],
-        2 * latents + 1: "an inpainting model",
-    }
-    return known.get(channels, "a UNet of an unknown kind")
-
-
-def _texts(index: dict[str, Any]) -> str:
-    found = [part for part in ("text_encoder", "text_encoder_2") if (index.get(part) or [None])[0]]
-    return " and ".join(found) or "no text encoder"
-
-
-def _wrong_kind(name: str, kind: Kind, found: str) -> BaseModelError:
+def wrong_kind(name: str, kind: Kind, found: str) -> BaseModelError:
+    """Word the refusal of a model that is something else."""
     if kind == "text_to_image":
         return BaseModelError(
             f"start {name!r}: this is {found}; expected a text-to-image model of the Stable "

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from customize.errors import BaseModelError
+
+if TYPE_CHECKING:
+    from customize.families.base import Base
 
 
 @dataclass(frozen=True)
@@ -20,18 +23,14 @@ class Sampling:
     image_guidance: float
 
 
-PAPER = Sampling(steps=100, text_guidance=7.5, image_guidance=1.5)
-"""InstructPix2Pix on Stable Diffusion 1.5 (Brooks et al. 2023, arXiv 2211.09800, appendix B)."""
-XL_CARD = Sampling(steps=30, text_guidance=3.0, image_guidance=1.5)
-"""The example of `diffusers/sdxl-instructpix2pix-768`, in its card and in diffusers' docs."""
-
-
-def sampling_of(folder: Path) -> Sampling:
-    """Return the settings that the base in `folder` was measured with, else its kind's.
+def sampling_of(base: Base) -> Sampling:
+    """Return the settings that a base was measured with, else its family's.
 
     Raises BaseModelError when the base's own file cannot be understood.
     """
-    path = folder / "customize.json"
+    from customize.families import profile_of
+
+    path = base.folder / "customize.json"
     try:
         written = json.loads(path.read_text(encoding="utf-8"))["edit"]
         return Sampling(
@@ -40,7 +39,7 @@ def sampling_of(folder: Path) -> Sampling:
             image_guidance=float(written["image_guidance"]),
         )
     except FileNotFoundError:
-        return XL_CARD if (folder / "text_encoder_2").is_dir() else PAPER
+        return profile_of(base.family).sampling
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from customize.errors import MergeError
-from customize.families.base import Base, FamilyName, resolve_base
+from customize.families import profile_of
+from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights
 from customize.merging.inputs import Input, check_base, open_inputs
 from customize.merging.layers import Layer
@@ -17,6 +17,8 @@ from customize.merging.vocabulary import Vocabulary, gather_concepts
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from customize.families.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,9 @@ class Job:
         return tuple(item.path for item in self.inputs)
 
     @property
-    def family(self) -> FamilyName:
-        """The family of the adapters and of their base.
-
-        Raises MergeError for one that this version does not know.
-        """
-        named = self.inputs[0].header.family
-        for family in get_args(FamilyName):
-            if family == named:
-                return family
-        raise MergeError(
-            f"{self.inputs[0].path} was made for a base of the family {named!r}; expected one of "
-            f"{', '.join(get_args(FamilyName))}; update `customize`"
-        )
+    def profile(self) -> Profile:
+        """What is known of all bases of the adapters' family."""
+        return profile_of(self.inputs[0].header.family)
 
     @cached_property
     def _weights(self) -> BaseWeights:

@@ -109,8 +109,9 @@ def _open_base(plan: Plan, device: torch.device) -> Family:
     live = open_family(plan.base, device=device, learns_text=learns)
     suit_convolutions(live.denoiser, device)
     if options.quantization != "none":
-        in_full = live.kv_pattern if isinstance(plan.method, CrossAttentionKV) else None
-        quantize(live.denoiser, options.quantization, keep=in_full)
+        in_full = isinstance(plan.method, CrossAttentionKV)
+        layers = live.profile.layers
+        quantize(live.denoiser, layers, options.quantization, keep_text_kv=in_full)
     return live
 
 

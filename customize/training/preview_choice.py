@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain, zip_longest
 
+from customize.families import profile_of
 from customize.families.base import Base
 from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.pairs.buckets import bucket_for, load_example
@@ -17,8 +18,6 @@ from customize.training.previews import Shown
 MOST_STEPS = 20
 """Steps of a preview for which the recipe names none: InstructPix2Pix's own hundred, of three
 predictions each, would take longer than learning between two previews."""
-FEWER_STEPS = "dpmpp"
-"""The sampler that makes do with them."""
 
 
 def choose_shown(plan: Plan) -> list[Shown]:
@@ -41,14 +40,14 @@ def choose_sampling(plan: Plan) -> tuple[Sampling, str | None]:
 
     What the recipe leaves open is as the base does it, with at most `MOST_STEPS` steps.
     """
-    wanted, own = plan.recipe.preview, sampling_of(plan.base.folder)
+    wanted, own = plan.recipe.preview, sampling_of(plan.base)
     sampling = Sampling(
         steps=wanted.steps or min(own.steps, MOST_STEPS),
         text_guidance=wanted.text_guidance or own.text_guidance,
         image_guidance=wanted.image_guidance or own.image_guidance,
     )
     fewer = wanted.steps is None and sampling.steps < own.steps
-    return sampling, FEWER_STEPS if fewer else None
+    return sampling, profile_of(plan.base.family).few_steps_sampler if fewer else None
 
 
 def _shown(pair: Pair, recipe: Recipe, base: Base, *, held_out: bool) -> Shown:

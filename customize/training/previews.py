@@ -93,7 +93,9 @@ class Previewer:
             dtype=self._base.dtype(self._device),
             denoiser=self._family.denoiser,
         )
-        pipeline.scheduler = scheduler_for(self._scheduler, pipeline.scheduler)
+        pipeline.scheduler = scheduler_for(
+            self._scheduler, pipeline.scheduler, self._family.profile
+        )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -77,6 +77,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "header bare": ("a.safetensors", _foreign({"customize": "{}"}), "header is damaged"),
     "other format": ("a.safetensors", _customize(format="else"), "format 'else'"),
     "newer": ("a.safetensors", _customize(version=2), "update `customize`"),
+    "other family": ("a.safetensors", _customize(family="pix2pix"), "the family 'pix2pix'"),
     "wrong type": ("a.safetensors", _customize(rank="many"), "damaged at 'rank'"),
     "odd tensor": ("a.safetensors", _customize("unet.x"), "a tensor named 'unet.x'"),
 }
@@ -127,10 +128,10 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_another_base_is_said_aloud(tmp_path: Path) -> None:
-    base = Base("toy", tmp_path, "instruct_pix2pix", "0" * 64, 32, 8)
+    base = Base("toy", tmp_path, "instruct_pix2pix", "0" * 64, 32, 8, 2)
     assert other_base(HEADER, base) is None
     said = other_base(toy_header(base_fingerprint="1" * 64), base)
     assert said is not None
     assert "1" * 12 in said
     with pytest.raises(AdapterFileError, match="family"):
-        other_base(toy_header(family="unheard_of"), base)
+        other_base(toy_header(family="instruct_pix2pix_xl"), base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,9 @@ from customize.errors import (
     OutputExistsError,
     PairsError,
 )
-from customize.families.sampling_defaults import PAPER, Sampling, sampling_of
+from customize.families import profile_of
+from customize.families.base import resolve_base
+from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.families.words import Word
 
 STEPS = 3
@@ -330,14 +332,16 @@ def test_saving_never_replaces_unasked(editor: Editor, tmp_path: Path) -> None:
 
 
 def test_settings_of_the_base(base: Path, tmp_path: Path) -> None:
-    assert sampling_of(base) == PAPER
+    found = resolve_base(str(base))
+    assert sampling_of(found) == profile_of(found.family).sampling == Sampling(100, 7.5, 1.5)
+    own = replace(found, folder=tmp_path)
     (tmp_path / "customize.json").write_text(
         '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2}}'
     )
-    assert sampling_of(tmp_path) == Sampling(12, 2.0, 1.2)
+    assert sampling_of(own) == Sampling(12, 2.0, 1.2)
     (tmp_path / "customize.json").write_text('{"edit": {"steps": 12}}')
     with pytest.raises(BaseModelError, match="cannot be understood"):
-        sampling_of(tmp_path)
+        sampling_of(own)
 
 
 def test_text_length_is_the_bases_own(editor: Editor) -> None:

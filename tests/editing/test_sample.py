@@ -64,7 +64,8 @@ def test_what_differs_between_requests_shows(pipeline: Any) -> None:
 
 
 def test_requests_that_go_together_are_put_together() -> None:
-    together = [[number for number, _ in batch] for batch in batches(REQUESTS * 2, SAMPLING, 3)]
+    made = batches(toy_pipeline(), REQUESTS * 2, SAMPLING, at_once=3)
+    together = [[number for number, _ in batch] for batch in made]
     assert together == [[1, 4, 6], [0, 5], [2, 7], [3, 8], [9]]
 
 
@@ -83,6 +84,6 @@ def test_a_stream_without_end_is_answered_as_it_comes(pipeline: Any) -> None:
 
 def test_odd_sizes_do_not_wait_for_company_for_ever() -> None:
     sizes = (Request(scene(0, (8 + 4 * n, 32)), "make it red") for n in range(2 * MOST_WAITING))
-    first = next(batches(sizes, SAMPLING, at_once=2))
+    first = next(batches(toy_pipeline(), sizes, SAMPLING, at_once=2))
     assert [number for number, _ in first] == [0], "the one that waited longest"
     assert next(sizes).source.width == 8 + 4 * MOST_WAITING

@@ -13,7 +13,7 @@ from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
 from customize.embedded.tokenizer import token_ids
 from customize.embedded.world.edits import random_edit
-from customize.families.base import EMBEDDED
+from customize.families.base import EMBEDDED, resolve_base
 from customize.families.sampling_defaults import sampling_of
 
 
@@ -42,7 +42,7 @@ def test_it_is_shaped_like_stable_diffusion(pipeline):
 
 def test_background_colors_come_out_better_than_copying(pipeline):
     edits = [random_edit((31, index), test=True, kind="background") for index in range(8)]
-    sampling = sampling_of(EMBEDDED)
+    sampling = sampling_of(resolve_base())
     outputs = pipeline(
         prompt=[edit.instruction for edit in edits],
         image=(to_unit(np.stack([edit.source_HWC for edit in edits])) + 1) / 2,

@@ -40,6 +40,8 @@ from customize.exporting.sharing.readme import notes_of
 from customize.exporting.targets import HOLDS, TARGETS, Holds, Options, Precision, Target, Written
 from customize.families.base import Base
 from customize.families.loading.layer_weights import BaseWeights
+from customize.families.profile import Profile
+from customize.families.stable_diffusion.profiles import SD1, SDXL
 from customize.families.words import Word
 
 WORD = Word("<my-dog>", "dog", 2)
@@ -83,16 +85,19 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AdapterFile]
     return made
 
 
-def through(target: Target, changes: Changes, weights: Loaded, *, xl: bool = False) -> Changes:
+def through(target: Target, changes: Changes, weights: Loaded, profile: Profile = SD1) -> Changes:
     """Write changes into a layout's tensors and read them back."""
+    prefixes = profile.front_ends.kohya_prefixes
     match target:
         case "kohya" | "comfyui" | "invokeai":
-            return from_kohya(to_kohya(changes, xl=xl))
+            return from_kohya(to_kohya(changes, prefixes))
         case "a1111":
-            tensors = to_kohya(changes, xl=xl) | to_bundle(changes.words, xl=xl)
+            tensors = to_kohya(changes, prefixes) | to_bundle(changes.words)
             return from_kohya(tensors)
         case "diffusers":
-            return from_diffusers(to_diffusers(changes), metadata_of(changes))
+            return from_diffusers(
+                to_diffusers(changes, profile.models), metadata_of(changes, profile.models)
+            )
         case "peft":
             found = {}
             for model in sorted({layer.partition(".")[0] for layer in changes.layers}):
@@ -220,7 +225,7 @@ def test_any_adapter_comes_back_from_any_layout(
         fitted, dtype = exact, "float32"
     else:
         fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype)).changes
-    found = through(target, fitted, weights, xl=xl)
+    found = through(target, fitted, weights, SDXL if xl else SD1)
     bound = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
     assert max(errors(found, adapter, weights)) <= bound
     if target == "a1111":
@@ -421,14 +426,14 @@ def test_add_embedding_is_told_where_it_is_not_read(tmp_path: Path) -> None:
     pair = LowRankChange(torch.ones(1, 8), torch.ones(8, 1))
     odd, plain = "denoiser.add_embedding.linear_1", "denoiser.mid_block.resnets.0.time_emb_proj"
     header = toy_header(family="instruct_pix2pix_xl")
-    base = Base("toy", tmp_path, "instruct_pix2pix_xl", "0" * 64, 32, 8)
+    base = Base("toy", tmp_path, "instruct_pix2pix_xl", "0" * 64, 32, 8, 2)
     weights: Any = Loaded()  # of which none is read
 
     def planned(target: Target, changes: Changes) -> str:
         fitted, plan = plan_weights(
             AdapterFile(header, {}), base, target, changes, weights, Options(name="x")
         )
-        return " ".join(notes_of(target, plan, fitted.changes))
+        return " ".join(notes_of(target, plan, fitted.changes, SDXL))
 
     both = Changes({odd: pair, plain: pair})
     told = planned("kohya", both)

@@ -89,7 +89,7 @@ def adapter_of(models: Mapping[str, nn.Module], size: str) -> AdapterFile:
 def base_of(size: str) -> Base:
     """Describe a base whose weights are nowhere: these exports need none."""
     family: Any = "instruct_pix2pix" + "_xl" * (size == "xl")
-    return Base("hub/base", Path("/nowhere"), family, "0" * 64, 512, 64)
+    return Base("hub/base", Path("/nowhere"), family, "0" * 64, 512, 64, 8)
 
 
 @torch.no_grad()

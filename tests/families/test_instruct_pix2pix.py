@@ -159,7 +159,7 @@ def test_base_is_frozen(family: Family) -> None:
 
 def test_texts_become_tokens_without_a_text_encoder(base: Base, encoder: Encoder) -> None:
     without: Any = families.open_encoder(base, reads_text=False)
-    assert without.text_encoder is None
+    assert not without.text_encoders
     for text in ("make the dog red", ""):
         ids = without.text(text, as_tokens=True)["token_ids"]
         assert torch.equal(ids, encoder.text(text, as_tokens=True)["token_ids"])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from customize import families
 from customize.errors import BaseModelError
 from customize.families.base import resolve_base
-from customize.families.loading.layer_weights import BaseWeights, reads_text_alone
+from customize.families.loading.layer_weights import BaseWeights
 
 _PARTS = {"denoiser": "unet", "text_encoder": "text_encoder", "text_encoder_2": "text_encoder_2"}
 
@@ -79,13 +79,3 @@ def test_unknown_layers_and_missing_files_are_named(tmp_path: Path) -> None:
     (folder / "unet").mkdir()
     with pytest.raises(BaseModelError, match="no weights"):
         BaseWeights(base)
-
-
-def test_only_keys_and_values_of_text_read_text_alone() -> None:
-    block = "mid_block.attentions.0.transformer_blocks.0"
-    for family in ("instruct_pix2pix", "instruct_pix2pix_xl"):
-        assert reads_text_alone(family, f"denoiser.{block}.attn2.to_k")
-        assert reads_text_alone(family, f"denoiser.{block}.attn2.to_v")
-        for other in (f"denoiser.{block}.attn2.to_q", f"denoiser.{block}.attn1.to_k"):
-            assert not reads_text_alone(family, other)
-        assert not reads_text_alone(family, f"text_encoder.{block}.attn2.to_k")

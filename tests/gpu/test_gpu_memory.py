@@ -52,9 +52,9 @@ def test_a_quantized_base_predicts_nearly_the_same_and_adapters_learn_on_it(
 ) -> None:
     family = open_family(base, device=device, dtype=torch.float32)
     expected = predicted(family, device).detach()
-    keep = family.kv_pattern if method == "K/V" else None
-    layers = quantizable(family.denoiser, keep)
-    assert quantize(family.denoiser, kind, keep) == len(layers) > 20
+    keep, kinds = method == "K/V", family.profile.layers
+    layers = quantizable(family.denoiser, kinds, keep_text_kv=keep)
+    assert quantize(family.denoiser, kinds, kind, keep_text_kv=keep) == len(layers) > 20
     places = {parameter.device.type for parameter in family.denoiser.parameters()}
     assert places == {device.type}
     assert 0 < far(predicted(family, device), expected) < FAR[kind]

@@ -25,7 +25,7 @@ from customize.adapters.header import Taught
 from customize.cli.main import main
 from customize.errors import MergeError, OutputExistsError
 from customize.families.base import Base, resolve_base
-from customize.families.loading.layer_weights import BaseWeights, reads_text_alone
+from customize.families.loading.layer_weights import BaseWeights
 from customize.families.words import Word
 from customize.merging.constrained import merge_layers
 from customize.merging.constrained.constraints import Rows
@@ -221,7 +221,8 @@ def test_constraints_are_kept_on_text_layers_and_said_elsewhere(
     paths = [files["kv"], files["lora"]]
     merged = merge(paths, tmp_path / "m.safetensors", Constrained(ridge=1e-6), texts=texts)
     found, ones = _changes(merged.path, base), [_changes(path, base) for path in paths]
-    text_layers = [layer for layer in found if reads_text_alone(base.family, layer)]
+    profile = families.profile_of(base.family)
+    text_layers = [layer for layer in found if profile.reads_text_alone(layer)]
     assert len(text_layers) == len(ones[0])
     assert max(merged.missed) < 1e-4
     for layer, (own, rows) in itertools.product(text_layers, zip(ones, asked, strict=True)):

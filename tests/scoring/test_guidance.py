@@ -24,7 +24,7 @@ from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
 from customize.errors import EditError, ScoreError
 from customize.families.base import resolve_base
-from customize.families.sampling_defaults import PAPER, Sampling
+from customize.families.sampling_defaults import Sampling
 from customize.scoring import html_report
 from customize.scoring.edits import make
 from customize.scoring.edits.tasks import EditTask
@@ -97,7 +97,7 @@ def test_laws_of_the_choice(numbers: list[tuple[float, float]]) -> None:
 
 
 def test_usual_guidances_lie_around_the_bases_own() -> None:
-    assert usual_guidances(PAPER) == ([4.9, 7.5, 10.1], (1.0, 1.2, 1.5, 1.8))
+    assert usual_guidances(Sampling(100, 7.5, 1.5)) == ([4.9, 7.5, 10.1], (1.0, 1.2, 1.5, 1.8))
     texts, images = usual_guidances(Sampling(12, 1.5, 1.3))
     assert texts == [1.3, 1.5, 1.7]
     assert 1.3 in images

@@ -24,8 +24,9 @@ from customize.families.base import resolve_base, resolve_plain
 from customize.recipe.editing_base import EditingBaseRecipe, load_editing_base
 from customize.recipe.embedded_base import is_embedded_base
 from customize.training.base_fitting import fit_base
-from customize.training.base_fitting.widen import FIRST, widened, write_widened
+from customize.training.base_fitting.widen import widened, write_widened
 
+FIRST = "conv_in.weight"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 LEVEL_B = torch.tensor([3, 800])
 
@@ -100,14 +101,14 @@ def test_a_widened_model_predicts_what_the_plain_one_did(
     other = {**batch, "source": torch.randn(batch["source"].shape)}
     assert torch.equal(family.predict(noisy, LEVEL_B, other), family.predict(noisy, LEVEL_B, batch))
     index = json.loads((base.folder / "model_index.json").read_text())
-    assert index["_class_name"] == families.pipeline_name(base.family)
+    assert index["_class_name"] == families.profile_of(base.family).pipeline
     loaded = DiffusionPipeline.from_pretrained(base.folder)
     assert type(loaded).__name__ == index["_class_name"]
 
 
 def test_widening_keeps_bias_and_precision() -> None:
     weights = {FIRST: torch.ones(2, 4, 3, 3).half(), "conv_in.bias": torch.arange(2.0)}
-    wide = widened(weights, 4)
+    wide = widened(weights, FIRST, 4)
     assert wide[FIRST].shape == (2, 8, 3, 3)
     assert wide[FIRST].dtype is torch.float16
     assert torch.equal(wide[FIRST][:, :4], weights[FIRST])

@@ -14,7 +14,7 @@ from torch import nn
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import read_adapter
 from customize.errors import TrainingError
-from customize.families import open_family
+from customize.families import open_family, profile_of
 from customize.families.base import Base
 from customize.training.memory.quantize import quantizable, quantize, quantized_bytes
 from customize.training.run import run_recipe
@@ -29,6 +29,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return toy_resolved(tmp_path_factory.mktemp("base"))
 
 
+LAYERS = profile_of("instruct_pix2pix").layers
+
+
 def predicted(family: Any) -> torch.Tensor:
     noisy = torch.randn((2, 4, 16, 16), generator=torch.Generator().manual_seed(0))
     return family.predict(noisy, torch.tensor([10, 900]), CONDITIONS)
@@ -38,8 +41,8 @@ def predicted(family: Any) -> torch.Tensor:
 def test_a_quantized_base_predicts_nearly_the_same(base: Base, kind: Any) -> None:
     family = open_family(base)
     expected = predicted(family)
-    layers = quantizable(family.denoiser)
-    assert quantize(family.denoiser, kind) == len(layers) > 40
+    layers = quantizable(family.denoiser, LAYERS)
+    assert quantize(family.denoiser, LAYERS, kind) == len(layers) > 40
     kinds = {parameter.dtype for parameter in family.denoiser.parameters()}
     assert kinds == {torch.float32, torch.int8 if kind == "int8" else torch.uint8}
     error = (predicted(family) - expected).norm() / expected.norm()
@@ -51,7 +54,7 @@ def test_bytes_are_those_that_bitsandbytes_takes(kind: Any) -> None:
     plain = nn.Linear(64, 128)
     expected = quantized_bytes(plain, kind)
     block = nn.ModuleDict({"x": nn.ModuleDict({"attentions": nn.ModuleDict({"q": plain})})})
-    assert quantize(block, kind) == 1
+    assert quantize(block, LAYERS, kind) == 1
     layer: Any = block.get_submodule("x.attentions.q")
     held = layer.weight.numel() * layer.weight.element_size()
     scales = layer.weight.quant_state.absmax.numel() if kind == "nf4" else layer.weight.SCB.numel()
@@ -62,8 +65,8 @@ def test_bytes_are_those_that_bitsandbytes_takes(kind: Any) -> None:
 @pytest.mark.parametrize("method", [CrossAttentionKV(), LowRank(rank=2)], ids=["K/V", "LoRA"])
 def test_adapters_learn_beside_quantized_layers(base: Base, kind: Any, method: Method) -> None:
     family = open_family(base)
-    keep = family.kv_pattern if isinstance(method, CrossAttentionKV) else None
-    quantize(family.denoiser, kind, keep)
+    keep = isinstance(method, CrossAttentionKV)
+    quantize(family.denoiser, LAYERS, kind, keep_text_kv=keep)
     attached = attach(family, method)
     start = predicted(family)
     with attached.switched_off():
@@ -105,4 +108,4 @@ def test_what_does_not_work_is_said(base: Base, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(quantized, "Linear4bit", broken)
     with pytest.raises(TrainingError, match=r"nf4 does not work here \(RuntimeError: no kernel"):
-        quantize(open_family(base).denoiser, "nf4")
+        quantize(open_family(base).denoiser, LAYERS, "nf4")

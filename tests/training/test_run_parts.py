@@ -209,8 +209,8 @@ def test_previews_make_do_with_few_steps(
     family, used = open_family(plan.base), list[str]()
     real = previews.scheduler_for
 
-    def note(name: str | None, scheduler: Any) -> Any:
-        made = real(name, scheduler)
+    def note(*asked: Any) -> Any:
+        made = real(*asked)
         used.append(type(made).__name__)
         return made
 

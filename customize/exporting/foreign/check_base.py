@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never, get_args
+from typing import TYPE_CHECKING, assert_never
 
 from customize.errors import AdapterFileError, Fault, FaultsError
 from customize.exporting.changes import (
     Change,
     Changes,
     Decomposed,
-    Encoder,
     Full,
     LowRank,
     Replaced,
     Weights,
     outline,
 )
-from customize.exporting.foreign.read import MODELS, text_width
+from customize.exporting.foreign.read import model_of, text_width
+from customize.families import profile_of
 
 if TYPE_CHECKING:
     from customize.families.base import Base
@@ -48,7 +48,7 @@ def check_fit(path: Path, changes: Changes, weights: Weights, base: Base) -> Non
     faults += _word_faults(changes, weights, base)
     if not faults:
         return
-    model = MODELS.get(text_width(changes) or 0)
+    model = model_of(text_width(changes))
     other = any(fault.cure == _OWN_BASE for fault in faults)
     kind = f" is for {model} and" if model and other else ""
     shown, rest = faults[:5], len(faults) - 5
@@ -81,10 +81,10 @@ def _damage(change: Change, shape: tuple[int, ...]) -> str | None:
 
 def _word_faults(changes: Changes, weights: Weights, base: Base) -> Iterator[Fault]:
     """Compare every word's rows with the token embeddings of the base's text encoders."""
-    cure = "take an embedding for this base"
+    cure, profile = "take an embedding for this base", profile_of(base.family)
     for word, rows in changes.words.items():
-        for encoder in get_args(Encoder):
-            table = f"{encoder}.embeddings.token_embedding"
+        for encoder in sorted({*profile.text_encoders, *rows}):
+            table = f"{encoder}.{profile.token_table}"
             if (encoder in rows) != (table in weights):
                 lacks = base.name if encoder in rows else "it"
                 has = "it" if encoder in rows else base.name

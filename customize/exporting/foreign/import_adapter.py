@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +12,17 @@ from customize.errors import AdapterFileError
 from customize.exporting.changes import Changes
 from customize.exporting.foreign.check_base import check_fit
 from customize.exporting.foreign.open_file import open_file
-from customize.exporting.foreign.read import MODELS, Found, describe, foreign_file, read, text_width
+from customize.exporting.foreign.read import (
+    Found,
+    describe,
+    foreign_file,
+    model_of,
+    read,
+    text_width,
+    usual_base,
+)
 from customize.exporting.foreign.recognize import foreign, recognize
 from customize.exporting.formats.embeddings import from_embedding
-
-# The base that files of this text width are for, and what they are called.
-USUAL_BASES: Mapping[int, str] = {
-    192: "embedded",
-    768: "timbrooks/instruct-pix2pix",
-    2048: "diffusers/sdxl-instructpix2pix-768",
-}
 
 
 def import_adapter(
@@ -84,11 +85,11 @@ def _usual_base(path: Path, changes: Changes) -> str:
     """Choose the base that files of these shapes are for; only its own id is certain."""
     width = text_width(changes)
     if width is None:
-        for rows in changes.words.values():
-            width = 2048 if len(rows) > 1 else rows["text_encoder"].shape[1]
-    if name := USUAL_BASES.get(width or 0):
-        return name
-    known = MODELS.get(width or 0)
+        for rows in changes.words.values():  # text encoders are read side by side
+            width = sum(tensor.shape[1] for tensor in rows.values())
+    if base := usual_base(width):
+        return base.name
+    known = model_of(width)
     what = f"it is for {known}" if known else "its layers do not tell which model it is for"
     raise AdapterFileError(
         f"{path}: {what}; expected one for Stable Diffusion 1, XL or the embedded base; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from customize.exporting.formats import (
     peft_folder,
 )
 from customize.exporting.formats.embeddings import word_of
+from customize.exporting.formats.module_paths import is_encoder
+from customize.families import profiles
+from customize.families.profile import UsualBase
 
 Reader = Callable[[Mapping[str, Tensor], Mapping[str, str]], Changes]
 READERS: Mapping[Layout, Reader] = {
@@ -29,12 +33,6 @@ READERS: Mapping[Layout, Reader] = {
     "peft": peft_folder.from_peft,
     "comfyui": comfyui.from_comfyui,
     "custom-diffusion": custom_diffusion.from_custom_diffusion,
-}
-MODELS: Mapping[int, str] = {
-    192: "the embedded base",
-    768: "Stable Diffusion 1",
-    1024: "Stable Diffusion 2",
-    2048: "Stable Diffusion XL",
 }
 
 
@@ -85,7 +83,7 @@ def describe(found: Found) -> Iterator[tuple[str, str]]:
     yield "layout", f"{found.layout}, {found.kind}"
     width = text_width(changes)
     if width is not None:
-        yield "made for", MODELS.get(width, f"a model whose text is {width} wide")
+        yield "made for", model_of(width) or f"a model whose text is {width} wide"
     models = Counter(layer.partition(".")[0] for layer in changes.layers)
     yield "layers", ", ".join(f"{count} of the {model}" for model, count in models.items())
     ranks = sorted({rank for change in changes.layers.values() if (rank := _rank(change))})
@@ -96,11 +94,25 @@ def describe(found: Found) -> Iterator[tuple[str, str]]:
 
 
 def text_width(changes: Changes) -> int | None:
-    """Return the width of the text that cross-attention reads, None where no layer tells it."""
+    """Return the width of the text that keys and values read, None where no layer tells it."""
+    patterns = {profile.layers.text_kv for profile in profiles()}
     for layer, change in changes.layers.items():
-        if layer.endswith((".attn2.to_k", ".attn2.to_v")):
+        if any(re.fullmatch(rf"denoiser\.{pattern}", layer) for pattern in patterns):
             return outline(change).shape[1]
     return None
+
+
+def usual_base(width: int | None) -> UsualBase | None:
+    """Find the base that adapters of this text width are for."""
+    known = (base for profile in profiles() for base in profile.usual_bases)
+    return next((base for base in known if base.text_width == width), None)
+
+
+def model_of(width: int | None) -> str | None:
+    """Say which models read text of this width, also those that nothing here is for."""
+    if base := usual_base(width):
+        return base.model
+    return "Stable Diffusion 2" if width == 1024 else None
 
 
 def _peft_config(path: Path) -> dict[str, str]:
@@ -111,7 +123,7 @@ def _peft_config(path: Path) -> dict[str, str]:
             path, f"a peft file without {place.name} beside it", "fetch that as well"
         )
     facts = {peft_folder.CONFIG: place.read_text(encoding="utf-8")}
-    if path.parent.name in ("text_encoder", "text_encoder_2"):
+    if is_encoder(path.parent.name):
         facts[peft_folder.MODEL] = path.parent.name
     return facts
 

@@ -23,6 +23,7 @@ from customize.exporting.formats.module_paths import (
 from customize.exporting.formats.tensor_roles import gather
 
 FILE, METADATA = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
+# How names begin in files that are read.
 PREFIXES: Mapping[str, str] = {
     "denoiser": "unet.",
     "text_encoder": "text_encoder.",
@@ -32,23 +33,26 @@ PREFIXES: Mapping[str, str] = {
 _TEXT_BEFORE = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
-def to_diffusers(changes: Changes) -> dict[str, Tensor]:
-    """Write low-rank changes and peft's DoRA; scales are baked in, so alpha is the rank."""
+def to_diffusers(changes: Changes, parts: Mapping[str, str]) -> dict[str, Tensor]:
+    """Write low-rank changes and peft's DoRA; scales are baked in, so alpha is the rank.
+
+    `parts` are what a pipeline calls the models that adapters change (`Profile.models`).
+    """
     tensors = {}
     for layer, change in changes.layers.items():
         model, path = split_layer(layer)
         # Other programs, and diffusers' own reader of a second encoder, want `text_model.`.
         spelled = with_text_model(path) if is_encoder(model) else path
         for name, tensor in factors(layer, change):
-            tensors[f"{PREFIXES[model]}{spelled}.{name}"] = tensor
+            tensors[f"{parts[model]}.{spelled}.{name}"] = tensor
     return tensors
 
 
-def metadata_of(changes: Changes) -> dict[str, str]:
+def metadata_of(changes: Changes, parts: Mapping[str, str]) -> dict[str, str]:
     """Describe every model's layers as diffusers' own saving does: it wants all or none."""
     config = {
-        f"{PREFIXES[model]}{key}": value
-        for model in PREFIXES
+        f"{part}.{key}": value
+        for model, part in parts.items()
         if any(layer.startswith(f"{model}.") for layer in changes.layers)
         for key, value in lora_config(changes, model).items()
     }

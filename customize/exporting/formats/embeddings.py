@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from customize.errors import AdapterFileError
-from customize.exporting.changes import Encoder
 
 # One encoder's rows alone (SD 1), or both by name (SDXL).
 SINGLE = "emb_params"
-PAIR: Mapping[str, Encoder] = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+PAIR: Mapping[str, str] = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
 _BUNDLE = "bundle_emb."
 _STAR = "string_to_param.*"
 
@@ -40,21 +39,21 @@ def word_of(name: str) -> str:
     return f"<{name.strip('<>')}>"
 
 
-def to_embedding(rows: Mapping[Encoder, Tensor], *, xl: bool) -> dict[str, Tensor]:
-    """Write one word's rows (n, D); SDXL needs those of both encoders."""
-    if not xl:
+def to_embedding(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Write one word's rows (n, D), by text encoder: of one alone, or of both that SDXL has."""
+    if len(rows) == 1:
         return {SINGLE: rows["text_encoder"]}
     return {name: rows[encoder] for name, encoder in PAIR.items()}
 
 
 def from_embedding(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> dict[Encoder, Tensor]:
+) -> dict[str, Tensor]:
     """Read one word's rows; a single tensor of any name counts, as diffusers writes its token.
 
     Raises AdapterFileError for other tensors.
     """
-    found: dict[Encoder, Tensor]
+    found: dict[str, Tensor]
     if set(tensors) == set(PAIR):
         found = {encoder: tensors[name] for name, encoder in PAIR.items()}
     elif len(tensors) == 1:
@@ -77,16 +76,16 @@ def is_embedding(shapes: Mapping[str, tuple[int, ...]]) -> bool:
     )
 
 
-def to_bundle(words: Mapping[str, Mapping[Encoder, Tensor]], *, xl: bool) -> dict[str, Tensor]:
+def to_bundle(words: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Write words into the weights' own file, which A1111 registers with it."""
     return {
         f"{_BUNDLE}{file_name(word)}.{_STAR if part == SINGLE else part}": tensor
         for word, rows in words.items()
-        for part, tensor in to_embedding(rows, xl=xl).items()
+        for part, tensor in to_embedding(rows).items()
     }
 
 
-def from_bundle(tensors: Mapping[str, Tensor]) -> dict[str, dict[Encoder, Tensor]]:
+def from_bundle(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Read the words that come with weights."""
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key in filter(is_bundled, tensors):

@@ -25,15 +25,6 @@ from customize.exporting.formats.module_paths import (
 )
 from customize.exporting.formats.tensor_roles import gather
 
-# SDXL has two text encoders and counts them; A1111 and kohya drop the other spelling silently.
-PREFIXES: Mapping[bool, Mapping[str, str]] = {
-    False: {"denoiser": "lora_unet_", "text_encoder": "lora_te_"},
-    True: {
-        "denoiser": "lora_unet_",
-        "text_encoder": "lora_te1_",
-        "text_encoder_2": "lora_te2_",
-    },
-}
 # What others write; `lycoris_` is LyCORIS' name for the UNet outside of kohya's scripts.
 _READ: Mapping[str, str] = {
     "lora_unet_": "denoiser",
@@ -50,8 +41,8 @@ _SPELLED: Mapping[str, str] = {
 LDM = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
 
 
-def to_kohya(changes: Changes, *, xl: bool) -> dict[str, Tensor]:
-    """Write low-rank and full changes.
+def to_kohya(changes: Changes, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Write low-rank and full changes; `prefixes` begin the names of each model's layers.
 
     Scales are baked in, so alpha is the rank, which is also what its absence means everywhere. It
     is left out where ranks differ in a model: diffusers (0.42) then applies one layer's to others.
@@ -59,7 +50,7 @@ def to_kohya(changes: Changes, *, xl: bool) -> dict[str, Tensor]:
     tensors = {}
     uniform = _models_of_one_rank(changes)
     for layer, change in changes.layers.items():
-        name = name_of(layer, xl=xl)
+        name = name_of(layer, prefixes)
         match change:
             case LowRank(down, up):
                 tensors[f"{name}.lora_down.weight"] = down
@@ -90,16 +81,16 @@ def gather_with_words(
     return Changes(changes.layers, from_bundle(tensors), changes.biases)
 
 
-def name_of(layer: str, *, xl: bool) -> str:
+def name_of(layer: str, prefixes: Mapping[str, str]) -> str:
     """Spell a layer of adapter files.
 
-    >>> name_of("text_encoder.encoder.layers.0.mlp.fc1", xl=False)
+    >>> name_of("text_encoder.encoder.layers.0.mlp.fc1", {"text_encoder": "lora_te_"})
     'lora_te_text_model_encoder_layers_0_mlp_fc1'
     """
     model, path = split_layer(layer)
     if is_encoder(model):
         path = with_text_model(path)
-    return PREFIXES[xl][model] + flatten(_SPELLED.get(path, path))
+    return prefixes[model] + flatten(_SPELLED.get(path, path))
 
 
 def layer_of(name: str) -> str | None:

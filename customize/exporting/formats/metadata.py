@@ -15,31 +15,26 @@ from torch import Tensor
 
 from customize import __version__
 from customize.exporting.changes import Changes, LowRank
+from customize.families import profile_of
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
     from customize.families.base import Base
 
-_KOHYA_VERSION: Mapping[bool, str] = {False: "sd_v1", True: "sdxl_base_v1-0"}
-_ARCHITECTURE: Mapping[bool, str] = {
-    False: "stable-diffusion-v1/lora",
-    True: "stable-diffusion-xl-v1-base/lora",
-}
 # Where the hash of kohya's first file format reads, and how much.
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 
 
-def describe(
-    header: Header, changes: Changes, base: Base, name: str, *, xl: bool
-) -> dict[str, str]:
+def describe(header: Header, changes: Changes, base: Base, name: str) -> dict[str, str]:
     """Describe an exported file by the keys that other programs know; all values are text."""
     ranks = Counter(c.down.shape[0] for c in changes.layers.values() if isinstance(c, LowRank))
     words = [concept.word for concept in header.concepts if concept.word]
+    names = profile_of(base.family).front_ends
     training, recipe = header.training, header.recipe.get("train", {})
     facts = {
         "format": "pt",
         "ss_output_name": name,
-        "ss_base_model_version": _KOHYA_VERSION[xl],
+        "ss_base_model_version": names.kohya_version,
         "ss_v2": "False",
         "ss_sd_model_name": header.base_name,
         "ss_tag_frequency": json.dumps(
@@ -47,7 +42,7 @@ def describe(
         ),
         "ss_training_comment": f"made by customize {__version__}; for InstructPix2Pix bases only",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": _ARCHITECTURE[xl],
+        "modelspec.architecture": f"{names.architecture}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{base.resolution}x{base.resolution}",

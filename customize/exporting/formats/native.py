@@ -12,7 +12,6 @@ from customize.exporting.changes import (
     Change,
     Changes,
     Decomposed,
-    Encoder,
     Full,
     LowRank,
     Replaced,
@@ -50,14 +49,10 @@ def to_native(changes: Changes, weights: Weights) -> dict[str, Tensor]:
 def from_native(adapter: AdapterFile, weights: Weights) -> Changes:
     """Read an adapter file; a weight is needed only by a DoRA layer that has a delta as well."""
     layers = {layer: _change(adapter, layer, weights) for layer in deltas.layers(adapter)}
-    words: dict[str, dict[Encoder, Tensor]] = {}
-    encoders: tuple[Encoder, ...] = ("text_encoder", "text_encoder_2")
-    for encoder in encoders:
-        prefix = f"{_WORDS}{encoder}."
-        for name in adapter.tensors:
-            if name.startswith(prefix):
-                word = words.setdefault(name.removeprefix(prefix), {})
-                word[encoder] = adapter.tensors[name].float()
+    words: dict[str, dict[str, Tensor]] = {}
+    for encoder in sorted(deltas.word_readers(adapter)):
+        for word, rows in deltas.words(adapter, encoder).items():
+            words.setdefault(word, {})[encoder] = rows.float()
     return Changes(layers, words)
 
 

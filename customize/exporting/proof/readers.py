@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from customize.exporting.formats.module_paths import is_encoder, with_text_model, without_text_model
 from customize.exporting.proof.written_files import load_words, read_changes, weights_files
 from customize.exporting.targets import Written
+from customize.families import denoiser_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,17 +95,18 @@ def by_peft(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
 
 
 def by_attention_processors(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
-    """Load with `unet.load_attn_procs`, which keeps the weights in processors."""
+    """Load with `load_attn_procs`, which keeps the weights in processors."""
     from customize.adapters.apply import module_of
 
     pipeline = open_plain(base)
+    denoiser = denoiser_of(pipeline)
     (path,) = weights_files(written)
     load_words(pipeline, written, adapter)
-    pipeline.unet.load_attn_procs(path.parent, weight_name=path.name, _pipeline=pipeline)
+    denoiser.load_attn_procs(path.parent, weight_name=path.name, _pipeline=pipeline)
 
     def weight_of(layer: str) -> Tensor:
         module, _, name = layer.removeprefix("denoiser.").rpartition(".")
-        processor = pipeline.unet.attn_processors.get(f"{module}.processor")
+        processor = denoiser.attn_processors.get(f"{module}.processor")
         replaced = getattr(processor, f"{name}_custom_diffusion", None)
         return (replaced or module_of(pipeline, layer)).weight.detach()
 
@@ -113,17 +115,12 @@ def by_attention_processors(written: Written, adapter: AdapterFile, base: Base) 
 
 def by_converters(written: Written, adapter: AdapterFile, base: Base) -> ReadBack:
     """Read the single file with diffusers' own converters of such checkpoints."""
-    from diffusers.loaders import single_file_utils as converters
     from safetensors.torch import load_file
 
-    pipeline, tensors = open_plain(base), load_file(written.files[0])
-    unet, vae = pipeline.unet, pipeline.vae
-    unet.load_state_dict(converters.convert_ldm_unet_checkpoint(dict(tensors), unet.config))
-    vae.load_state_dict(converters.convert_ldm_vae_checkpoint(dict(tensors), vae.config))
-    _load_text(pipeline.text_encoder, converters.convert_ldm_clip_checkpoint(dict(tensors)))
-    if (second := getattr(pipeline, "text_encoder_2", None)) is not None:
-        prefix = "conditioner.embedders.1.model."
-        _load_text(second, converters.convert_open_clip_checkpoint(second, tensors, prefix))
+    from customize.exporting.whole_model.diffusers_converters import convert
+
+    pipeline = open_plain(base)
+    _load_components(pipeline, convert(load_file(written.files[0]), pipeline))
     load_words(pipeline, written, adapter)
     return _plain("diffusers, single file", pipeline)
 
@@ -138,11 +135,7 @@ def by_single_file(written: Written, adapter: AdapterFile, base: Base) -> ReadBa
     pipeline = open_plain(base)
     models: dict[str, Any] = {name: getattr(pipeline, name) for name in pipeline_weights(pipeline)}
     configs = {n: {} if is_encoder(n) else model.config for n, model in models.items()}
-    for name, tensors in from_single_file(load_file(written.files[0]), configs).items():
-        if is_encoder(name):
-            _load_text(models[name], tensors)
-        else:
-            models[name].load_state_dict(tensors)
+    _load_components(pipeline, from_single_file(load_file(written.files[0]), configs))
     load_words(pipeline, written, adapter)
     return _plain("customize", pipeline)
 
@@ -172,6 +165,14 @@ def _plain(reader: str, pipeline: Any) -> ReadBack:
     from customize.adapters.apply import module_of
 
     return ReadBack(reader, pipeline, lambda layer: module_of(pipeline, layer).weight.detach())
+
+
+def _load_components(pipeline: Any, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    for name, tensors in weights.items():
+        if is_encoder(name):
+            _load_text(getattr(pipeline, name), tensors)
+        else:
+            getattr(pipeline, name).load_state_dict(tensors)
 
 
 def _load_text(text_encoder: Any, tensors: Mapping[str, Tensor]) -> None:

@@ -47,7 +47,7 @@ def edited(pipeline: Any, base: Base, samples: tuple[SampleEdit, ...]) -> np.nda
 
     At most 12 steps, at the base's own guidances.
     """
-    own = sampling_of(base.folder)
+    own = sampling_of(base)
     fewer = replace(own, steps=min(own.steps, _STEPS))
     requests = [each.request for each in samples]
     return np.stack(sample(pipeline, requests, fewer, at_once=len(requests)))

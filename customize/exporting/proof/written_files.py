@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.exporting.formats.embeddings import file_name
+from customize.exporting.formats.embeddings import PAIR, file_name
 from customize.exporting.targets import Written
+from customize.families.profile import tokenizer_of
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
@@ -49,15 +50,15 @@ def load_words(pipeline: Any, written: Written, adapter: AdapterFile) -> None:
 
     for word, path in embedding_files(written, adapter).items():
         tensors = load_file(path)
-        if "clip_g" not in tensors:
+        if tensors.keys() != PAIR.keys():
             pipeline.load_textual_inversion(path, token=word)
             continue
-        for name, end in (("clip_l", ""), ("clip_g", "_2")):
+        for name, encoder in PAIR.items():
             pipeline.load_textual_inversion(
                 {word: tensors[name]},
                 token=word,
-                text_encoder=getattr(pipeline, f"text_encoder{end}"),
-                tokenizer=getattr(pipeline, f"tokenizer{end}"),
+                text_encoder=getattr(pipeline, encoder),
+                tokenizer=getattr(pipeline, tokenizer_of(encoder)),
             )
 
 

@@ -11,6 +11,7 @@ from customize.exporting.file_plan import Content, Plan
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.formats.module_paths import split_layer
 from customize.exporting.targets import Target, Written
+from customize.families.profile import Profile, tokenizer_of
 from customize.files import write_text
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ USES: Mapping[Target, str] = {
     "a1111": "A1111 and Forge models/Lora; A1111 reads words from this file, Forge does not: put "
     "the embedding files in embeddings/ there, and for many words use the target kohya",
     "invokeai": "InvokeAI's model manager",
-    "peft": "PeftModel.from_pretrained(pipe.unet, folder), the text encoder's likewise",
-    "custom-diffusion": "pipe.unet.load_attn_procs(folder, weight_name=..., _pipeline=pipe); "
+    "peft": "PeftModel.from_pretrained(pipe.{denoiser}, folder), the text encoder's likewise",
+    "custom-diffusion": "pipe.{denoiser}.load_attn_procs(folder, weight_name=..., _pipeline=pipe); "
     "diffusers 0.42 sets nothing without _pipeline",
     "full-model": "a whole model",
 }
@@ -92,10 +93,10 @@ def _read_back(proofs: Proofs | None) -> str:
     return "Each was read back and compared with the adapter.\n"
 
 
-def notes_of(target: Target, plan: Plan, fitted: Changes) -> Iterator[str]:
+def notes_of(target: Target, plan: Plan, fitted: Changes, profile: Profile) -> Iterator[str]:
     """Tell what people must do with the files, and what the target does not read."""
     names = [name for name, content in plan.items() if isinstance(content, Content)]
-    yield f"{', '.join(names)}: {USES[target]}"
+    yield f"{', '.join(names)}: {USES[target].format(denoiser=profile.denoiser)}"
     ranks = [len(c.down) for c in fitted.layers.values() if isinstance(c, LowRank)]
     if max(ranks, default=0) > _LARGE_RANK and _bytes(plan) > _LARGE:
         yield f"ranks go up to {max(ranks)}: --size-mb 15 or --energy 0.6 make smaller files"
@@ -113,11 +114,12 @@ def notes_of_words(changes: Changes) -> Iterator[str]:
     """Tell where each word's embedding file goes, and what people write."""
     for word, rows in changes.words.items():
         name = file_name(word)
-        load = _LOAD_BOTH if "text_encoder_2" in rows else _LOAD
+        load = _LOAD_BOTH if len(rows) > 1 else _LOAD
+        last = max(rows)
         yield (
             f"embeddings/{name}.safetensors: for {word} write `embedding:{name}` in ComfyUI, "
             f"`{name}` in A1111 and Forge, `<{name}>` in InvokeAI; diffusers: "
-            f"{load.format(word=word)}"
+            f"{load.format(word=word, encoder=last, tokenizer=tokenizer_of(last))}"
         )
 
 
@@ -135,6 +137,6 @@ _LOAD = 'load_textual_inversion(file, token="{word}")'
 _LOAD_BOTH = (
     'load_textual_inversion(tensors["clip_l"], token="{word}", text_encoder=pipe.text_encoder, '
     "tokenizer=pipe.tokenizer), the same with clip_g and the second encoder and tokenizer; then "
-    "set eos_token_id to pipe.tokenizer_2.eos_token_id on the modules of pipe.text_encoder_2 that "
+    "set eos_token_id to pipe.{tokenizer}.eos_token_id on the modules of pipe.{encoder} that "
     "have it, or the word's own row is pooled"
 )

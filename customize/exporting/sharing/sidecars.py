@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from customize.exporting.file_plan import Plan
 from customize.exporting.formats.trigger_words import examples, triggers
 from customize.exporting.targets import Target
+from customize.families import profile_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +42,7 @@ def sidecar(header: Header, target: Target) -> dict[str, Any]:
     """Return what NAME.json says, under A1111's keys; words as people type them in `target`."""
     return {
         "description": ", ".join(concept.name for concept in header.concepts),
-        "sd version": "SDXL" if header.family.endswith("_xl") else "SD1",
+        "sd version": profile_of(header.family).front_ends.webui_version,
         "activation text": ", ".join(triggers(header, target)),
         "preferred weight": 1.0,
         "negative text": "",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.errors import OutputExistsError
+from customize.families import family_of_pipeline, profile_of
 from customize.files import forget_places, refuse_existing, set_aside
 
 if TYPE_CHECKING:
@@ -24,17 +25,10 @@ if TYPE_CHECKING:
 
     from customize.adapters.file import AdapterFile
     from customize.families.base import Base
+    from customize.families.profile import Profile
 
-COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-_KEPT = (
-    "customize.json",
-    "clip",
-    "tokenizer/vocab.json",
-    "tokenizer/merges.txt",
-    "tokenizer_2/vocab.json",
-    "tokenizer_2/merges.txt",
-)
-_ARCHITECTURES = {False: "stable-diffusion-v1", True: "stable-diffusion-xl-v1-base"}
+_KEPT = ("customize.json", "clip")
+_VOCABULARY = ("vocab.json", "merges.txt")
 
 
 def write_full_model(
@@ -88,8 +82,8 @@ def merged_pipeline(adapter: AdapterFile, base: Base, dtype: torch.dtype) -> Any
 
 def pipeline_weights(pipeline: Any) -> dict[str, dict[str, Tensor]]:
     """Return the state dicts of the components that hold weights, by name."""
-    present = (name for name in COMPONENTS if getattr(pipeline, name, None) is not None)
-    return {name: getattr(pipeline, name).state_dict() for name in present}
+    components = profile_of(family_of_pipeline(pipeline)).components
+    return {name: getattr(pipeline, name).state_dict() for name in components}
 
 
 def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) -> None:
@@ -100,10 +94,11 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
 
     wordless = {n: t for n, t in adapter.tensors.items() if not n.startswith("words.")}
     pipeline = merged_pipeline(replace(adapter, tensors=wordless), base, dtype)
-    configs = {"unet": pipeline.unet.config, "vae": pipeline.vae.config}
+    profile = profile_of(base.family)
+    configs = {part: getattr(pipeline, part).config for part in (profile.denoiser, "vae")}
     tensors = to_single_file(pipeline_weights(pipeline), configs)
-    tensors |= dict.fromkeys(_markers(pipeline), torch.empty(0))
-    _save(tensors, place / "single.safetensors", _metadata(adapter, pipeline))
+    tensors |= dict.fromkeys(_markers(profile, pipeline), torch.empty(0))
+    _save(tensors, place / "single.safetensors", _metadata(adapter, profile, pipeline))
     if len(wordless) < len(adapter.tensors):
         from customize.adapters.apply import apply_adapters
 
@@ -111,20 +106,18 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
         apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
     pipeline.save_pretrained(place / "folder", safe_serialization=True)
     forget_places(place / "folder")
-    for kept in _KEPT:
+    words = (f"{tokenizer}/{file}" for tokenizer in profile.tokenizers for file in _VOCABULARY)
+    for kept in (*_KEPT, *words):
         _copy(base.folder / kept, place / "folder" / kept)
 
 
-def _markers(pipeline: Any) -> list[str]:
-    """Name the empty tensors by which ComfyUI and A1111 know an SDXL model that predicts v."""
+def _markers(profile: Profile, pipeline: Any) -> list[str]:
+    """Name the empty tensors by which ComfyUI and A1111 know a model that predicts velocity."""
     schedule = pipeline.scheduler.config
-    if not _is_sdxl(pipeline) or schedule.get("prediction_type") != "v_prediction":
+    predicts_v = schedule.get("prediction_type") == "v_prediction"
+    if not (predicts_v and profile.front_ends.marks_v_prediction):
         return []
     return ["v_pred", "ztsnr"] if schedule.get("rescale_betas_zero_snr") else ["v_pred"]
-
-
-def _is_sdxl(pipeline: Any) -> bool:
-    return getattr(pipeline, "text_encoder_2", None) is not None
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -135,16 +128,15 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -
         os.fsync(file.fileno())
 
 
-def _metadata(adapter: AdapterFile, pipeline: Any) -> dict[str, str]:
+def _metadata(adapter: AdapterFile, profile: Profile, pipeline: Any) -> dict[str, str]:
     """Describe the file by the ModelSpec's names, and keep the noise schedule, which has none."""
     header = adapter.header
     concepts = ", ".join(concept.name for concept in header.concepts)
-    kind = _ARCHITECTURES[_is_sdxl(pipeline)]
     schedule = dict(pipeline.scheduler.config)
     return {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{kind}/instruct-pix2pix",
+        "modelspec.architecture": f"{profile.front_ends.architecture}/instruct-pix2pix",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": concepts or header.method,
         "modelspec.merged_from": header.base_name,

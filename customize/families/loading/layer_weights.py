@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
 from customize.errors import BaseModelError
+from customize.families import profile_of
 from customize.families.loading.weight_files import check_safetensors, component_files
 
 if TYPE_CHECKING:
@@ -16,17 +16,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from customize.families.base import Base, FamilyName
-
-_FOLDERS = {
-    "denoiser": ("unet", "transformer"),
-    "text_encoder": ("text_encoder",),
-    "text_encoder_2": ("text_encoder_2",),
-}
+    from customize.families.base import Base
 
 
 class BaseWeights:
-    """Map `denoiser.<path>`, `text_encoder.<path>`, `text_encoder_2.<path>` to the layers' weights.
+    """Map `denoiser.<path>`, `text_encoder.<path>` and so on to the layers' weights.
 
     Each is read when asked for, in the precision of its file, and nothing is kept: what an open map
     has touched would count as memory. Paths are those of modules without `text_model.`, which some
@@ -39,19 +33,18 @@ class BaseWeights:
         self._name = base.name
         self._places: dict[str, tuple[Path, str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        for component, folders in _FOLDERS.items():
-            for folder in folders:
-                if (base.folder / folder).is_dir():
-                    self._add(component, base.folder / folder)
+        for model, part in profile_of(base.family).models.items():
+            if (base.folder / part).is_dir():
+                self._add(model, base.folder / part)
 
-    def _add(self, component: str, folder: Path) -> None:
+    def _add(self, model: str, folder: Path) -> None:
         owner = f"base {self._name!r}"
         for path in component_files(folder, owner)[0]:
             for tensor, shape in check_safetensors(path, owner).items():
                 module, _, kind = tensor.removeprefix("text_model.").rpartition(".")
                 if kind == "weight":
-                    self._places[f"{component}.{module}"] = (path, tensor)
-                    self._shapes[f"{component}.{module}"] = shape
+                    self._places[f"{model}.{module}"] = (path, tensor)
+                    self._shapes[f"{model}.{module}"] = shape
 
     def __getitem__(self, layer: str) -> Tensor:
         """Read a layer's weight; raises BaseModelError for a layer that this base lacks."""
@@ -79,23 +72,3 @@ class BaseWeights:
                 "name that base",
             )
         return layer
-
-
-def reads_text_alone(family: FamilyName, layer: str) -> bool:
-    """Tell whether a layer's inputs are the encoded text, the same at every step and picture."""
-    component, _, path = layer.partition(".")
-    return component == "denoiser" and re.fullmatch(_kv_pattern(family), path) is not None
-
-
-def _kv_pattern(family: FamilyName) -> str:
-    match family:
-        case "instruct_pix2pix":
-            from customize.families.stable_diffusion.instruct_pix2pix import InstructPix2Pix
-
-            return InstructPix2Pix.kv_pattern
-        case "instruct_pix2pix_xl":
-            from customize.families.stable_diffusion.instruct_pix2pix_xl import InstructPix2PixXL
-
-            return InstructPix2PixXL.kv_pattern
-        case _:
-            assert_never(family)

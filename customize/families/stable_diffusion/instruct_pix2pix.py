@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from customize.families import Dropout
@@ -24,11 +25,15 @@ from customize.families.loading.parts import (
 )
 from customize.families.loading.quiet import hush
 from customize.families.objective import Objective
+from customize.families.profile import Profile
+from customize.families.sampling_defaults import Sampling
 from customize.families.stable_diffusion.conditions import encode_pair, hide_conditions, token_ids
+from customize.families.stable_diffusion.profiles import SD1
+from customize.families.stable_diffusion.unet_bases import edit_arguments
 from customize.families.words import Word, add_words
 from customize.shapes import Conditions, Encoded, Example
 
-PIPELINE: str = "StableDiffusionInstructPix2PixPipeline"
+PROFILE = SD1
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class InstructPix2Pix:
     dtype: torch.dtype
     text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict)
-    kv_pattern: str = r".*\.attn2\.to_[kv]"
+    profile: Profile = PROFILE
     text_pattern: str = r"text_encoder\..*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
@@ -72,12 +77,12 @@ class InstructPix2Pix:
 class InstructPix2PixEncoder:
     """The base's VAE and text encoder in float32, and its tokenizer, which knows `words`.
 
-    `longest` is how many tokens the text encoder reads, which is None where all are tokens.
+    `longest` is how many tokens the text encoder reads, which is not there where all are tokens.
     """
 
     vae: Any
-    text_encoder: Any
-    tokenizer: Any
+    text_encoders: Mapping[str, Any]
+    tokenizers: Mapping[str, Any]
     longest: int
     words: tuple[Word, ...]
 
@@ -90,12 +95,14 @@ class InstructPix2PixEncoder:
     @torch.no_grad()
     def text(self, instruction: str, *, as_tokens: bool) -> Mapping[str, Tensor]:
         """Encode to `token_ids` (L,) or `text` (L, D); warns when the instruction is longer."""
-        ids_L = token_ids(self.tokenizer, instruction, self.words, longest=self.longest)
+        tokenizer = self.tokenizers["tokenizer"]
+        ids_L = token_ids(tokenizer, instruction, self.words, longest=self.longest)
         if as_tokens:
             return {"token_ids": ids_L}
         assert not self.words, "the text encoder does not know the words: encode as tokens"
-        assert self.text_encoder is not None, "opened without text encoder: encode as tokens"
-        return {"text": self.text_encoder(ids_L[None].to(self.text_encoder.device))[0][0].cpu()}
+        assert self.text_encoders, "opened without text encoder: encode as tokens"
+        text_encoder = self.text_encoders["text_encoder"]
+        return {"text": text_encoder(ids_L[None].to(text_encoder.device))[0][0].cpu()}
 
 
 def open_family(
@@ -132,13 +139,14 @@ def open_encoder(
 
     tokenizer = load_tokenizer(base)
     add_words(tokenizer, words)
-    text_encoder = None
+    text_encoders = {}
     if reads_text:
         text_encoder = load_part(CLIPTextModel, base, "text_encoder", device, torch.float32)
+        text_encoders["text_encoder"] = text_encoder
     return InstructPix2PixEncoder(
         vae=load_part(AutoencoderKL, base, "vae", device, torch.float32),
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
+        text_encoders=text_encoders,
+        tokenizers={"tokenizer": tokenizer},
         longest=longest_text(base, "text_encoder"),
         words=tuple(words),
     )
@@ -157,3 +165,14 @@ def open_pipeline(
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     kind, open_part = StableDiffusionInstructPix2PixPipeline, {"unet": denoiser} if denoiser else {}
     return load_pipeline(kind, base, device, dtype, **unused, **open_part)
+
+
+def pipeline_arguments(
+    pipeline: Any,
+    sources: Sequence[Image.Image],
+    instructions: Sequence[str],
+    negatives: Sequence[str] | None,
+    sampling: Sampling,
+) -> dict[str, Any]:
+    """Ask for edits as the pipeline wants to be asked; it works at the sources' own size."""
+    return edit_arguments(sources, instructions, negatives, sampling)

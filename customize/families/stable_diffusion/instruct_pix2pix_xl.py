@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from customize.families import Dropout
@@ -20,21 +21,23 @@ from customize.families.base import Base
 from customize.families.loading.parts import load_objective, load_part, load_pipeline, longest_text
 from customize.families.loading.quiet import hush
 from customize.families.objective import Objective
+from customize.families.profile import Profile
+from customize.families.sampling_defaults import Sampling
 from customize.families.stable_diffusion.conditions import encode_pair, hide_conditions, token_ids
+from customize.families.stable_diffusion.profiles import SDXL
 from customize.families.stable_diffusion.two_text_encoders import (
-    ENCODERS,
     HIDDEN,
-    TOKENIZERS,
     open_encoders,
     open_tokenizers,
     pool_at_the_end,
     read_text,
     text_pattern,
 )
+from customize.families.stable_diffusion.unet_bases import edit_arguments
 from customize.families.words import Word, add_words
 from customize.shapes import Conditions, Encoded, Example
 
-PIPELINE: str = "StableDiffusionXLInstructPix2PixPipeline"
+PROFILE = SDXL
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class InstructPix2PixXL:
     dtype: torch.dtype
     text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict)
-    kv_pattern: str = r".*\.attn2\.to_[kv]"
+    profile: Profile = PROFILE
     text_pattern: str = ""
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
@@ -58,7 +61,7 @@ class InstructPix2PixXL:
             text_BLD, pooled_BP = conditions["text"], conditions["pooled"]
         else:
             ids = [conditions["token_ids"], conditions["token_ids_2"]]
-            text_BLD, pooled_BP = read_text([self.text_encoders[name] for name in ENCODERS], ids)
+            text_BLD, pooled_BP = read_text(list(self.text_encoders.values()), ids)
         stacked_BChw = torch.cat([noisy_BChw, conditions["source"]], dim=1)
         return self.denoiser(
             stacked_BChw.to(self.dtype),
@@ -93,8 +96,8 @@ class InstructPix2PixXLEncoder:
     """
 
     vae: Any
-    text_encoders: Sequence[Any]
-    tokenizers: Sequence[Any]
+    text_encoders: Mapping[str, Any]
+    tokenizers: Mapping[str, Any]
     words: tuple[Word, ...]
     longest: int
     source_scale: float = 1.0
@@ -114,16 +117,18 @@ class InstructPix2PixXLEncoder:
 
         Warns when the instruction is longer than the base reads.
         """
-        longest = self.longest
-        ids = [token_ids(t, instruction, self.words, longest=longest) for t in self.tokenizers]
+        ids = [
+            token_ids(tokenizer, instruction, self.words, longest=self.longest)
+            for tokenizer in self.tokenizers.values()
+        ]
         if not instruction and self.zero_text:
             ids = [torch.full_like(ids_L, HIDDEN) for ids_L in ids]
         if as_tokens:
             return {"token_ids": ids[0], "token_ids_2": ids[1]}
         assert not self.words, "the encoders do not know the words: encode as tokens"
         assert self.text_encoders, "opened without text encoders: encode as tokens"
-        device = self.text_encoders[0].device
-        text_BLD, pooled_BP = read_text(self.text_encoders, [x[None].to(device) for x in ids])
+        encoders = list(self.text_encoders.values())
+        text_BLD, pooled_BP = read_text(encoders, [x[None].to(encoders[0].device) for x in ids])
         return {"text": text_BLD[0].cpu(), "pooled": pooled_BP[0].cpu()}
 
 
@@ -146,9 +151,9 @@ def open_family(
     encoders = open_encoders(base, tokenizers, device, dtype)
     return replace(
         family,
-        text_encoders=dict(zip(ENCODERS, encoders, strict=True)),
-        tokenizers=dict(zip(TOKENIZERS, tokenizers, strict=True)),
-        text_pattern=text_pattern(encoders[0].config.num_hidden_layers - 1),
+        text_encoders=encoders,
+        tokenizers=tokenizers,
+        text_pattern=text_pattern(encoders["text_encoder"].config.num_hidden_layers - 1),
     )
 
 
@@ -160,8 +165,8 @@ def open_encoder(
     from diffusers import AutoencoderKL
 
     tokenizers = open_tokenizers(base)
-    encoders = open_encoders(base, tokenizers, device, torch.float32) if reads_text else []
-    for tokenizer in tokenizers:
+    encoders = open_encoders(base, tokenizers, device, torch.float32) if reads_text else {}
+    for tokenizer in tokenizers.values():
         add_words(tokenizer, words)
     vae = load_part(AutoencoderKL, base, "vae", device, torch.float32)
     index = json.loads((base.folder / "model_index.json").read_text("utf-8"))
@@ -170,7 +175,7 @@ def open_encoder(
         text_encoders=encoders,
         tokenizers=tokenizers,
         words=tuple(words),
-        longest=min(longest_text(base, part) for part in ENCODERS),
+        longest=min(longest_text(base, part) for part in PROFILE.text_encoders),
         # As diffusers' pipeline reads its own index: CosXL scales the source, others do not.
         source_scale=vae.config.scaling_factor if index.get("is_cosxl_edit") else 1.0,
         zero_text=bool(index.get("force_zeros_for_empty_prompt", True)),
@@ -193,6 +198,19 @@ def open_pipeline(
     kind = StableDiffusionXLInstructPix2PixPipeline
     open_part = {"unet": denoiser} if denoiser else {}
     pipeline = load_pipeline(kind, base, device, dtype, add_watermarker=False, **open_part)
-    for encoder, tokenizer in zip(ENCODERS, TOKENIZERS, strict=True):
+    for encoder, tokenizer in zip(PROFILE.text_encoders, PROFILE.tokenizers, strict=True):
         pool_at_the_end(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
     return pipeline
+
+
+def pipeline_arguments(
+    pipeline: Any,
+    sources: Sequence[Image.Image],
+    instructions: Sequence[str],
+    negatives: Sequence[str] | None,
+    sampling: Sampling,
+) -> dict[str, Any]:
+    """Ask for edits as the pipeline wants to be asked; told no size, it makes pictures square."""
+    width, height = sources[0].size
+    asked = edit_arguments(sources, instructions, negatives, sampling)
+    return asked | {"width": width, "height": height}

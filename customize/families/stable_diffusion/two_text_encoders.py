@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from customize.families.base import Base
 from customize.families.loading.parts import load_part, load_tokenizer
+from customize.families.stable_diffusion.profiles import SDXL
 
-ENCODERS = ("text_encoder", "text_encoder_2")
-TOKENIZERS = ("tokenizer", "tokenizer_2")
 HIDDEN = -1
 """The id that stands, all along, for no instruction."""
 
@@ -30,23 +29,23 @@ def read_text(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, T
     return text_BLD * shown_B[:, None, None], read[1][0] * shown_B[:, None]
 
 
-def open_tokenizers(base: Base) -> list[Any]:
-    """Load both tokenizers."""
-    return [load_tokenizer(base, part) for part in TOKENIZERS]
+def open_tokenizers(base: Base) -> dict[str, Any]:
+    """Load both tokenizers, by their names in a pipeline."""
+    return {part: load_tokenizer(base, part) for part in SDXL.tokenizers}
 
 
 def open_encoders(
-    base: Base, tokenizers: Sequence[Any], device: torch.device | str, dtype: torch.dtype
-) -> list[Any]:
-    """Load both encoders, frozen."""
+    base: Base, tokenizers: Mapping[str, Any], device: torch.device | str, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Load both encoders, frozen, by their names in a pipeline."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     kinds = (CLIPTextModel, CLIPTextModelWithProjection)
-    encoders = [
-        load_part(kind, base, part, device, dtype)
-        for kind, part in zip(kinds, ENCODERS, strict=True)
-    ]
-    for encoder, tokenizer in zip(encoders, tokenizers, strict=True):
+    encoders = {
+        part: load_part(kind, base, part, device, dtype)
+        for kind, part in zip(kinds, SDXL.text_encoders, strict=True)
+    }
+    for encoder, tokenizer in zip(encoders.values(), tokenizers.values(), strict=True):
         pool_at_the_end(encoder, tokenizer)
     return encoders
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
-from customize.families.loading.layer_weights import reads_text_alone
 from customize.merging.by_edits.distillation import merge_by_distillation
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.retention import Judge, Verdict
@@ -164,6 +163,6 @@ def candidates(
         "ties": by(Ties()),
         "dare": by(Dare()),
     }
-    if any(reads_text_alone(job.family, layer.name) for layer in job.layers()):
+    if any(job.profile.reads_text_alone(layer.name) for layer in job.layers()):
         found["constrained"] = by(Constrained())
     return found

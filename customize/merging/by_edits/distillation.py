@@ -19,7 +19,7 @@ from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.editing.sample import batches, sample
-from customize.families.loading.layer_weights import reads_text_alone
+from customize.families import denoiser_of
 from customize.families.words import replace_words
 from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
 from customize.merging.by_edits.layer_inputs import STEPS
@@ -95,12 +95,12 @@ def _correction(
     lessons = _lessons(stage, start, preserve)
     names = [layer.name for layer in stage.job.layers() if layer.name.startswith("denoiser.")]
     with _applied(stage.pipeline, (start, 1.0)):
-        return distill(stage.pipeline.unet, names, lessons, course)
+        return distill(denoiser_of(stage.pipeline), names, lessons, course)
 
 
 def _lessons(stage: Stage, start: AdapterFile, preserve: float) -> list[Lesson]:
     """Record what each input makes of its own instructions, and the base of its own edits."""
-    denoiser, renamed = stage.pipeline.unet, stage.job.vocabulary.renamed
+    denoiser, renamed = denoiser_of(stage.pipeline), stage.job.vocabulary.renamed
     found = list[Lesson]()
     inputs = tqdm(stage.job.inputs, "recording", unit="adapter", disable=None)
     for owner, item in enumerate(inputs):
@@ -124,17 +124,18 @@ def _calls(
     Texts only differ from the teacher's own where text encoders were taught.
     """
     pipeline, found = stage.pipeline, list[Call]()
+    denoiser = denoiser_of(pipeline)
     sampling = replace(stage.sampling, steps=min(stage.sampling.steps, STEPS))
-    for batch in batches(requests_of(examples), sampling, AT_ONCE):
+    for batch in batches(pipeline, requests_of(examples), sampling, AT_ONCE):
         asked = [request for _, request in batch]
-        with _applied(pipeline, teacher), recorded(pipeline.unet) as calls:
+        with _applied(pipeline, teacher), recorded(denoiser) as calls:
             sample(pipeline, asked, sampling, AT_ONCE)
         if any(layer.name.startswith("text_encoder") for layer in stage.job.layers()):
             again = [
                 replace(request, instruction=replace_words(request.instruction, renamed))
                 for request in asked
             ]
-            with _applied(pipeline, (start, 1.0)), recorded(pipeline.unet) as read:
+            with _applied(pipeline, (start, 1.0)), recorded(denoiser) as read:
                 sample(pipeline, again, replace(sampling, steps=1), AT_ONCE)
             calls = with_texts_of(calls, read)
         found += calls
@@ -163,7 +164,7 @@ def _adding(
 
 def _closed_form(job: Job) -> Constrained | Linear:
     """Choose what to start from."""
-    alone = any(reads_text_alone(job.family, layer.name) for layer in job.layers())
+    alone = any(job.profile.reads_text_alone(layer.name) for layer in job.layers())
     return Constrained() if alone and len(job.inputs) > 1 else Linear()
 
 

@@ -78,7 +78,7 @@ def open_stage(
     return Stage(
         job=job,
         pipeline=pipeline,
-        sampling=sampling_of(job.base.folder),
+        sampling=sampling_of(job.base),
         trained=tuple(trained),
         judged=tuple(judged),
         generic=tuple(own_edits(trained, known, GENERIC, seed=0)),

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +13,13 @@ from torch import Tensor
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
 from customize.errors import MergeError
-from customize.families import open_encoder
+from customize.families import Encoder, open_encoder
 from customize.families.base import Base
 from customize.families.known_edits import known_edits
 from customize.families.words import Word, expand_words
 from customize.merging.constrained.constraints import Rows
 from customize.merging.inputs import Input
 from customize.merging.vocabulary import Vocabulary
-
-_PARTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 @dataclass(frozen=True)
@@ -85,14 +82,10 @@ def read_texts(
 class _Reader:
     """A base's encoder, on whose text encoders adapters can be put and taken off."""
 
-    def __init__(self, encoder: Any, words: Sequence[Word]) -> None:
+    def __init__(self, encoder: Encoder, words: Sequence[Word]) -> None:
         self._encoder, self._words = encoder, words
-        # What diffusers calls the parts of a pipeline, which adapters know them by
-        given = {part: getattr(encoder, part) for part in _PARTS if hasattr(encoder, part)}
-        for group in ("text_encoder", "tokenizer"):
-            several = getattr(encoder, f"{group}s", ())
-            given |= dict(zip((group, f"{group}_2"), several, strict=False))
-        self._stage = SimpleNamespace(**given)
+        # What adapters are put on, in place of a pipeline
+        self._stage = SimpleNamespace(**encoder.text_encoders, **encoder.tokenizers)
 
     @contextmanager
     def taught(self, adapters: Sequence[tuple[AdapterFile, float]]) -> Iterator[None]:
@@ -105,12 +98,8 @@ class _Reader:
 
     def rows(self, texts: Sequence[str]) -> Tensor:
         """Return one row (K) for every token that the denoiser reads of each text, padding too."""
-        stage = vars(self._stage)
-        if hasattr(self._encoder, "tokenizers"):
-            now = {"tokenizers": [stage["tokenizer"], stage["tokenizer_2"]]}
-        else:
-            now = {"tokenizer": stage["tokenizer"]}
-        encoder = replace(self._encoder, **now)
+        now = {name: getattr(self._stage, name) for name in self._encoder.tokenizers}
+        encoder = replace(self._encoder, tokenizers=now)
         spelled = (expand_words(text, self._words) for text in texts)
         return torch.cat([encoder.text(text, as_tokens=False)["text"] for text in spelled])
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from customize.adapters.factors import Limits
-from customize.families.loading.layer_weights import reads_text_alone
 from customize.merging.constrained.constraints import Solver, constrained, wanted
 from customize.merging.constrained.instruction_rows import Texts, read_texts
 from customize.merging.inputs import placeholder
@@ -61,7 +60,7 @@ class Constraining:
 
     def __call__(self, layer: Layer) -> Change:
         """Merge one layer."""
-        if not reads_text_alone(self._job.family, layer.name):
+        if not self._job.profile.reads_text_alone(layer.name):
             if layer.name.startswith("denoiser."):
                 self.otherwise.append(layer.name)
             return combine(self._method.otherwise, layer, self._limits)

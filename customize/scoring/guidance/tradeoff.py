@@ -95,7 +95,7 @@ def trace(
 
 def _text_guidance(variant: Variant) -> float:
     """Return the text guidance that the variant's base was measured with."""
-    return sampling_of(resolve_base(variant.base).folder).text_guidance
+    return sampling_of(resolve_base(variant.base)).text_guidance
 
 
 def curves_table(curves: Sequence[Curve]) -> str:

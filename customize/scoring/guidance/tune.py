@@ -77,7 +77,7 @@ def tune(
     """
     if floor is not None and not -1 <= floor <= 1:
         raise ScoreError(f"floor {floor:g}: expected an image similarity, -1 to 1, such as 0.75")
-    own = sampling_of(editor.base.folder)
+    own = sampling_of(editor.base)
     texts, images = usual_guidances(own)
     pairs = [
         (text, image)

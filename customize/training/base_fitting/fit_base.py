@@ -85,7 +85,7 @@ def _open(recipe: EditingBaseRecipe, *, progress: bool) -> Fit:
     base = resolve_base(str(start))
     samples, goal, digests = _encode(recipe, base, device, progress=progress)
     family = open_family(base, device=device, dtype=torch.float32)
-    attached = Attached(None, (), (WholeDenoiser(family.denoiser),), ())
+    attached = Attached(None, (), (WholeDenoiser(family),), ())
     suit_attention(family.denoiser, device)
     if recipe.gradient_checkpointing:
         denoiser: Any = family.denoiser
@@ -151,9 +151,10 @@ def _finish(fit: Fit, model: Path) -> None:
     save_picture(loss_curve([total for total, _, _ in fit.history]), model.parent / "loss.png")
     temporary = model.with_name(".model.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(fit.base.folder, temporary, ignore=shutil.ignore_patterns("unet"))
+    part = fit.family.profile.denoiser
+    shutil.copytree(fit.base.folder, temporary, ignore=shutil.ignore_patterns(part))
     denoiser: Any = fit.family.denoiser
-    denoiser.save_pretrained(temporary / "unet", safe_serialization=True)
+    denoiser.save_pretrained(temporary / part, safe_serialization=True)
     forget_places(temporary)
     temporary.replace(model)
     shutil.rmtree(fit.base.folder)

@@ -18,23 +18,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from customize.adapters.whole_denoiser import FIRST
-from customize.families import pipeline_name
+from customize.families import profile_of
 from customize.families.base import Base
 from customize.families.loading.weight_files import component_files, room_for, written
-
-_COPIED = ("vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-_PARTS = ("unet", *_COPIED)
+from customize.families.profile import Profile
 
 
-def widened(weights: Mapping[str, Tensor], extra: int) -> dict[str, Tensor]:
-    """Return a UNet's weights with `extra` zero input channels after its own; all else is shared.
+def widened(weights: Mapping[str, Tensor], first: str, extra: int) -> dict[str, Tensor]:
+    """Return a UNet's weights with `extra` zero input channels in `first`; all else is shared.
 
     The first convolution's bias stays: the plain model's answer depends on it.
     """
-    first_NCkk = weights[FIRST]
+    first_NCkk = weights[first]
     zeros = first_NCkk.new_zeros(first_NCkk.shape[0], extra, *first_NCkk.shape[2:])
-    return {**weights, FIRST: torch.cat([first_NCkk, zeros], dim=1)}
+    return {**weights, first: torch.cat([first_NCkk, zeros], dim=1)}
 
 
 def write_widened(plain: Base, folder: Path) -> None:
@@ -43,7 +40,8 @@ def write_widened(plain: Base, folder: Path) -> None:
     All but the UNet is copied as it is. Raises BaseModelError when the disk is full.
     """
     owner = f"start {plain.name!r}"
-    size = sum(p.stat().st_size for part in _PARTS for p in (plain.folder / part).glob("*"))
+    parts = _parts(profile_of(plain.family))
+    size = sum(p.stat().st_size for part in parts for p in (plain.folder / part).glob("*"))
     room_for(size, folder.parent, owner)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".widening-"))
@@ -56,28 +54,32 @@ def write_widened(plain: Base, folder: Path) -> None:
 
 
 def _write(plain: Base, folder: Path) -> None:
+    profile = profile_of(plain.family)
+    parts, denoiser = _parts(profile), profile.denoiser
     index = json.loads((plain.folder / "model_index.json").read_text("utf-8"))
     # What is no part of an editing pipeline, such as a safety checker, is left out.
-    kept = {key: value for key, value in index.items() if key in _PARTS or not _is_part(value)}
-    missing = {"safety_checker": [None, None], "feature_extractor": [None, None]}
-    extra = missing if "text_encoder_2" not in index else {}
-    flags = {"requires_safety_checker": False} if extra else {}
-    kind = {"_class_name": pipeline_name(plain.family)}
-    _put(folder / "model_index.json", {**kept, **kind, **extra, **flags})
-    for part in _COPIED:
-        if (plain.folder / part).is_dir():
+    kept = {key: value for key, value in index.items() if key in parts or not _is_part(value)}
+    own = {"_class_name": profile.pipeline, **profile.index}
+    _put(folder / "model_index.json", {**kept, **own})
+    for part in parts:
+        if part != denoiser and (plain.folder / part).is_dir():
             shutil.copytree(plain.folder / part, folder / part)
-    config = json.loads((plain.folder / "unet" / "config.json").read_text("utf-8"))
+    config = json.loads((plain.folder / denoiser / "config.json").read_text("utf-8"))
     channels = config["in_channels"]
-    (folder / "unet").mkdir()
-    _put(folder / "unet" / "config.json", {**config, "in_channels": 2 * channels})
-    files, _ = component_files(plain.folder / "unet", f"start {plain.name!r}")
+    (folder / denoiser).mkdir()
+    _put(folder / denoiser / "config.json", {**config, "in_channels": 2 * channels})
+    files, _ = component_files(plain.folder / denoiser, f"start {plain.name!r}")
     weights: dict[str, Tensor] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
             weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    target = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file(widened(weights, channels), target, metadata={"format": "pt"})
+    target, first = folder / denoiser / "diffusion_pytorch_model.safetensors", profile.layers.source
+    assert first is not None, "a family without a weight to widen"
+    save_file(widened(weights, first, channels), target, metadata={"format": "pt"})
+
+
+def _parts(profile: Profile) -> tuple[str, ...]:
+    return *profile.components, *profile.tokenizers, "scheduler"
 
 
 def _is_part(value: Any) -> bool:

@@ -145,8 +145,9 @@ def _encoded(load: Load, *, as_tokens: bool) -> tuple[Sample, Mapping[str, Tenso
 def _saved_by_quantizing(family: Any, load: Load) -> int:
     """Count what quantized weights save: fake tensors know nothing of bitsandbytes' layers."""
     assert load.quantization != "none"
-    in_full = family.kv_pattern if isinstance(load.method, CrossAttentionKV) else None
-    layers = quantizable(family.denoiser, in_full).values()
+    in_full = isinstance(load.method, CrossAttentionKV)
+    found = quantizable(family.denoiser, family.profile.layers, keep_text_kv=in_full)
+    layers = found.values()
     before = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
     return before - sum(quantized_bytes(layer, load.quantization) for layer in layers)
 

@@ -14,17 +14,20 @@ from torch import nn
 
 from customize.errors import TrainingError
 from customize.families.loading.quiet import hush
+from customize.families.profile import Layers
 
 Quantization = Literal["int8", "nf4"]
-_LAYERS = r".*\.attentions\..*"
 
 
-def quantize(denoiser: nn.Module, kind: Quantization, keep: str | None = None) -> int:
+def quantize(
+    denoiser: nn.Module, layers: Layers, kind: Quantization, *, keep_text_kv: bool = False
+) -> int:
     """Replace the denoiser's large linear layers in place; returns how many.
 
-    Names that match `keep` in full stay. Raises TrainingError where bitsandbytes does not work.
+    With `keep_text_kv` keys and values of text stay as they are. Raises TrainingError where
+    bitsandbytes does not work.
     """
-    found = quantizable(denoiser, keep)
+    found = quantizable(denoiser, layers, keep_text_kv=keep_text_kv)
     try:
         for name, layer in found.items():
             parent, _, child = name.rpartition(".")
@@ -38,14 +41,16 @@ def quantize(denoiser: nn.Module, kind: Quantization, keep: str | None = None) -
     return len(found)
 
 
-def quantizable(denoiser: nn.Module, keep: str | None = None) -> dict[str, nn.Linear]:
-    """Find the linear layers of the transformer blocks, by name, less those that `keep` matches."""
+def quantizable(
+    denoiser: nn.Module, layers: Layers, *, keep_text_kv: bool = False
+) -> dict[str, nn.Linear]:
+    """Find the linear layers that may be quantized, by name."""
     return {
         name: module
         for name, module in denoiser.named_modules()
         if isinstance(module, nn.Linear)
-        and re.fullmatch(_LAYERS, name)
-        and not (keep and re.fullmatch(keep, name))
+        and re.fullmatch(layers.quantized, name)
+        and not (keep_text_kv and re.fullmatch(layers.text_kv, name))
     }
 
 
