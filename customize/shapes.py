@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pair:
-    """One training pair as it lies on disk; `place` names it in messages (`pairs.jsonl:3`)."""
+    """One training pair as it lies on disk; `place` names it in messages (`pairs.jsonl:3`).
+
+    The target shows the source edited; `references` are further pictures that the edit looks at.
+    """
 
     source: Path
     instruction: str
@@ -27,11 +30,15 @@ class Pair:
     target_caption: str | None = None
     weight: float = 1.0
     place: str = ""
+    references: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Example:
-    """One pair decoded to equal-sized pixels: uint8 RGB, both cropped and flipped alike."""
+    """One pair decoded to equal-sized pixels: uint8 RGB, both cropped and flipped alike.
+
+    References have sizes of their own.
+    """
 
     source_HWC: np.ndarray
     target_HWC: np.ndarray
@@ -39,6 +46,7 @@ class Example:
     source_caption: str | None = None
     target_caption: str | None = None
     weight: float = 1.0
+    references_HWC: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)

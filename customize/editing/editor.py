@@ -216,7 +216,7 @@ class Editor:
             *size,
             resolution=options.get("resolution", self.base.resolution),
             multiple=self.base.edit_multiple,
-            least=self.base.multiple,
+            least=self.base.least_side,
         )
         return Settings(
             instruction="",

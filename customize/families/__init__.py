@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from customize.families.base import Base
+    from customize.families.flow_matching import FlowMatching
     from customize.families.objective import Objective
     from customize.families.profile import Profile
     from customize.families.sampling_defaults import Sampling
@@ -84,7 +85,7 @@ class Family(Protocol):
         ...
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> Objective | FlowMatching:
         """Noise levels, corruption and target of this base."""
         ...
 
@@ -252,5 +253,9 @@ def _file_of(family: FamilyName) -> _FamilyFile:
             from customize.families.stable_diffusion import instruct_pix2pix_xl
 
             return instruct_pix2pix_xl
+        case "flux2_klein":
+            from customize.families.flux2 import flux2_klein
+
+            return flux2_klein
         case _:
             assert_never(family)

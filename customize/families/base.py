@@ -15,6 +15,7 @@ from customize.errors import BaseModelError
 from customize.families import profile_of
 from customize.families.identify import FamilyName, Kind, family_of
 from customize.families.loading.weight_files import component_files, fingerprint
+from customize.families.sampling_defaults import Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,9 @@ class Base:
 
     `name` is what the user typed; `variant` the file variant to load (`fp16` where nothing else is
     there). In pixels, `resolution` is its native picture side, `multiple` what sides divide by
-    where it trains, `edit_multiple` where it edits.
+    where it trains, `edit_multiple` where it edits, `least_side` how short they may be there.
+    `untrainable` says why no adapter can be trained on it, and the cure; `sampling` is its own way
+    where that is not its family's; `notice` is to be read before it is used.
     """
 
     name: str
@@ -43,6 +46,10 @@ class Base:
     edit_multiple: int
     precision: Precision = "auto"
     variant: str | None = None
+    least_side: int = 1
+    untrainable: tuple[str, str] | None = None
+    sampling: Sampling | None = None
+    notice: str | None = None
 
     def dtype(self, device: torch.device | str) -> torch.dtype:
         """Return the precision of weights on `device`; `auto` is float32 except on CUDA."""
@@ -93,22 +100,19 @@ def resolve_plain(name: str, revision: str | None = None) -> Base:
 
 def _resolve(name: str, revision: str | None, precision: Precision, kind: Kind) -> Base:
     folder = _locate(name, revision, kind)
-    family, sizes = family_of(folder, name, kind)
+    found = family_of(folder, name, kind)
     files, variants = [], set[str | None]()
-    for component in profile_of(family).components:
-        found, variant = component_files(folder / component, f"base {name!r}")
-        files += found
+    for component in profile_of(found.family).components:
+        own, variant = component_files(folder / component, f"base {name!r}")
+        files += own
         variants.add(variant)
     return Base(
         name=name,
         folder=folder,
-        family=family,
         fingerprint=fingerprint(files, folder),
-        resolution=sizes.resolution,
-        multiple=sizes.multiple,
-        edit_multiple=sizes.edit_multiple,
         precision=precision,
         variant=next((v for v in variants if v), None),
+        **vars(found),
     )
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from customize.errors import BaseModelError
+from customize.families.sampling_defaults import Sampling
 
-FamilyName = Literal["instruct_pix2pix", "instruct_pix2pix_xl"]
+FamilyName = Literal["instruct_pix2pix", "instruct_pix2pix_xl", "flux2_klein"]
 Kind = Literal["editing", "text_to_image"]
 
 READS: dict[Kind, str] = {
@@ -19,31 +20,40 @@ READS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """The sizes of pictures that a base works at, in pixels.
+class Identified:
+    """What the configs of a base tell: its family, the sizes it works at, what else to know of it.
 
-    `resolution` is the side of a square, `multiple` what sides divide by in training,
-    `edit_multiple` in editing.
+    In pixels, `resolution` is the side of a square, `multiple` what sides divide by in training,
+    `edit_multiple` in editing, `least_side` the shortest side in editing. `untrainable` says why no
+    adapter can be trained on it, and what to do; `sampling` is its own way where that is not its
+    family's; `notice` is to be read before it is used.
     """
 
+    family: FamilyName
     resolution: int
     multiple: int
     edit_multiple: int
+    least_side: int
+    untrainable: tuple[str, str] | None = None
+    sampling: Sampling | None = None
+    notice: str | None = None
 
 
-def family_of(folder: Path, name: str, kind: Kind) -> tuple[FamilyName, Sizes]:
+def family_of(folder: Path, name: str, kind: Kind) -> Identified:
     """Identify a base of `kind` by its configs alone.
 
     Raises BaseModelError for a base of another kind and for configs missing or damaged.
     """
     index = read_json(folder / "model_index.json", name)
     if "transformer" in index:
-        raise wrong_kind(name, kind, f"a transformer model ({index.get('_class_name')})")
+        from customize.families.flux2 import transformer_bases
+
+        return transformer_bases.identify(index, folder, name, kind)
     if "unet" not in index:
         raise wrong_kind(name, kind, f"a model without a UNet ({index.get('_class_name')})")
-    from customize.families.stable_diffusion.unet_bases import identify
+    from customize.families.stable_diffusion import unet_bases
 
-    return identify(index, folder, name, kind)
+    return unet_bases.identify(index, folder, name, kind)
 
 
 def wrong_kind(name: str, kind: Kind, found: str) -> BaseModelError:
@@ -70,7 +80,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise BaseModelError(
             f"base {name!r}: {path} is missing; expected a complete diffusers folder "
-            "(model_index.json beside unet, vae, text_encoder, tokenizer, scheduler)",
+            "(model_index.json beside a folder for each part)",
             "save or download the whole model",
         ) from None
     except (OSError, ValueError) as error:

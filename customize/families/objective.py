@@ -6,7 +6,7 @@ the cumulated product of 1 - beta (Ho et al. 2020, arXiv 2006.11239, eq. 4).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
@@ -47,10 +47,10 @@ class Objective:
         """Move the schedule, so that no step copies it again."""
         return replace(self, alphas_T=self.alphas_T.to(device))
 
-    def sample_levels(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw `count` levels uniformly, int64, on the generator's device."""
+    def sample_levels(self, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Draw a level for each of the latents of `shape` (B, C, h, w): uniformly, int64 (B,)."""
         levels = len(self.alphas_T)
-        return torch.randint(levels, (count,), generator=generator, device=generator.device)
+        return torch.randint(levels, shape[:1], generator=generator, device=generator.device)
 
     def corrupt(self, clean_BChw: Tensor, noise_BChw: Tensor, level_B: Tensor) -> Tensor:
         """Mix clean latents with noise at each sample's level."""

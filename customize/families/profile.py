@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from customize.families.sampling_defaults import Sampling
 
@@ -69,7 +69,10 @@ class Profile:
     `sampling` is how edits are made where neither user nor base says otherwise, `samplers` know the
     noise levels beside the base's own, of which `few_steps_sampler` makes do with few steps. One
     call of the pipeline makes `most_at_once` edits, None for any number. `index` is what
-    `model_index.json` says of parts that an editing base does without.
+    `model_index.json` says of parts that an editing base does without. Its tokenizers are of
+    transformers' `tokenizer_class`; where it does not `learns_text`, neither words nor text
+    encoders can be taught. `guides_by_source` says that a guidance of its own pulls to the source,
+    for which training may hide the source.
     """
 
     pipeline: str
@@ -84,6 +87,10 @@ class Profile:
     few_steps_sampler: str | None = None
     most_at_once: int | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer_class: str = "CLIPTokenizer"
+    objective: Literal["diffusion", "flow_matching"] = "diffusion"
+    learns_text: bool = True
+    guides_by_source: bool = True
 
     @property
     def tokenizers(self) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def sampling_of(base: Base) -> Sampling:
             image_guidance=float(written["image_guidance"]),
         )
     except FileNotFoundError:
-        return profile_of(base.family).sampling
+        return base.sampling or profile_of(base.family).sampling
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "

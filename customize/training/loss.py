@@ -11,6 +11,7 @@ from torch import Tensor
 
 from customize.adapters import Attached
 from customize.families import Dropout, Family
+from customize.families.objective import Objective
 from customize.shapes import Conditions
 from customize.training.batches import Batch, Shard, sent
 
@@ -85,7 +86,7 @@ def loss(
 
     clean_BChw = mean_BChw + std_BChw * own(torch.randn(shape, generator=generator))
     noise_BChw = own(torch.randn(shape, generator=generator))
-    level_B = own(objective.sample_levels(whole, generator))
+    level_B = own(objective.sample_levels(shape, generator))
     uniform_B = own(torch.rand(whole, generator=generator))
 
     noisy_BChw = objective.corrupt(clean_BChw, noise_BChw, level_B)
@@ -108,6 +109,7 @@ def loss(
     preserved_B = torch.full((kept,), goal.preserved_weight, device=device)
     weight_B = torch.cat([preserved_B, batch.weight_B[kept:]])
     if goal.min_snr is not None:
+        assert isinstance(objective, Objective), "recipes for flow matching have no min_snr"
         weight_B = weight_B * objective.min_snr_weight(level_B, goal.min_snr)
     return Losses((weight_B * error_B).mean(), error_B.detach(), kept)
 

@@ -224,14 +224,14 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
             if pair not in merges:
                 merges.append(pair)
             pieces = ["".join(pair), *pieces[2:]]
-    letters = list(_byte_letters().values())
+    letters = list(byte_letters().values())
     entries = [*letters, *(f"{letter}</w>" for letter in letters)]
     entries += ["".join(pair) for pair in merges]
     entries += ["<|startoftext|>", "<|endoftext|>"]
     return {entry: index for index, entry in enumerate(entries)}, merges
 
 
-def _byte_letters() -> dict[int, str]:
+def byte_letters() -> dict[int, str]:
     """Map each byte to the letter that stands for it in byte-level BPE (the GPT-2 table)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = [byte for byte in range(256) if byte not in printable]

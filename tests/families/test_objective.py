@@ -57,7 +57,7 @@ def test_other_predictions_are_refused() -> None:
 def test_levels_come_from_the_generator_and_cover_the_schedule() -> None:
     objective = Objective.from_config({"num_train_timesteps": 7})
     first, again = (
-        objective.sample_levels(400, torch.Generator().manual_seed(3)) for _ in range(2)
+        objective.sample_levels((400, 4, 8, 8), torch.Generator().manual_seed(3)) for _ in range(2)
     )
     assert torch.equal(first, again)
     assert first.unique().tolist() == list(range(7))

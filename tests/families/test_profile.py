@@ -21,7 +21,9 @@ from customize.families import (
 )
 from customize.families.base import resolve_base
 
-KNOWS_A_FAMILY = re.compile(r"unet|_xl\b|\bxl\b|is_xl|text_encoder_2|instruct_pix2pix")
+KNOWS_A_FAMILY = re.compile(
+    r"unet|_xl\b|\bxl\b|is_xl|text_encoder_2|instruct_pix2pix|[Kk]lein|[Ff]lux\d|FLUX|Qwen2|Qwen3[A-Z]"
+)
 MAY_KNOW = (
     "families/",
     "exporting/formats/",  # tables of tensors' names
@@ -98,7 +100,7 @@ def test_patterns_match_the_layers_they_are_for(pipeline: Any) -> None:
 
 def test_only_keys_and_values_of_text_read_text_alone() -> None:
     block = "mid_block.attentions.0.transformer_blocks.0"
-    for profile in profiles():
+    for profile in (profile_of("instruct_pix2pix"), profile_of("instruct_pix2pix_xl")):
         assert profile.reads_text_alone(f"denoiser.{block}.attn2.to_k")
         assert profile.reads_text_alone(f"denoiser.{block}.attn2.to_v")
         for other in (f"denoiser.{block}.attn2.to_q", f"denoiser.{block}.attn1.to_k"):
@@ -110,7 +112,7 @@ def test_no_two_families_share_a_pipeline_or_a_text_width() -> None:
     pipelines = [profile.pipeline for profile in profiles()]
     widths = [base.text_width for profile in profiles() for base in profile.usual_bases]
     assert len(set(pipelines)) == len(pipelines)
-    assert len(set(widths)) == len(widths) == 3
+    assert len(set(widths)) == len(widths) == 5
 
 
 def test_a_pipeline_of_no_family_is_refused() -> None:

@@ -282,7 +282,7 @@ def same_draws() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "randn", lambda shape, **_: noise.expand(shape))
         patch.setattr(
-            Objective, "sample_levels", lambda _self, n, _generator: torch.full((n,), 500)
+            Objective, "sample_levels", lambda _self, shape, _generator: torch.full(shape[:1], 500)
         )
         yield
 

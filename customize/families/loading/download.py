@@ -8,7 +8,7 @@ from pathlib import Path
 from customize.errors import BaseModelError
 from customize.families.loading.weight_files import written
 
-_CONFIGS = ("model_index.json", "*/*.json", "*/*.txt")
+_CONFIGS = ("model_index.json", "*/*.json", "*/*.txt", "*/*.jinja")
 _UNUSED = ("safety_checker/*", "image_encoder/*", "*non_ema*")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from customize.errors import BaseModelError
+from customize.families import profile_of
 from customize.families.base import Base
 from customize.families.loading.quiet import hush, quiet_loading
 from customize.families.loading.weight_files import component_files
@@ -56,11 +57,12 @@ def _from_config(kind: Any, folder: str, part: str, dtype: torch.dtype) -> Any:
 
 
 def load_tokenizer(base: Base, part: str = "tokenizer") -> Any:
-    """Load a CLIP tokenizer."""
+    """Load a tokenizer of the class that the base's family has."""
     hush()
-    from transformers import CLIPTokenizer
+    import transformers
 
-    return _from(base, part, CLIPTokenizer.from_pretrained, subfolder=part)
+    kind = getattr(transformers, profile_of(base.family).tokenizer_class)
+    return _from(base, part, kind.from_pretrained, subfolder=part)
 
 
 def longest_text(base: Base, part: str) -> int:

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.families.identify import READS, FamilyName, Kind, Sizes, read_json, wrong_kind
+from customize.families.identify import READS, FamilyName, Identified, Kind, read_json, wrong_kind
 from customize.families.sampling_defaults import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def identify(
-    index: dict[str, Any], folder: Path, name: str, kind: Kind
-) -> tuple[FamilyName, Sizes]:
+def identify(index: dict[str, Any], folder: Path, name: str, kind: Kind) -> Identified:
     """Choose the family by what the UNet reads: pipeline names only say how a folder was saved.
 
     Raises BaseModelError for a base that is not of `kind`.
@@ -35,7 +33,16 @@ def identify(
             family = "instruct_pix2pix_xl"
         case told, _:
             raise wrong_kind(name, kind, f"a UNet that is told {told} beside {_texts(index)}")
-    return family, _sizes(unet, read_json(folder / "vae" / "config.json", name))
+    vae = read_json(folder / "vae" / "config.json", name)
+    latent = 2 ** (len(vae["block_out_channels"]) - 1)
+    multiple = latent * 2 ** (len(unet["block_out_channels"]) - 1)
+    return Identified(
+        family=family,
+        resolution=int(unet["sample_size"]) * latent,
+        multiple=multiple,
+        edit_multiple=latent,
+        least_side=multiple,
+    )
 
 
 def edit_arguments(
@@ -53,15 +60,6 @@ def edit_arguments(
         "image_guidance_scale": sampling.image_guidance,
         "negative_prompt": None if negatives is None else list(negatives),
     }
-
-
-def _sizes(unet: dict[str, Any], vae: dict[str, Any]) -> Sizes:
-    latent = 2 ** (len(vae["block_out_channels"]) - 1)
-    return Sizes(
-        resolution=int(unet["sample_size"]) * latent,
-        multiple=latent * 2 ** (len(unet["block_out_channels"]) - 1),
-        edit_multiple=latent,
-    )
 
 
 def _reads(channels: int | None, latents: int | None) -> str:
