@@ -56,7 +56,8 @@ def pipeline_of(parts: Parts, snapshot: Path) -> Any:
     average = load_file(snapshot)["ema"].float()
     torch.nn.utils.vector_to_parameters(average, learners.parameters())
     learners.finish()
-    pipeline: Any = StableDiffusionInstructPix2PixPipeline(
+    kind: Any = StableDiffusionInstructPix2PixPipeline  # its types want a safety checker
+    pipeline = kind(
         vae=parts.vae,
         text_encoder=parts.text_encoder,
         tokenizer=parts.tokenizer,

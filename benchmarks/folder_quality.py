@@ -29,7 +29,7 @@ from customize.editing.folders.items import Item
 from customize.editing.folders.plan import How
 from customize.editing.masks import Mask
 from customize.editing.tiles import starts
-from customize.embedded.world.edits import DrawnEdit, random_edit
+from customize.embedded.world.edits import DrawnEdit, Kind, random_edit
 from customize.embedded.world.photos import TEST_PHOTOS, photo, random_crop
 
 RESULTS = Path(__file__).parent / "results"
@@ -119,7 +119,8 @@ def masks(editor: Editor, count: int, folder: Path) -> dict[str, float]:
 
 def one_thing_edits(count: int, side: int) -> list[DrawnEdit]:
     """Draw unseen changes of scenes with one thing."""
-    kinds, found, number = ("recolor", "remove", "replace"), list[DrawnEdit](), 0
+    kinds: tuple[Kind, ...] = ("recolor", "remove", "replace")
+    found, number = list[DrawnEdit](), 0
     while len(found) < count:
         edit = random_edit((9, number), test=True, kind=kinds[len(found) % 3], size=side)
         number += 1

@@ -8,6 +8,7 @@ from typing import Any
 from customize import __version__
 from customize.editing.editor import device_for
 from customize.editing.samplers import scheduler_for
+from customize.families import profile_of
 from customize.families.base import Base
 from customize.families.stable_diffusion.text_to_image import Drawing, open_text_to_image
 from customize.recipe.synthesis import Pictures, SynthesisRecipe
@@ -60,7 +61,9 @@ def open_pipeline(section: Pictures, base: Base) -> Any:
     """Open the base that draws, with the recipe's sampler; raises EditError for an unknown one."""
     pipeline = open_text_to_image(base, device=device_for(None))
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = scheduler_for(section.scheduler, pipeline.scheduler)
+    pipeline.scheduler = scheduler_for(
+        section.scheduler, pipeline.scheduler, profile_of(base.family)
+    )
     return pipeline
 
 

@@ -133,10 +133,12 @@ def nearest_rejected(
 ) -> dict[str, Criterion]:
     """Name the rejected samples nearest below each threshold, the nearest first."""
     shown = dict[str, Criterion]()
+    criterion: Criterion
     for criterion in CRITERIA:
         missed = [sample for sample in samples if sample["verdict"] == criterion]
         missed.sort(key=lambda s: (thresholds[criterion] - s["scores"][criterion], s["name"]))
-        shown |= dict.fromkeys((sample["name"] for sample in missed[:SHOWN]), criterion)
+        for sample in missed[:SHOWN]:
+            shown[sample["name"]] = criterion
     return shown
 
 

@@ -219,7 +219,8 @@ def test_kept_guidance_and_features_skip_what_they_say(editor: Editor) -> None:
     settings = replace(settings_of(editor), steps=6)
     exact = sampled(editor, works_of(2), settings)
     assert (outer, inner) == ([6] * 6, [6] * 6)
-    outer.clear(), inner.clear()
+    outer.clear()
+    inner.clear()
     fast = sampled(editor, works_of(2), replace(settings, fast=True))
     for hook in hooks:
         hook.remove()

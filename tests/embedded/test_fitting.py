@@ -233,6 +233,7 @@ def test_twice_the_size_starts_as_the_older_picture_enlarged():
 def test_channels_that_carry_nothing_are_told_from_live_ones():
     torch.manual_seed(0)
     vae = new_autoencoder().eval()
+    assert vae.post_quant_conv is not None
     with torch.no_grad():
         vae.post_quant_conv.weight[:, 2] = 0
     images = to_unit(pictures((5,), 8, 64))

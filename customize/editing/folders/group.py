@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -73,7 +73,7 @@ def strengths_in_turn(editor: Editor, groups: Sequence[Group]) -> Iterator[Itera
     What encoders answered is kept until the strength changes, which may change their weights.
     """
 
-    def each() -> Iterator[Group]:
+    def each() -> Generator[Group]:
         for strength, alike in groupby(groups, key=lambda group: group[0].item.strength):
             editor.scale(strength)
             with ready_for_many(editor.pipeline):

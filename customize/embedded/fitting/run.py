@@ -8,6 +8,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
@@ -91,8 +92,8 @@ def _fit(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worke
     if recipe.autoencoder.samples:
         older = None
         if going_on and (recipe.autoencoder.encoder or size_of(parts.vae) != recipe.size):
-            older = parts.vae
-            parts = replace(parts, vae=new_autoencoder(recipe.size).to(worker.device))
+            anew: Any = new_autoencoder(recipe.size)
+            older, parts = parts.vae, replace(parts, vae=anew.to(worker.device))
         decoder_only = going_on and older is None
         budget = _budget(recipe.autoencoder)
         fit_autoencoder(parts.vae, budget, seed, state, worker, decoder_only, older, drawers)

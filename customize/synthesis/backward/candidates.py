@@ -32,8 +32,7 @@ class SourceScores:
 
 def structure(one: Image.Image, other: Image.Image) -> float:
     """Correlate two pictures' outlines: the strength of brightness edges, whatever the colours."""
-    edges = [_edges(picture) for picture in (one, other)]
-    return float(np.mean([a * b for a, b in zip(*edges, strict=True)]))
+    return float(np.mean(_edges(one) * _edges(other)))
 
 
 def _edges(picture: Image.Image) -> np.ndarray:
@@ -42,7 +41,8 @@ def _edges(picture: Image.Image) -> np.ndarray:
     inner = (RIM * width, RIM * height, (1 - RIM) * width, (1 - RIM) * height)
     small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=inner)
     luma_HW = np.asarray(small.filter(ImageFilter.GaussianBlur(1)), dtype=np.float64)
-    strength = np.hypot(*np.gradient(luma_HW)).ravel()
+    down_HW, across_HW = np.gradient(luma_HW)
+    strength = np.hypot(down_HW, across_HW).ravel()
     return (strength - strength.mean()) / max(float(strength.std()), 1e-6)
 
 

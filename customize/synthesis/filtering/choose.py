@@ -28,7 +28,7 @@ def choose(
     candidates: Sequence[Candidate], thresholds: Thresholds, *, keep: int, alike: float
 ) -> list[Verdict]:
     """Judge the candidates of one prompt; second pictures with a cosine above `alike` are alike."""
-    verdicts = [first_verdict(candidate, thresholds) for candidate in candidates]
+    verdicts: list[Verdict] = [first_verdict(one, thresholds) for one in candidates]
     order = sorted(range(len(candidates)), key=lambda n: -candidates[n].found.direction)
     kept = list[int]()
     for n in order:

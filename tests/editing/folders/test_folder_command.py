@@ -175,7 +175,8 @@ def test_bad_inputs_are_named_and_the_rest_is_done(
 
 def test_no_right_to_read(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shots = tmp_path / "shots"
-    put(shots / "a.png", 0), put(shots / "locked.png", 1)
+    put(shots / "a.png", 0)
+    put(shots / "locked.png", 1)
     own = Image.open
 
     def opened(path: object, *more: object) -> Image.Image:
@@ -212,7 +213,8 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
 
 
 def test_tables(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path / "a.png", 0), put(tmp_path / "b.png", 1)
+    put(tmp_path / "a.png", 0)
+    put(tmp_path / "b.png", 1)
     Image.new("L", scene().size, 255).save(tmp_path / "white.png")
     Image.new("L", (10, 90), 255).save(tmp_path / "tall.png")
     rows = [
@@ -279,7 +281,8 @@ def test_two_runs_and_damaged_manifests(
     from customize.editing.folders.manifest import opened_manifest
 
     shots, out = tmp_path / "shots", tmp_path / "out"
-    put(shots / "0.png", 0), put(shots / "1.png", 1)
+    put(shots / "0.png", 0)
+    put(shots / "1.png", 1)
     with opened_manifest(out / MANIFEST, None, 4):
         assert edit(base, shots, out) == 2
     assert "another run" in capsys.readouterr().err
