@@ -7,8 +7,8 @@ masks: of drawn scenes with one thing, how near the inside of the truth's mask c
 masked and not, and how far what `--mask auto` changes overlaps what should (intersection over
 union). detail: gradient energy where a photograph was left alone, as a share of the source's.
 tiles: gradient across tiles' borders, as a share of that elsewhere. noise: spread of the change of
-mean colour over crops of photographs, with one field of noise and with a seed for each. Writes
-`benchmarks/results/folder_quality.json`.
+mean colour, and of direction in CLIP's space, over crops of photographs, with one field of noise
+and with a seed for each. Writes `benchmarks/results/folder_quality.json`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from customize.editing import Editor
@@ -31,6 +31,7 @@ from customize.editing.masks import Mask
 from customize.editing.tiles import starts
 from customize.embedded.world.edits import DrawnEdit, Kind, random_edit
 from customize.embedded.world.photos import TEST_PHOTOS, photo, random_crop
+from customize.scoring.networks.encoders import open_clip
 
 RESULTS = Path(__file__).parent / "results"
 CHANGED = 10
@@ -186,14 +187,23 @@ def noise(editor: Editor, count: int, folder: Path) -> dict[str, float]:
         Image.fromarray(crop).save(folder / f"crop{number}.png")
         sources.append(crop.astype(int))
         items.append(Item(folder / f"crop{number}.png", ("give it a blue tint",), f"crop{number}"))
-    found: dict[str, Any] = {}
+    clip, found = open_clip(), dict[str, float]()
+    before_BD = clip.image_BD([Image.fromarray(source.astype(np.uint8)) for source in sources])
     for seeds in ("shared", "each"):
         answers = edited(editor, items, How(seeds=seeds))
         change_BC = np.array(
             [(a - s).mean(axis=(0, 1)) for a, s in zip(answers, sources, strict=True)]
         )
-        found[seeds] = float(np.linalg.norm(change_BC - change_BC.mean(axis=0), axis=1).mean())
+        after_BD = clip.image_BD([Image.fromarray(answer.astype(np.uint8)) for answer in answers])
+        direction_BD = torch.nn.functional.normalize(after_BD - before_BD, dim=1).cpu().numpy()
+        found[f"{seeds}_color"] = spread(change_BC)
+        found[f"{seeds}_direction"] = spread(direction_BD)
     return found
+
+
+def spread(vectors_BD: np.ndarray) -> float:
+    """Return the mean distance of vectors from their mean."""
+    return float(np.linalg.norm(vectors_BD - vectors_BD.mean(axis=0), axis=1).mean())
 
 
 if __name__ == "__main__":
