@@ -1,12 +1,13 @@
 """How fast many pictures are edited, against a plain loop of diffusers' pipeline.
 
     python benchmarks/edit_speed.py                         the embedded base, 64 pictures, on a CPU
-    python benchmarks/edit_speed.py --device cuda --base BASE --count 64
+    python benchmarks/edit_speed.py --device cuda --geometry sd15 --count 16 --steps 20 --rounds 1
 
 Same base, steps, pictures and noise; plain, exact and fast in turn, the round repeated, in one
-process. Seconds are of the wall and, on a CPU, of the process too, which other processes do not
-lengthen. Likeness is PSNR at the working size: of exact to plain in levels of 255, of fast to exact
-in dB (median). Prints a table and writes `benchmarks/results/edit_speed.json`.
+process; `--geometry` takes random weights of a published base's size (`geometry.py`). Seconds are
+of the wall and, on a CPU, of the process too, which other processes do not lengthen. Likeness is
+PSNR at the working size: of exact to plain in levels of 255, of fast to exact in dB (median).
+Prints a table and writes `benchmarks/results/edit_speed.json`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from geometry import SIDES, write_base
 from PIL import Image
 
 from customize.drawing.table import table
@@ -29,6 +31,7 @@ from customize.editing import Editor
 from customize.editing.controlled import Work, ready_for_many, sample_controlled
 from customize.editing.edited_picture import Settings
 from customize.editing.folders.plan import pictures_at_once
+from customize.editing.options import Options
 from customize.editing.shared_noise import noise_field
 from customize.embedded.world.edits import random_edit
 
@@ -42,11 +45,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="sampling steps (the base's own)")
+    parser.add_argument("--geometry", choices=list(SIDES), help="instead of a base")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/customize_edit_speed"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    editor = Editor.from_base(arguments.base, device=arguments.device)
-    works, settings = asked(editor, arguments.count)
+    base = arguments.base
+    if arguments.geometry:
+        base = str(write_base(arguments.work / arguments.geometry, arguments.geometry))
+    editor = Editor.from_base(base, device=arguments.device)
+    works, settings = asked(editor, arguments.count, arguments.steps)
     at_once = pictures_at_once(editor)
     ways: dict[str, Callable[[], np.ndarray]] = {
         "plain": lambda: plain(editor.pipeline, works, settings),
@@ -65,7 +75,7 @@ def main() -> None:
             wall[name].append(time.perf_counter() - start[0])
             used[name].append(time.process_time() - start[1])
     found = {
-        "base": arguments.base,
+        "base": arguments.geometry or arguments.base,
         "device": arguments.device,
         "count": arguments.count,
         "threads": arguments.threads,
@@ -77,7 +87,7 @@ def main() -> None:
         "exact_to_plain_levels": float(np.abs(answers["exact"] - answers["plain"]).max() * 255),
         "fast_to_exact_db": decibels(answers["fast"], answers["exact"]),
     }
-    told(found)
+    told(found, arguments.results)
 
 
 def warm_up(
@@ -90,7 +100,7 @@ def warm_up(
         ours(editor, works, replace(settings, fast=name == "fast"), at_once)
 
 
-def asked(editor: Editor, count: int) -> tuple[list[Work], Settings]:
+def asked(editor: Editor, count: int, steps: int | None) -> tuple[list[Work], Settings]:
     """Draw unseen pictures of the embedded base's world at the base's size, each with its edit."""
     side = editor.base.resolution
     drawn = [random_edit((31, number), test=True, size=64) for number in range(count)]
@@ -99,8 +109,9 @@ def asked(editor: Editor, count: int) -> tuple[list[Work], Settings]:
         Work(picture, edit.instruction, seed=0)
         for picture, edit in zip(pictures, drawn, strict=True)
     ]
-    editor.prepare([work.instruction for work in works], {})
-    return works, replace(editor.settings((side, side), {}), noise="field")
+    options: Options = {} if steps is None else {"steps": steps}
+    editor.prepare([work.instruction for work in works], options)
+    return works, replace(editor.settings((side, side), options), noise="field")
 
 
 def plain(pipeline: Any, works: Sequence[Work], settings: Settings) -> np.ndarray:
@@ -148,7 +159,7 @@ def decibels(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.median(-10 * np.log10(np.maximum(error_B, 1e-6))))
 
 
-def told(found: dict[str, Any]) -> None:
+def told(found: dict[str, Any], results: Path) -> None:
     """Print the table and write the file."""
     rows = [
         [
@@ -166,7 +177,8 @@ def told(found: dict[str, Any]) -> None:
         f"fast to exact: {found['fast_to_exact_db']:.1f} dB"
     )
     suffix = "" if found["device"] == "cpu" else f"_{found['device']}"
-    path = RESULTS / f"edit_speed{suffix}.json"
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"edit_speed{suffix}.json"
     path.write_text(json.dumps(found, indent=2) + "\n")
 
 

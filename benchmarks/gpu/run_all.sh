@@ -11,8 +11,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
 
-ALL=(fit speed whole tests)
-declare -A LIMITS=([fit]=360 [speed]=150 [whole]=170 [tests]=110)
+ALL=(fit speed whole tests edit)
+declare -A LIMITS=([fit]=350 [speed]=150 [whole]=170 [tests]=110 [edit]=60)
 BEGAN=$SECONDS
 TRIAL=
 [ "${1:-}" = --trial ] && TRIAL=--trial && shift
@@ -38,6 +38,11 @@ command_of() { # part, seconds
         whole)
             [ -n "$TRIAL" ] && toy=(--trial --cases "minute, K/V" "XL LoRA, 1024 px")
             COMMAND=(benchmarks/train_whole.py "${measuring[@]}" "${toy[@]}")
+            ;;
+        edit)
+            toy=(--geometry sd15 --count 16 --steps 20)
+            [ -n "$TRIAL" ] && toy=(--geometry toy --count 2 --steps 2)
+            COMMAND=(benchmarks/edit_speed.py --device $device --rounds 1 "${measuring[@]}" "${toy[@]}")
             ;;
         tests)
             [ -n "$TRIAL" ] && toy=(-k "not compiled") && export CUSTOMIZE_GPU=cpu
