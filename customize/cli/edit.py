@@ -14,7 +14,15 @@ from customize.errors import EditError
 if TYPE_CHECKING:
     from customize.editing import Editor
 
-_SAMPLING = ("seed", "steps", "scheduler", "text_guidance", "image_guidance", "resolution")
+_SAMPLING = (
+    "seed",
+    "steps",
+    "scheduler",
+    "text_guidance",
+    "image_guidance",
+    "resolution",
+    "keep_unchanged",
+)
 
 
 def add_to(commands: Any) -> None:
@@ -65,6 +73,11 @@ def add_sampling(add: Callable[..., Any]) -> None:
     add("--seed", type=int, help="starting noise (0)")
     add("--text-guidance", type=float, metavar="S", help="follow the instruction: 1 to 50")
     add("--image-guidance", type=float, metavar="S", help="keep to the picture: 1 to 50")
+    add(
+        "--keep-unchanged",
+        action=argparse.BooleanOptionalAction,
+        help="put back what an edit hardly moved (in chains of several instructions)",
+    )
     add("--resolution", type=int, metavar="PIXELS", help="side of the area worked at (the base's)")
 
 

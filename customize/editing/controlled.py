@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from customize.editing.carried_latents import Carried
 from customize.editing.denoiser_calls import Layer, answered_by, without_branches
 from customize.editing.held_latents import held_outside
 from customize.editing.masks import latent_mask
@@ -34,12 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """One edit at the working size: the source, RGB, and where it may change (grey, None: all)."""
+    """One edit at the working size: the source, RGB, and where it may change (grey, None: all).
+
+    `carried` has the source's latents and gets the answer's, see `carried_latents`.
+    """
 
     source: Image.Image
     instruction: str
     seed: int
     mask: Image.Image | None = None
+    carried: Carried | None = None
 
 
 @torch.no_grad()
@@ -84,6 +89,7 @@ def _sampled(
             work.instruction,
             work.seed,
             noise_Chw=noise_Chw if settings.noise == "field" else None,
+            carried=work.carried,
         )
         for work, noise_Chw in zip(works, noises_Chw, strict=True)
     ]

@@ -19,7 +19,13 @@ KEY = "customize"
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
-_USUAL = {"noise": "own", "detail": "scaled", "tiles": False, "fast": False}
+_USUAL = {
+    "noise": "own",
+    "detail": "scaled",
+    "tiles": False,
+    "fast": False,
+    "keep_unchanged": False,
+}
 """Settings that the text other programs show leaves out where nothing is said of them."""
 
 
@@ -59,6 +65,7 @@ class Settings:
     tiles: bool = False
     fast: bool = False
     masks: tuple[str, ...] = ()
+    keep_unchanged: bool = False
 
     def as_parameters(self) -> str:
         """Write the settings in the form that AUTOMATIC1111's and similar programs show.
@@ -79,7 +86,7 @@ class Settings:
             used = (f"{Path(a.file).stem}: {a.strength:g}" for a in self.adapters)
             fields["Adapters"] = '"' + ", ".join(used) + '"'
         fields |= {
-            name.capitalize(): str(getattr(self, name))
+            name.capitalize().replace("_", " "): str(getattr(self, name))
             for name, usual in _USUAL.items()
             if getattr(self, name) != usual
         }

@@ -18,6 +18,7 @@ from customize.editing.edited_picture import Edited, Settings, Used
 from customize.editing.options import (
     Options,
     check_request,
+    keeps_unchanged,
     resized,
     upright_rgb,
     warn_of_lost_detail,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from customize.adapters.apply import Applied
     from customize.adapters.file import AdapterFile
+    from customize.editing.carried_latents import Carried
     from customize.editing.folders.items import Item
     from customize.editing.folders.plan import How
     from customize.errors import Fault
@@ -138,7 +140,8 @@ class Editor:
 
         The picture is scaled (Lanczos) to the area the base works at, in the size nearest its own
         shape that the base can take, and stays so from stage to stage. Each stage returned is
-        scaled to the size of `image`, which undoes what little the shape was changed.
+        scaled to the size of `image`, which undoes what little the shape was changed. What a stage
+        hardly moved stays as it was; `keep_unchanged=False` makes each stage an edit of its own.
 
         Raises EditError for options out of range, PairsError for a file that is no usable picture.
         """
@@ -146,11 +149,13 @@ class Editor:
         self.prepare(instructions, options)
         settings = self.settings(source.size, options)
         warn_of_lost_detail(source.size, (settings.width, settings.height))
+        settings = replace(settings, keep_unchanged=keeps_unchanged(instructions, options))
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
+        (carried,) = _carried([settings])
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
             settings = replace(settings, instruction=instruction, earlier=earlier)
-            (current,) = self._sample([current], [settings], at_once=1)
+            (current,) = self._sample([current], [settings], at_once=1, carried=[carried])
             stages.append(Edited(resized(current, source.size), settings))
         return stages
 
@@ -175,10 +180,11 @@ class Editor:
             for index, (source, instruction) in enumerate(zip(sources, instructions, strict=True))
             for filled in [self.settings(source.size, options)]
         ]
+        carried = _carried(settings)
         return [
             Edited(resized(answer, source.size), filled)
             for answer, source, filled in zip(
-                self._sample(sources, settings, at_once), sources, settings, strict=True
+                self._sample(sources, settings, at_once, carried), sources, settings, strict=True
             )
         ]
 
@@ -233,17 +239,27 @@ class Editor:
                 replace(used, strength=used.strength * self._factor) for used, _ in self._in_use
             ),
             version=__version__,
+            keep_unchanged=options.get("keep_unchanged", False),
         )
 
     def _sample(
-        self, sources: Sequence[Image.Image], settings: Sequence[Settings], at_once: int
+        self,
+        sources: Sequence[Image.Image],
+        settings: Sequence[Settings],
+        at_once: int,
+        carried: Sequence[Carried | None],
     ) -> list[Image.Image]:
         """Make each source's edit at its working size; settings differ in size, text and seed."""
         import torch
 
         requests = (
-            Request(resized(source, (each.width, each.height)), each.instruction, each.seed)
-            for source, each in zip(sources, settings, strict=True)
+            Request(
+                resized(source, (each.width, each.height)),
+                each.instruction,
+                each.seed,
+                carried=latents,
+            )
+            for source, each, latents in zip(sources, settings, carried, strict=True)
         )
         first = settings[0]
         sampling = Sampling(first.steps, first.text_guidance, first.image_guidance)
@@ -259,6 +275,13 @@ class Editor:
                 "lower the resolution, or open the base in bfloat16"
             ) from None
         return [answers[index] for index in range(len(sources))]
+
+
+def _carried(settings: Sequence[Settings]) -> list[Carried | None]:
+    """Begin to carry the latents of every edit that is to keep what it leaves alone."""
+    from customize.editing.carried_latents import Carried
+
+    return [Carried() if each.keep_unchanged else None for each in settings]
 
 
 def _check_finite(answer_HWC: np.ndarray, instruction: str) -> None:

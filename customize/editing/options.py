@@ -35,7 +35,8 @@ class Options(TypedDict, total=False):
 
     `scheduler` is a short name (`samplers.CLASSES`), the guidances are 1 or more, `seed`
     decides the noise on every device alike, `resolution` is the side, in pixels, of the square
-    whose area the base works at.
+    whose area the base works at. `keep_unchanged` puts back what an edit hardly moved; left out, a
+    chain of several edits does so (`carried_latents`).
     """
 
     seed: int
@@ -44,6 +45,12 @@ class Options(TypedDict, total=False):
     text_guidance: float
     image_guidance: float
     resolution: int
+    keep_unchanged: bool
+
+
+def keeps_unchanged(instructions: Sequence[str], options: Options) -> bool:
+    """Tell whether what an edit leaves alone is put back: where it is asked for, and in chains."""
+    return options.get("keep_unchanged", len(instructions) > 1)
 
 
 def check_request(instructions: Sequence[str], options: Options) -> None:

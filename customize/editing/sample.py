@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from customize.editing.carried_latents import Carried
     from customize.families.sampling_defaults import Sampling
 
 MOST_WAITING = 64
@@ -30,7 +31,8 @@ class Request:
 
     `seed` decides the noise, on every device alike. `negative` says what the picture shall not
     show, None leaves that to the base; `sampling` None takes what all requests are made with.
-    `noise_Chw` is what it starts from where that is not the seed's own.
+    `noise_Chw` is what it starts from where that is not the seed's own. With `carried` what an edit
+    hardly moves stays, and the next edit of the picture may go on from its latents.
     """
 
     source: Image.Image
@@ -39,6 +41,7 @@ class Request:
     negative: str | None = None
     sampling: Sampling | None = None
     noise_Chw: Tensor | None = None
+    carried: Carried | None = None
 
 
 def sample(
@@ -91,6 +94,8 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
     """Call the pipeline for requests of one kind; (B, H, W, 3) float in 0..1."""
     import torch
 
+    from customize.editing.carried_latents import carrying
+
     sampling = requests[0].sampling or sampling
     negatives = [each.negative for each in requests if each.negative is not None] or None
     asked = pipeline_arguments(
@@ -103,4 +108,6 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
     generators = [torch.Generator().manual_seed(each.seed) for each in requests]
     noise_Chw = [each.noise_Chw for each in requests if each.noise_Chw is not None]
     latents_BChw = torch.stack(noise_Chw) if noise_Chw else None
-    return pipeline(**asked, generator=generators, latents=latents_BChw, output_type="np").images
+    with carrying(pipeline.vae, [each.carried for each in requests]):
+        answered = pipeline(**asked, generator=generators, latents=latents_BChw, output_type="np")
+    return answered.images

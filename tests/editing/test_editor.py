@@ -154,7 +154,7 @@ def test_a_picture_that_is_made_much_smaller_is_told(editor: Editor) -> None:
 
 def test_chain_is_one_edit_after_another(editor: Editor) -> None:
     source, texts = picture(), ["make it red", "add the hat", "make it night"]
-    stages = editor.chain(source, texts, steps=STEPS, seed=3)
+    stages = editor.chain(source, texts, steps=STEPS, seed=3, keep_unchanged=False)
     assert len(stages) == 3
     for text, stage in zip(texts, stages, strict=True):
         alone = editor.edit(source, text, steps=STEPS, seed=3)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from customize.editing.auto_mask import auto_masks
+from customize.editing.carried_latents import Carried
 from customize.editing.controlled import Work, ready_for_many, sample_controlled, unedited
 from customize.editing.detail import with_own_detail
 from customize.editing.edited_picture import Edited
@@ -54,6 +55,7 @@ class _InWork:
     source: Image.Image
     current: Image.Image
     masks: list[Image.Image | None]
+    carried: Carried | None = None
     found: list[Image.Image] = field(default_factory=list)
 
     def automatic(self, stage: int) -> bool:
@@ -122,7 +124,8 @@ def _started(edit: Edit, photograph: Photograph) -> _InWork:
     source = at_working_size(photograph.srgb, edit)
     masks = [edit.item.mask_of(stage) for stage in range(len(edit.item.instructions))]
     greys = [None if mask is None or mask.auto else drawn(mask, edit.size) for mask in masks]
-    return _InWork(edit, source, source, greys)
+    carried = Carried() if edit.settings.keep_unchanged else None
+    return _InWork(edit, source, source, greys, carried)
 
 
 def _make_stage(
@@ -153,7 +156,12 @@ def _make_stage(
 def _works(editor: Editor, working: Sequence[_InWork], stage: int) -> list[Work]:
     """Say what the sampler is to do, after drawing the masks that the base draws itself."""
     works = [
-        Work(one.current, one.edit.item.instructions[stage], one.edit.settings.seed)
+        Work(
+            one.current,
+            one.edit.item.instructions[stage],
+            one.edit.settings.seed,
+            carried=one.carried,
+        )
         for one in working
     ]
     automatic = [index for index, one in enumerate(working) if one.automatic(stage)]

@@ -13,7 +13,7 @@ from customize.editing.edited_picture import Settings
 from customize.editing.folders.items import Item
 from customize.editing.folders.manifest import described, key_of
 from customize.editing.masks import AUTO, Mask
-from customize.editing.options import Options, padded_size
+from customize.editing.options import Options, keeps_unchanged, padded_size
 from customize.errors import EditError, Fault, PairsError
 from customize.pairs.decode import upright_size
 
@@ -109,6 +109,7 @@ def plan_edits(
                 detail=how.detail,
                 tiles=how.tiles,
                 fast=how.fast,
+                keep_unchanged=not item.masks and keeps_unchanged(item.instructions, options),
                 masks=tuple(map(_named, item.masks)),
             ),
         )
