@@ -133,8 +133,6 @@ class Family(Protocol):
 class _FamilyFile(Protocol):
     """What the file of each family defines: its profile, and the doors below for its own bases."""
 
-    PROFILE: Profile
-
     def open_family(
         self, base: Base, device: torch.device | str, dtype: torch.dtype | None, learns_text: bool
     ) -> Family: ...
@@ -216,8 +214,22 @@ def pipeline_arguments(
 
 
 def profile_of(family: FamilyName) -> Profile:
-    """Return what is known of a family's bases."""
-    return _file_of(family).PROFILE
+    """Return what is known of a family's bases; loads no torch."""
+    match family:
+        case "instruct_pix2pix":
+            from customize.families.stable_diffusion.profiles import SD1
+
+            return SD1
+        case "instruct_pix2pix_xl":
+            from customize.families.stable_diffusion.profiles import SDXL
+
+            return SDXL
+        case "flux2_klein":
+            from customize.families.flux2.profiles import KLEIN
+
+            return KLEIN
+        case _:
+            assert_never(family)
 
 
 def profiles() -> list[Profile]:

@@ -36,8 +36,6 @@ from customize.families.sampling_defaults import Sampling
 from customize.families.words import Word
 from customize.shapes import Conditions, Encoded, Example
 
-PROFILE = KLEIN
-
 
 @dataclass(frozen=True)
 class Flux2Klein:
@@ -48,7 +46,7 @@ class Flux2Klein:
     dtype: torch.dtype
     text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict)
-    profile: Profile = PROFILE
+    profile: Profile = KLEIN
     text_pattern: str = r"(?!)"
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
@@ -133,7 +131,7 @@ def open_family(
     dtype = dtype or base.dtype(device)
     return Flux2Klein(
         denoiser=load_part(Flux2Transformer2DModel, base, "transformer", device, dtype),
-        objective=FlowMatching(steps=PROFILE.sampling.steps),
+        objective=FlowMatching(steps=KLEIN.sampling.steps),
         dtype=dtype,
     )
 

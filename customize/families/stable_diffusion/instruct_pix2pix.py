@@ -33,8 +33,6 @@ from customize.families.stable_diffusion.unet_bases import edit_arguments
 from customize.families.words import Word, add_words
 from customize.shapes import Conditions, Encoded, Example
 
-PROFILE = SD1
-
 
 @dataclass(frozen=True)
 class InstructPix2Pix:
@@ -45,7 +43,7 @@ class InstructPix2Pix:
     dtype: torch.dtype
     text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict)
-    profile: Profile = PROFILE
+    profile: Profile = SD1
     text_pattern: str = r"text_encoder\..*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:

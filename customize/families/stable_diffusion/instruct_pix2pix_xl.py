@@ -37,8 +37,6 @@ from customize.families.stable_diffusion.unet_bases import edit_arguments
 from customize.families.words import Word, add_words
 from customize.shapes import Conditions, Encoded, Example
 
-PROFILE = SDXL
-
 
 @dataclass(frozen=True)
 class InstructPix2PixXL:
@@ -49,7 +47,7 @@ class InstructPix2PixXL:
     dtype: torch.dtype
     text_encoders: Mapping[str, nn.Module] = field(default_factory=dict)
     tokenizers: Mapping[str, Any] = field(default_factory=dict)
-    profile: Profile = PROFILE
+    profile: Profile = SDXL
     text_pattern: str = ""
 
     def predict(self, noisy_BChw: Tensor, level_B: Tensor, conditions: Conditions) -> Tensor:
@@ -175,7 +173,7 @@ def open_encoder(
         text_encoders=encoders,
         tokenizers=tokenizers,
         words=tuple(words),
-        longest=min(longest_text(base, part) for part in PROFILE.text_encoders),
+        longest=min(longest_text(base, part) for part in SDXL.text_encoders),
         # As diffusers' pipeline reads its own index: CosXL scales the source, others do not.
         source_scale=vae.config.scaling_factor if index.get("is_cosxl_edit") else 1.0,
         zero_text=bool(index.get("force_zeros_for_empty_prompt", True)),
@@ -198,7 +196,7 @@ def open_pipeline(
     kind = StableDiffusionXLInstructPix2PixPipeline
     open_part = {"unet": denoiser} if denoiser else {}
     pipeline = load_pipeline(kind, base, device, dtype, add_watermarker=False, **open_part)
-    for encoder, tokenizer in zip(PROFILE.text_encoders, PROFILE.tokenizers, strict=True):
+    for encoder, tokenizer in zip(SDXL.text_encoders, SDXL.tokenizers, strict=True):
         pool_at_the_end(getattr(pipeline, encoder), getattr(pipeline, tokenizer))
     return pipeline
 
