@@ -35,9 +35,9 @@ class CrossAttentionKV:
 class LowRank:
     """Learn LoRA (arXiv 2106.09685) or, with `decompose`, DoRA (arXiv 2402.09353).
 
-    `targets` among attention, cross_attention, convolutions, feed_forward. `text_encoder_rank` 0
-    leaves the text encoder alone; above, its attention learns at that rank and the same alpha /
-    rank.
+    `targets` among attention, cross_attention, convolutions, feed_forward and all.
+    `text_encoder_rank` 0 leaves the text encoder alone; above, its attention learns at that rank
+    and the same alpha / rank.
     """
 
     rank: int = 8

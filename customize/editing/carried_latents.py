@@ -69,8 +69,7 @@ def carrying(vae: Any, pictures: Sequence[Carried | None]) -> Iterator[None]:
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(parameters))
 
     def decode(latents_BChw: Tensor, *rest: Any, **options: Any) -> Any:
-        deviation = 1 / vae.config.scaling_factor
-        kept_BChw = with_cells_kept(torch.stack(sources), latents_BChw, deviation)
+        kept_BChw = with_cells_kept(torch.stack(sources), latents_BChw, _deviation(vae))
         rows = list(latents_BChw)
         for number, one in enumerate(pictures):
             if one is not None:
@@ -79,3 +78,10 @@ def carrying(vae: Any, pictures: Sequence[Carried | None]) -> Iterator[None]:
 
     with replaced(vae, "encode", encode), replaced(vae, "decode", decode):
         yield
+
+
+def _deviation(vae: Any) -> float:
+    """Return how far latents usually stray: 1 over their scale, or as the autoencoder counted."""
+    if "scaling_factor" in vae.config:
+        return 1 / vae.config.scaling_factor
+    return float(vae.bn.running_var.mean().sqrt())

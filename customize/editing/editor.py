@@ -212,6 +212,9 @@ class Editor:
         taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
         warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
         profile = profile_of(self.base.family)
+        if options.get("image_guidance", 1) != 1 and not profile.guides_by_source:
+            reason = "this base is guided by the text alone"
+            warnings.warn(f"image_guidance has no effect: {reason}", stacklevel=4)
         chosen = scheduler_for(options.get("scheduler"), self._own_scheduler, profile)
         self.pipeline.scheduler = chosen
 

@@ -32,7 +32,8 @@ class Request:
     `seed` decides the noise, on every device alike. `negative` says what the picture shall not
     show, None leaves that to the base; `sampling` None takes what all requests are made with.
     `noise_Chw` is what it starts from where that is not the seed's own. With `carried` what an edit
-    hardly moves stays, and the next edit of the picture may go on from its latents.
+    hardly moves stays, and the next edit of the picture may go on from its latents. `references`
+    are further pictures, of any size, for bases that read them.
     """
 
     source: Image.Image
@@ -42,6 +43,7 @@ class Request:
     sampling: Sampling | None = None
     noise_Chw: Tensor | None = None
     carried: Carried | None = None
+    references: tuple[Image.Image, ...] = ()
 
 
 def sample(
@@ -80,10 +82,11 @@ def batches(
     waiting: dict[object, list[tuple[int, Request]]] = {}
     for number, request in enumerate(requests):
         own = request.negative is None, request.noise_Chw is None
-        kind = request.source.size, request.sampling or sampling, own
+        alone = number if request.references else None
+        kind = request.source.size, request.sampling or sampling, own, alone
         alike = waiting.setdefault(kind, [])
         alike.append((number, request))
-        if len(alike) == at_once:
+        if len(alike) == at_once or request.references:
             yield waiting.pop(kind)
         elif sum(map(len, waiting.values())) == MOST_WAITING:
             yield waiting.pop(next(iter(waiting)))
@@ -105,6 +108,9 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
         negatives,
         sampling,
     )
+    if references := requests[0].references:
+        assert len(requests) == 1, "each edit with references is made alone"
+        asked = {**asked, "image": [*asked["image"], *references]}
     generators = [torch.Generator().manual_seed(each.seed) for each in requests]
     noise_Chw = [each.noise_Chw for each in requests if each.noise_Chw is not None]
     latents_BChw = torch.stack(noise_Chw) if noise_Chw else None

@@ -30,9 +30,9 @@ def scheduler_for(name: str | None, own: Any, profile: Profile) -> Any:
     if name is None:
         return type(own).from_config(own.config)
     if name not in profile.samplers:
+        expected = f"one of {', '.join(profile.samplers)}" if profile.samplers else "the base's own"
         raise EditError(
-            f"scheduler {name!r}: unknown; expected one of {', '.join(profile.samplers)}; "
-            "or leave it out for the base's own"
+            f"scheduler {name!r}: unknown; expected {expected}; leave it out for the base's own"
         )
     class_name, options = CLASSES[name]
     # Latents exceed 1, and clipping is what these classes do when the base's config is silent.

@@ -69,10 +69,11 @@ class Profile:
     `sampling` is how edits are made where neither user nor base says otherwise, `samplers` know the
     noise levels beside the base's own, of which `few_steps_sampler` makes do with few steps. One
     call of the pipeline makes `most_at_once` edits, None for any number. `index` is what
-    `model_index.json` says of parts that an editing base does without. Its tokenizers are of
-    transformers' `tokenizer_class`; where it does not `learns_text`, neither words nor text
-    encoders can be taught. `guides_by_source` says that a guidance of its own pulls to the source,
-    for which training may hide the source.
+    `model_index.json` says of parts that an editing base does without. Tokenizers are of
+    transformers' `tokenizer_class`, and read at most `longest_text` tokens of an instruction, None
+    what they say themselves. Where a family does not `learns_text`, neither words nor text encoders
+    can be taught. One that `reads_references` takes further pictures beside the source. One that
+    `guides_by_source` has a guidance that pulls to the source, which training may hide for it.
     """
 
     pipeline: str
@@ -88,6 +89,8 @@ class Profile:
     most_at_once: int | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
     tokenizer_class: str = "CLIPTokenizer"
+    longest_text: int | None = None
+    reads_references: bool = False
     objective: Literal["diffusion", "flow_matching"] = "diffusion"
     learns_text: bool = True
     guides_by_source: bool = True

@@ -31,6 +31,19 @@ class Word:
         """
         return (self.text, *(f"{self.text}_{index}" for index in range(1, self.vectors)))
 
+    @property
+    def plain(self) -> str:
+        """Say the word as text that any base can read: an identifier and its class.
+
+        As DreamBooth names its subjects (arXiv 2208.12242, sec. 3.1).
+
+        >>> Word("<my-dog>", "dog").plain, Word("<aqua>", "style").plain
+        ('my-dog', 'aqua style')
+        """
+        name = self.text.strip("<>")
+        known = self.initializer is None or self.initializer in re.split("[-_]", name)
+        return name if known else f"{name} {self.initializer}"
+
 
 def expand_words(instruction: str, words: Sequence[Word]) -> str:
     """Write every token of the words an instruction names.

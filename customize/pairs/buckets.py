@@ -83,6 +83,8 @@ def load_example(
 ) -> Example:
     """Return the pair as pixels of `size` (W, H), the same crop and flip on both pictures.
 
+    References keep their sizes; they are flipped with the pair.
+
     A target of another size than its source is taken as the same frame at another scale if the
     aspect ratios agree within 1 %. Raises PairsError if they do not, or if a picture cannot be
     read.
@@ -100,6 +102,10 @@ def load_example(
         source_caption=pair.source_caption,
         target_caption=pair.target_caption,
         weight=pair.weight,
+        references_HWC=tuple(
+            _cut(picture, (0, 0, *picture.size), picture.size, flip)
+            for picture in (load_picture(path, alpha_color) for path in pair.references)
+        ),
     )
 
 

@@ -48,11 +48,11 @@ class PairSet:
     pairs: tuple[Pair, ...]
 
 
-def find_pairs(path: Path) -> PairSet:
+def find_pairs(path: Path, *, references: bool = False) -> PairSet:
     """Return the pairs at `path`, a folder, a table or another trainer's dataset file.
 
     Pictures are not opened. Raises PairsError with every fault: missing partners, texts, files, bad
-    rows.
+    rows, and pairs of several sources where there is no use for `references`.
     """
     path = Path(path)
     layout = None
@@ -64,6 +64,8 @@ def find_pairs(path: Path) -> PairSet:
         listed = [Fault(str(path), f"cannot be read ({reason})", "check the path and permissions")]
     pairs = tuple(find for find in listed if isinstance(find, Pair))
     faults = [find for find in listed if isinstance(find, Fault)]
+    if not references:
+        faults += [_several_sources(pair) for pair in pairs if pair.references]
     if not pairs and not faults:
         faults = [Fault(str(path), "holds no pairs", EXPECTED)]
     if faults:
@@ -140,6 +142,11 @@ def _read_by_names(folder: Path, entries: list[Path]) -> tuple[str | None, Itera
             return None, [Fault(str(entry), "an archive", "unpack it and give the folder")]
     found = "a folder in none of the known layouts" if entries else "an empty folder"
     return None, [Fault(str(folder), found, EXPECTED)]
+
+
+def _several_sources(pair: Pair) -> Fault:
+    found = f"{1 + len(pair.references)} source pictures"
+    return Fault(pair.place, found, "keep one: the base edits one picture at a time")
 
 
 def _subfolders(folder: Path, names: Iterable[str]) -> list[Path]:

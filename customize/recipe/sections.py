@@ -26,7 +26,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Rank = Annotated[int, Field(ge=1, le=256)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Target = Literal["attention", "cross_attention", "convolutions", "feed_forward"]
+Target = Literal["attention", "cross_attention", "convolutions", "feed_forward", "all"]
 
 
 def _text_or_list(value: Path | tuple[str, ...]) -> str | list[str]:
@@ -135,6 +135,8 @@ class Train(Section):
     """Decay of a running average of the adapter, such as 0.99; null keeps none."""
     min_snr: float | None = Field(default=None, gt=0, le=100)
     """Gamma of min-SNR loss weighting, usually 5; null weighs all noise levels alike."""
+    levels: Literal["uniform", "shift", "logit_normal"] | None = None
+    """How often flow matching sees which noise level; null takes the family's own way."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Mixed precision of the computation; `no` is float32; learned weights always are."""
     gradient_checkpointing: bool = False

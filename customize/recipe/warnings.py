@@ -84,10 +84,11 @@ def _other_warnings(recipe: Recipe) -> Iterator[Fault]:
     if "keep_best" in save.model_fields_set and save.keep_best and recipe.preview.every is None:
         found = "the best step is chosen by previews"
         yield _warning("save.keep_best", found, "set preview.every")
-    if isinstance(recipe.adapter, LowRank) and (
-        {"attention", "cross_attention"} <= {*recipe.adapter.targets}
-    ):
+    targets = {*recipe.adapter.targets} if isinstance(recipe.adapter, LowRank) else set[str]()
+    if {"attention", "cross_attention"} <= targets:
         yield _warning("adapter.targets", "attention includes cross_attention", "remove one")
+    if "all" in targets and len(targets) > 1:
+        yield _warning("adapter.targets", "all includes every other group", "keep it alone")
 
 
 def _warning(place: str, found: str, cure: str) -> Fault:

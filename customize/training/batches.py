@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -74,7 +74,7 @@ def batches(
     shard: Shard = Shard(),
 ) -> Iterator[Batch]:
     """Yield without end, from number `first` on, `shard`'s `count` samples of each whole batch."""
-    shapes = [tuple(sample.edited.target_mean_Chw.shape) for sample in samples]
+    shapes = [_shapes(sample) for sample in samples]
     frequencies = [sample.frequency for sample in samples]
     indices = draw(frequencies, shapes, count * shard.processes, seed)
     for chosen in islice(indices, first, None):
@@ -82,7 +82,7 @@ def batches(
 
 
 def draw(
-    frequencies: Sequence[float], shapes: Sequence[tuple[int, ...]], count: int, seed: int
+    frequencies: Sequence[float], shapes: Sequence[Hashable], count: int, seed: int
 ) -> Iterator[tuple[int, ...]]:
     """Yield the indices of each batch; those of a batch share a shape.
 
@@ -95,7 +95,7 @@ def draw(
     # (moment, index, span number): the heap gives the next moment of all samples
     moments = [(random.random() / f, index, 0) for index, f in enumerate(frequencies)]
     heapq.heapify(moments)
-    waiting: dict[tuple[int, ...], list[int]] = {}
+    waiting: dict[Hashable, list[int]] = {}
     while True:
         _, index, span = moments[0]
         moment = (span + 1 + random.random()) / frequencies[index]
@@ -105,6 +105,12 @@ def draw(
         if len(alike) == count:
             yield tuple(alike)
             alike.clear()
+
+
+def _shapes(sample: Sample) -> Hashable:
+    """Tell what samples must share to be stacked: the sizes of all their pictures."""
+    tensors = {"target": sample.edited.target_mean_Chw, **sample.edited.conditions}
+    return tuple((name, tuple(tensors[name].shape)) for name in sorted(tensors))
 
 
 def stack(samples: Sequence[Sample], device: torch.device | str = "cpu") -> Batch:

@@ -58,8 +58,9 @@ class CachedView:
 
 
 def pair_digest(pair: Pair) -> str:
-    """Return the sha256 of both pictures' bytes and the instruction."""
-    parts = (pair.source.read_bytes(), pair.target.read_bytes(), pair.instruction.encode())
+    """Return the sha256 of all pictures' bytes and the instruction."""
+    pictures = (pair.source, pair.target, *pair.references)
+    parts = (*(path.read_bytes() for path in pictures), pair.instruction.encode())
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 

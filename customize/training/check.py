@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from customize.errors import BaseModelError, Fault, PairsError
+from customize.families import profile_of
 from customize.families.base import Base, resolve_base
+from customize.families.profile import Profile
 from customize.pairs.find import PairSet, find_pairs
 from customize.pairs.lint.lint_pairs import lint
 from customize.recipe import Recipe
 from customize.recipe.sections import Concept
 from customize.recipe.warnings import warnings
 from customize.shapes import Pair
+from customize.training.family_limits import family_faults
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,18 @@ class Checked:
 
 
 def base_of(recipe: Recipe) -> Base:
-    """Find the base that a recipe names; raises BaseModelError.
+    """Find the base that a recipe names; raises BaseModelError, also for one not to be trained on.
 
     Where it asks for float32 throughout, `base.precision: auto` is float32 on a GPU too.
     """
     precision = recipe.base.precision
     if precision == "auto" and recipe.train.precision == "no":
         precision = "float32"
-    return resolve_base(recipe.base.name, recipe.base.revision, precision)
+    base = resolve_base(recipe.base.name, recipe.base.revision, precision)
+    if base.untrainable is not None:
+        found, cure = base.untrainable
+        raise BaseModelError(f"base {base.name!r}: {found}", cure)
+    return base
 
 
 def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
@@ -54,19 +61,26 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
     """
     faults = list(warnings(recipe))
     pairs: dict[str, PairSet] = {}
-    tokenizer = None
+    profile = tokenizer = None
     try:
         base = base or base_of(recipe)
+        profile = profile_of(base.family)
+        faults += family_faults(recipe, profile)
+        if base.notice is not None:
+            cure = "use it within its licence, or choose another base"
+            faults.append(Fault("base", base.notice, cure, "warning"))
         tokenizer = _tokenizer(base)
     except BaseModelError as error:
         faults.append(Fault("base", error.found, error.cure))
     # Without a base no picture is too small: 1 pixel a side will do.
     resolution = recipe.pairs.resolution or (base.resolution if base else 1)
+    references = profile is not None and profile.reads_references
+    most_tokens = _most_tokens(profile, tokenizer) if profile and tokenizer else None
     for concept in recipe.concepts:
-        if tokenizer is not None:
+        if tokenizer is not None and profile is not None and profile.learns_text:
             faults += _word_faults(concept, tokenizer)
         try:
-            found = find_pairs(concept.pairs)
+            found = find_pairs(concept.pairs, references=references)
         except PairsError as error:
             faults += error.faults
             continue
@@ -78,11 +92,11 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
             alpha_color=recipe.pairs.alpha_color,
             flip=recipe.pairs.flip,
             tokenizer=tokenizer.tokenize if tokenizer else None,
-            most_tokens=tokenizer.model_max_length - 2 if tokenizer else None,  # start, end
+            most_tokens=most_tokens,
         )
     if (others := recipe.preservation.regularization_pairs) is not None:
         try:
-            find_pairs(others)
+            find_pairs(others, references=references)
         except PairsError as error:
             faults += error.faults
     return Checked(pairs, sorted(faults, key=lambda fault: fault.level != "error"), base)
@@ -93,16 +107,22 @@ def _tokenizer(base: Base) -> Any:
     from customize.families.loading.quiet import hush
 
     hush()
-    from transformers import CLIPTokenizer
+    import transformers
 
     try:
-        return CLIPTokenizer.from_pretrained(base.folder / "tokenizer")
+        kind = getattr(transformers, profile_of(base.family).tokenizer_class)
+        return kind.from_pretrained(base.folder / "tokenizer")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(
             f"base {base.name!r}: its tokenizer cannot be read ({error}); expected a complete "
             "model folder",
             "download it again",
         ) from None
+
+
+def _most_tokens(profile: Profile, tokenizer: Any) -> int:
+    """Return how many tokens of an instruction the base reads, without start and end."""
+    return profile.longest_text or tokenizer.model_max_length - 2
 
 
 def _word_faults(concept: Concept, tokenizer: Any) -> list[Fault]:

@@ -67,11 +67,19 @@ def mixed_precision(wanted: Precision) -> Mixed:
 
 
 def suit_attention(denoiser: Any, device: torch.device) -> None:
-    """Use attention that is made for training on a CPU; elsewhere torch's own (SDPA) is best."""
-    if device.type == "cpu":
-        from customize.training.cpu_attention import CpuAttention
+    """Use attention that is made for training on a CPU; elsewhere torch's own (SDPA) is best.
 
-        denoiser.set_attn_processor(CpuAttention())
+    Layers that rotate what they compare, or compute more at once, keep their own.
+    """
+    if device.type != "cpu":
+        return
+    from diffusers.models.attention_processor import Attention
+
+    from customize.training.cpu_attention import CpuAttention
+
+    for module in denoiser.modules():
+        if isinstance(module, Attention):
+            module.set_processor(CpuAttention())  # type: ignore[arg-type]
 
 
 def suit_convolutions(denoiser: nn.Module, device: torch.device) -> None:

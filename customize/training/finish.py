@@ -88,9 +88,9 @@ def _taught(plan: Plan) -> tuple[Taught, ...]:
     return tuple(
         Taught(
             name=concept.name,
-            word=concept.word,
-            initializer=concept.initializer,
-            vectors=concept.vectors,
+            word=None if concept.word in plan.plain else concept.word,
+            initializer=None if concept.word in plan.plain else concept.initializer,
+            vectors=1 if concept.word in plan.plain else concept.vectors,
             instructions=tuple(
                 dict.fromkeys(pair.instruction for pair in plan.concepts[concept.name])
             ),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
 from customize.families import Dropout, Family, open_family
+from customize.families.flow_matching import FlowMatching
 from customize.training.batches import Sample
 from customize.training.cache import CachedView, Setting, View, encode_all
 from customize.training.device import suit_attention, suit_convolutions
@@ -30,6 +31,10 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
     with accelerator.main_process_first():
         samples, texts = encode_plan(plan, device, folder, progress=progress)
     live = _open_base(plan, device)
+    if recipe.train.levels is not None:
+        assert isinstance(live.objective, FlowMatching), "refused for other objectives"
+        objective = replace(live.objective, levels=recipe.train.levels)
+        live = replace(live, objective=objective)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
     if not recipe.train.compile:
         suit_attention(live.denoiser, device)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from customize import adapters
 from customize.errors import PairsError
+from customize.families import profile_of
 from customize.families.base import Base
-from customize.families.words import Word
+from customize.families.words import Word, replace_words
 from customize.pairs.buckets import bucket_for, crops
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
@@ -20,6 +21,7 @@ from customize.recipe.sections import CrossAttentionKV, LowRank
 from customize.shapes import Pair
 from customize.training.cache import View, pair_digest
 from customize.training.check import Checked, base_of, check_recipe
+from customize.training.family_limits import plain_words
 from customize.training.preserved_edits import instructions_to_preserve
 
 UNSHAPING = (
@@ -37,7 +39,8 @@ UNSHAPING = (
 class Plan:
     """A recipe with its base found, its pairs found and checked, its words and texts gathered.
 
-    `concepts` holds each concept's pairs by its name, `instructions` those to preserve.
+    `concepts` holds each concept's pairs by its name, `instructions` those to preserve. `plain` are
+    the words that are not learned, with the text that stands for them in all instructions.
     """
 
     recipe: Recipe
@@ -47,6 +50,7 @@ class Plan:
     concepts: Mapping[str, tuple[Pair, ...]]
     regularization: tuple[Pair, ...]
     instructions: tuple[str, ...]
+    plain: Mapping[str, str] = field(default_factory=dict)
 
     def pairs(self) -> list[Pair]:
         """List the pairs of all concepts."""
@@ -68,13 +72,19 @@ def plan_run(recipe: Recipe, log: Callable[[str], None], checked: Checked | None
     for name, found in checked.pairs.items():
         log(f"{name}: {len(found.pairs)} pairs, laid out as {found.layout}")
     others = recipe.preservation.regularization_pairs
+    profile = profile_of(base.family)
+    plain = plain_words(recipe, profile)
+    words = [Word(c.word, c.initializer, c.vectors) for c in recipe.concepts if c.word]
     return Plan(
         recipe=recipe,
         base=base,
         method=_method(recipe.adapter),
-        words=tuple(Word(c.word, c.initializer, c.vectors) for c in recipe.concepts if c.word),
-        concepts={name: found.pairs for name, found in checked.pairs.items()},
-        regularization=find_pairs(others).pairs if others is not None else (),
+        words=tuple(word for word in words if word.text not in plain),
+        plain=plain,
+        concepts={n: _in_plain_words(found.pairs, plain) for n, found in checked.pairs.items()},
+        regularization=(
+            find_pairs(others, references=profile.reads_references).pairs if others else ()
+        ),
         instructions=instructions_to_preserve(recipe.preservation, base),
     )
 
@@ -143,6 +153,10 @@ def _flatten(value: Any, place: str = "") -> dict[str, Any]:
     for key, inner in items:
         found |= _flatten(inner, f"{place}.{key}" if place else str(key))
     return found
+
+
+def _in_plain_words(pairs: Sequence[Pair], plain: Mapping[str, str]) -> tuple[Pair, ...]:
+    return tuple(replace(p, instruction=replace_words(p.instruction, plain)) for p in pairs)
 
 
 def _method(section: CrossAttentionKV | LowRank) -> adapters.Method:

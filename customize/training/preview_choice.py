@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain, zip_longest
 
 from customize.families import profile_of
 from customize.families.base import Base
 from customize.families.sampling_defaults import Sampling, sampling_of
+from customize.families.words import replace_words
 from customize.pairs.buckets import bucket_for, load_example
 from customize.pairs.decode import load_picture
 from customize.pairs.held_out import held_out_pairs
@@ -30,8 +32,10 @@ def choose_shown(plan: Plan) -> list[Shown]:
     trained = [pair for pair in turns if pair is not None][:count]
     shown = [_shown(pair, recipe, plan.base, held_out=False) for pair in trained]
     if recipe.preview.images is not None:
-        held_out = held_out_pairs(recipe.preview.images, plan.pairs())
-        shown += [_shown(pair, recipe, plan.base, held_out=True) for pair in held_out[:count]]
+        for pair in held_out_pairs(recipe.preview.images, plan.pairs())[:count]:
+            said = replace_words(pair.instruction, plan.plain)
+            pair = replace(pair, instruction=said)
+            shown.append(_shown(pair, recipe, plan.base, held_out=True))
     return shown
 
 

@@ -111,7 +111,12 @@ class Previewer:
         """Edit everything shown, all from the same noise; (H, W, 3) float in 0..1 each."""
         examples = [item.example for item in self._shown]
         requests = [
-            Request(Image.fromarray(each.source_HWC), wording(each.instruction), self._seed)
+            Request(
+                Image.fromarray(each.source_HWC),
+                wording(each.instruction),
+                self._seed,
+                references=tuple(map(Image.fromarray, each.references_HWC)),
+            )
             for each in examples
         ]
         outputs = sample(pipeline, requests, self._sampling, self._at_once)

@@ -15,8 +15,10 @@ from diffusers import (
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from builders.bases import byte_letters
+from builders.runs import toy_pairs, toy_recipe
 from customize.families.base import Base, resolve_base
 from customize.families.loading.quiet import quiet_loading
+from customize.recipe import Recipe
 
 # diffusers annotates tuples as tuple[int] and leaves None out: used here as they are meant.
 _vae: Any = AutoencoderKLFlux2
@@ -104,3 +106,17 @@ def klein_tokenizer() -> Any:
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
+
+
+def klein_recipe(folder: Path, **changes: Any) -> Recipe:
+    """Return a recipe of 6 steps for the toy klein; what it names is made in `folder`."""
+    if not (folder / "base").exists():
+        toy_klein(folder / "base")
+        toy_pairs(folder / "pairs", size=(64, 64), text="add <my-dog>")
+        toy_pairs(folder / "unseen", first_seed=50, size=(80, 64))
+    own: dict[str, Any] = {
+        "adapter": {"method": "low_rank", "rank": 2, "targets": ["all"]},
+        "train": {"steps": 6, "batch": 2, "learning_rate": 1e-2},
+        "preservation": {"share": 0.3, "instructions": ["make it red"]},
+    }
+    return toy_recipe(folder, **{**own, **changes})

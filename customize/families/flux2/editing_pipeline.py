@@ -27,13 +27,13 @@ class EachItsOwnSource(Flux2KleinPipeline):
     def prepare_image_latents(
         self, images: list[Tensor], batch_size: int, generator: Any, device: Any, dtype: Any
     ) -> tuple[Tensor, Tensor]:
-        """Give each of the batch its own picture; one alone is the pipeline's own case."""
-        prepare = super().prepare_image_latents
+        """Give each of the batch its own picture; with references an edit is made alone."""
         if batch_size != len(images):
-            return prepare(images, batch_size, generator, device, dtype)
-        each = [prepare([image], 1, generator, device, dtype) for image in images]
-        latents_BLC, places_BL4 = zip(*each, strict=True)
-        return torch.cat(latents_BLC), torch.cat(places_BL4)
+            return super().prepare_image_latents(images, batch_size, generator, device, dtype)
+        pixels_BCHW = torch.cat(images).to(self.vae.device, dtype)
+        latents_BChw = self._encode_vae_image(pixels_BCHW, generator)
+        places_BL4 = self._prepare_image_ids([latents_BChw[:1]]).expand(batch_size, -1, -1)
+        return self._pack_latents(latents_BChw).to(device), places_BL4.to(device)
 
 
 def edit_arguments(

@@ -40,6 +40,8 @@ KLEIN = Profile(
     ),
     token_table="model.embed_tokens",
     tokenizer_class="Qwen2Tokenizer",
+    longest_text=512 - 12,  # the rest makes it a question
+    reads_references=True,
     objective="flow_matching",
     learns_text=False,
     guides_by_source=False,

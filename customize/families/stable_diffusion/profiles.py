@@ -5,15 +5,19 @@ from __future__ import annotations
 from customize.families.profile import FrontEnds, Layers, Profile, UsualBase
 from customize.families.sampling_defaults import Sampling
 
-_ATTENTION = r"\.(to_q|to_k|to_v|to_out\.0)"
+_HEADS = r"\.(to_q|to_k|to_v|to_out\.0)"
+_ATTENTION = rf".*\.attn\d{_HEADS}"
+# All between conv_in and conv_out; projections around attention are linear in some bases.
+_CONVOLUTIONS = r".*\.(conv|conv1|conv2|conv_shortcut|proj_in|proj_out)"
+_FEED_FORWARD = r".*\.ff\.net\.(0\.proj|2)"
 _UNET = Layers(
     text_kv=r".*\.attn2\.to_[kv]",
     groups={
-        "attention": rf".*\.attn\d{_ATTENTION}",
-        "cross_attention": rf".*\.attn2{_ATTENTION}",
-        # All between conv_in and conv_out; projections around attention are linear in some bases.
-        "convolutions": r".*\.(conv|conv1|conv2|conv_shortcut|proj_in|proj_out)",
-        "feed_forward": r".*\.ff\.net\.(0\.proj|2)",
+        "attention": _ATTENTION,
+        "cross_attention": rf".*\.attn2{_HEADS}",
+        "convolutions": _CONVOLUTIONS,
+        "feed_forward": _FEED_FORWARD,
+        "all": f"{_ATTENTION}|{_CONVOLUTIONS}|{_FEED_FORWARD}",
     },
     quantized=r".*\.attentions\..*",
     source="conv_in.weight",

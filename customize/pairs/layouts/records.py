@@ -117,34 +117,36 @@ def _pair(
     place: str, row: Mapping[str, Any], columns: Columns, roles: list[str], folder: Path
 ) -> Iterator[Find]:
     """Yield the row's pair, or each of its faults."""
-    source = _source(place, row, columns, folder) if "source" in roles else None
+    sources = _sources(place, row, columns, folder) if "source" in roles else []
     target = None
     if "target" in roles:
         target = find_picture(_first(row, columns.target), folder, place, "target")
     instruction = _instruction(place, row, columns) if "instruction" in roles else None
     weight = _weight(place, row, columns)
-    yield from (part for part in (source, instruction, target, weight) if isinstance(part, Fault))
+    parts = (*sources, instruction, target, weight)
+    yield from (part for part in parts if isinstance(part, Fault))
     if columns.closed:
         yield from _stray_columns(place, row, columns)
-    match source, instruction, target, weight:
-        case Path(), str(), Path(), float():
+    match sources, instruction, target, weight:
+        case [Path() as source, *references], str(), Path(), float():
             captions = (_first(row, columns.source_caption), _first(row, columns.target_caption))
             before, after = (c if isinstance(c, str) else None for c in captions)
-            yield Pair(source, instruction, target, before, after, weight, place)
+            further = tuple(path for path in references if isinstance(path, Path))
+            if len(further) == len(references):
+                yield Pair(source, instruction, target, before, after, weight, place, further)
 
 
-def _source(place: str, row: Mapping[str, Any], columns: Columns, folder: Path) -> Path | Fault:
-    """Return the one source picture; several are refused, not thinned out."""
+def _sources(
+    place: str, row: Mapping[str, Any], columns: Columns, folder: Path
+) -> list[Path | Fault]:
+    """Find the source picture and further ones, in their order."""
     listed: list[Any] = []
     for column in columns.source:
         value = row.get(column)
         for item in value if isinstance(value, list) else [value]:
             if item not in (None, "", *listed):
                 listed.append(item)
-    if len(listed) > 1:
-        found = f"{len(listed)} source pictures"
-        return Fault(place, found, "keep one: the base edits one picture at a time")
-    return find_picture(listed[0] if listed else None, folder, place, "source")
+    return [find_picture(one, folder, place, "source") for one in listed or [None]]
 
 
 def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:

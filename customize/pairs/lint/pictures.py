@@ -65,7 +65,7 @@ def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[Seen], li
     """Return the readable pairs, and an error for every unreadable picture."""
     looks: dict[Path, Look | None] = {}
     faults: list[Fault] = []
-    for path in (path for pair in pairs for path in (pair.source, pair.target)):
+    for path in (path for pair in pairs for path in (pair.source, pair.target, *pair.references)):
         if path not in looks:
             try:
                 looks[path] = look_at(path, alpha_color)
