@@ -33,16 +33,27 @@ class Fault:
         return f"{level}{self.place}: {self.found}; {self.cure}"
 
 
+MOST_FAULTS = 20
+"""Faults that are told; of more, their number."""
+
+
 class FaultsError(CustomizeError):
-    """All faults of one input at once, so that one correction round is enough."""
+    """All faults of one input at once, so that one correction round is enough.
+
+    `told` are the first 20, and what says how many more there are.
+    """
 
     def __init__(self, title: str, faults: Sequence[Fault]) -> None:
         """Take at least one fault under a title such as `recipe recipes/my_dog.yaml`."""
         assert faults, "a FaultsError without faults"
         self.title, self.faults = title, tuple(faults)
+        self.told = self.faults[:MOST_FAULTS]
+        if len(faults) > MOST_FAULTS:
+            more = f"and {len(faults) - MOST_FAULTS} more"
+            self.told += (Fault("...", more, "mend these first"),)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         self.heading = f"{title}: {count}"
-        super().__init__("\n".join([self.heading, *(f"  {fault}" for fault in self.faults)]))
+        super().__init__("\n".join([self.heading, *(f"  {fault}" for fault in self.told)]))
 
 
 class RecipeError(FaultsError):

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from typing import cast
 
 from customize import __version__
@@ -24,6 +25,7 @@ from customize.cli import (
     synthesize,
     train,
 )
+from customize.drawing.escape import visible
 from customize.drawing.table import table
 from customize.errors import CustomizeError, FaultsError
 
@@ -51,10 +53,14 @@ _NOT_OUR_FAULT = {
     ),
 }
 """What to do about errors of the system, by number; others are ours and keep their traceback."""
+_LINE_END, _LONGEST = "\n", 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 a fault the user can mend, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without some letters gets escapes
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("customize").setLevel(logging.INFO)
     try:
@@ -66,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = cast("Callable[[argparse.Namespace], int]", parsed.run)(parsed)
         sys.stdout.flush()
     except FaultsError as error:
-        rows = [[fault.place, fault.found, fault.cure] for fault in error.faults]
+        rows = [[_cut(text) for text in (f.place, f.found, f.cure)] for f in error.told]
         _complain(error.heading)
         print(table(rows, ["where", "found", "what to do"]), file=sys.stderr)
         return 2
@@ -112,10 +118,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _complain(text: str) -> None:
-    print(f"customize: {text}", file=sys.stderr)
+    lines = "\n".join(map(_cut, text.split("\n")))
+    print(f"customize: {visible(lines, keep=_LINE_END)}", file=sys.stderr)
+
+
+def _cut(text: str) -> str:
+    """Cut a text that quotes too much of a file."""
+    more = len(text) - _LONGEST
+    return text if more <= 0 else f"{text[:_LONGEST]}... ({more} letters more)"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
     """Show warnings as sentences; those for programmers are not for users."""
     if not issubclass(category, DeprecationWarning | FutureWarning | ImportWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {visible(str(message), keep=_LINE_END)}", file=sys.stderr)

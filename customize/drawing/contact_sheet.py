@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from customize.drawing.escape import visible
 from customize.errors import PairsError
 from customize.pairs.decode import load_picture
 from customize.shapes import Pair
@@ -134,7 +135,7 @@ def _step(points: int) -> int:
 def _wrapped(text: str, width: int, font: Font) -> list[str]:
     """Return `text` in lines at most `width` pixels wide; words longer than a line are cut."""
     lines: list[str] = []
-    for paragraph in text.split("\n"):
+    for paragraph in visible(text, keep="\n").split("\n"):
         line = ""
         for word in paragraph.split(" "):
             if font.getlength(joined := f"{line} {word}".strip()) <= width:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from customize.drawing.escape import plotted
+
 _DOTS = 150
 
 
@@ -30,8 +32,8 @@ def heat_map(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.imshow(cells, cmap="YlGnBu", vmin=0, vmax=100, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), map(plotted, columns))
+    axes.set_yticks(range(len(rows)), map(plotted, rows))
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.set_xlabel(sides[1])

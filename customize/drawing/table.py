@@ -6,6 +6,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from customize.drawing.escape import visible
+
 GAP = 2
 NARROWEST = 8
 
@@ -15,14 +17,16 @@ def table(
 ) -> str:
     """Return `rows` as columns under `titles`; long cells wrap to fit lines in `width` letters.
 
-    `width` None takes the terminal's, 100 where there is none.
+    `width` None takes the terminal's, 100 where there is none. What a terminal would obey is shown
+    as escapes, line ends apart.
 
     >>> print(table([["a", "first"], ["bb", "second"]], ["name", "is"]))
     name  is
     a     first
     bb    second
     """
-    lines = [list(titles), *map(list, rows)] if titles else [list(row) for row in rows]
+    cells = [titles, *rows] if titles else rows
+    lines = [[visible(cell, keep="\n") for cell in row] for row in cells]
     if not lines:
         return ""
     assert len({len(line) for line in lines}) == 1, "rows of unequal length"

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from customize.errors import EditError
 from customize.files import refuse_existing, replacing
+from customize.untrusted import bounded_json
 
 KEY = "customize"
 """Name of the PNG text chunk that holds the settings as JSON."""
@@ -189,7 +190,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(KEY)
-        settings = json.loads(text) if text else None
+        settings = bounded_json(text) if text else None
     except OSError as error:
         found = error.strerror or "it is no picture, or damaged"
         raise EditError(f"{path}: {found}; expected a PNG of `customize edit`") from None

@@ -6,15 +6,16 @@ and `widget` make hubs show the trigger and a gallery.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.drawing.escape import code, command, fenced, markdown, visible
 from customize.errors import ExportError
 from customize.exporting.formats.trigger_words import examples
+from customize.untrusted import read_json
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
@@ -48,6 +49,7 @@ def card_text(
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(**_front_matter(header, license_id, pictures))
+    # YAML quotes what it must; without line ends in a text no line of it can end the front matter
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(
         _body(header, adapter, pictures, scores or {}, files)
     )
@@ -59,7 +61,7 @@ def read_scores(path: Path) -> dict[str, float]:
     Raises ExportError.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise ExportError(
             f"{path}: it cannot be read ({error}); expected JSON with scores; name another"
@@ -84,7 +86,7 @@ def latest_preview(adapter: Path) -> Path | None:
 
 def _front_matter(header: Header, license_id: str, pictures: Sequence[Shown]) -> dict[str, Any]:
     words = [concept.word for concept in header.concepts if concept.word]
-    prompt = ", ".join(words) or next(examples(header), None)
+    prompt = ", ".join(words) or _one_line(next(examples(header), "")) or None
     base = header.base_name if _HUB_ID.fullmatch(header.base_name) else None
     kind = "dora" if header.decompose else "lora" if header.method == "low_rank" else "adapter"
     return {
@@ -95,9 +97,7 @@ def _front_matter(header: Header, license_id: str, pictures: Sequence[Shown]) ->
         "base_model_relation": "adapter" if base else None,
         "instance_prompt": prompt,
         "tags": ["diffusers", "instruct-pix2pix", "image-editing", "customize", kind],
-        "widget": [
-            {"text": picture.instruction, "output": {"url": picture.path}} for picture in pictures
-        ]
+        "widget": [{"text": _one_line(p.instruction), "output": {"url": p.path}} for p in pictures]
         or None,
     }
 
@@ -110,24 +110,24 @@ def _body(
     files: Sequence[str],
 ) -> Iterator[str]:
     names = ", ".join(concept.name for concept in header.concepts) or Path(adapter).stem
-    yield f"# {names}\n"
+    yield f"# {markdown(names)}\n"
     yield (
-        f"Teaches `{header.base_name}`, a model that edits pictures by instructions, "
+        f"Teaches {code(header.base_name)}, a model that edits pictures by instructions, "
         f"{_concepts(header)}.\n"
     )
-    yield from ([f"![{p.instruction}]({p.path})\n" for p in pictures])
+    yield from ([f"![{markdown(p.instruction)}]({p.path})\n" for p in pictures])
     yield "## Instructions it was taught with\n"
-    yield from (f"- {instruction}" for instruction in examples(header))
-    yield f"\n## Use\n\n```\n{_command(header, adapter)}\n```\n"
+    yield from (f"- {code(instruction)}" for instruction in examples(header))
+    yield f"\n## Use\n\n{fenced(_command(header, adapter))}\n"
     if files:
         yield "Files for other programs:\n"
-        yield from (f"- `{name}`" for name in sorted(files))
+        yield from (f"- {code(name)}" for name in sorted(files))
         yield ""
     yield "## How it was made\n\n| | |\n| --- | --- |"
     yield from (f"| {name} | {value} |" for name, value in _facts(header))
     if scores:
         yield "\n## Scores\n\n| score | value |\n| --- | --- |"
-        yield from (f"| {name} | {value:.4g} |" for name, value in scores.items())
+        yield from (f"| {markdown(name)} | {value:.4g} |" for name, value in scores.items())
     yield (
         "\n## Limits\n\nIt was taught from few pictures: expect it on scenes like those, and see "
         "what it does to others before relying on it. It inherits the base's limits and licence.\n"
@@ -136,20 +136,25 @@ def _body(
 
 def _concepts(header: Header) -> str:
     told = [
-        f"the concept {concept.name}" + (f" under the word `{concept.word}`" * bool(concept.word))
+        f"the concept {markdown(concept.name)}"
+        + (f" under the word {code(concept.word)}" if concept.word else "")
         for concept in header.concepts
     ]
     return " and ".join(told) or "a new edit"
 
 
 def _command(header: Header, adapter: str) -> str:
-    instruction = next(examples(header), "make it better")
-    base = "" if header.base_name == "embedded" else f" --base {header.base_name}"
-    return f'customize edit picture.png "{instruction}" --adapter {adapter}{base}'
+    instruction = _one_line(next(examples(header), "make it better"))
+    base = [] if header.base_name == "embedded" else ["--base", header.base_name]
+    options = ["--adapter", adapter, *base]
+    if instruction.startswith("-"):  # `--` ends the options: it is none of them
+        return command("customize", "edit", *options, "--", "picture.png", instruction)
+    return command("customize", "edit", "picture.png", instruction, *options)
 
 
 def _facts(header: Header) -> Iterator[tuple[str, str]]:
-    yield "base", f"`{header.base_name}` (weights {header.base_fingerprint[:12]})"
+    base = code(header.base_name, cell=True)
+    yield "base", f"{base} (weights {code(header.base_fingerprint[:12], cell=True)})"
     rank = f" of rank {header.rank}" if header.rank else ""
     yield (
         "adapter",
@@ -160,7 +165,12 @@ def _facts(header: Header) -> Iterator[tuple[str, str]]:
     for name in _SHOWN:
         if name in header.training:
             yield name.replace("_", " "), f"{header.training[name]:.4g}"
-    yield "made with", ", ".join(f"{name} {number}" for name, number in header.versions.items())
+    made = ", ".join(f"{name} {number}" for name, number in header.versions.items())
+    yield "made with", markdown(made)
+
+
+def _one_line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 def _means(content: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from customize.drawing.escape import code, markdown, python
 from customize.exporting.changes import Changes, LowRank
 from customize.exporting.file_plan import Content, Plan
 from customize.exporting.formats.embeddings import file_name
@@ -75,7 +76,7 @@ def _lines(
             yield f"- the adapter was cut; {proof.change}"
     if missing:
         yield "\n## Not written\n"
-        yield from (f"- {reason}" for reason in missing.values())
+        yield from (f"- {markdown(reason)}" for reason in missing.values())
 
 
 def error_told(written: Written) -> str:
@@ -117,10 +118,16 @@ def notes_of_words(changes: Changes) -> Iterator[str]:
         load = _LOAD_BOTH if len(rows) > 1 else _LOAD
         last = max(rows)
         yield (
-            f"embeddings/{name}.safetensors: for {word} write `embedding:{name}` in ComfyUI, "
+            f"embeddings/{name}.safetensors: for {code(word)} write `embedding:{name}` in ComfyUI, "
             f"`{name}` in A1111 and Forge, `<{name}>` in InvokeAI; diffusers: "
-            f"{load.format(word=word, encoder=last, tokenizer=tokenizer_of(last))}"
+            f"{_filled(load, word, last)}"
         )
+
+
+def _filled(load: str, word: str, encoder: str) -> str:
+    """Put names of the base and, last, the word, which may be any text, into a call."""
+    call = load.replace("TOKENIZER", tokenizer_of(encoder)).replace("ENCODER", encoder)
+    return call.replace("WORD", python(word))
 
 
 def _unread(changes: Changes) -> Iterator[str]:
@@ -133,10 +140,10 @@ def _unread(changes: Changes) -> Iterator[str]:
 
 
 _NOT_IN_KOHYA = ("conv_in", "conv_out", "time_embedding.", "add_embedding.")
-_LOAD = 'load_textual_inversion(file, token="{word}")'
+_LOAD = "`load_textual_inversion(file, token=WORD)`"
 _LOAD_BOTH = (
-    'load_textual_inversion(tensors["clip_l"], token="{word}", text_encoder=pipe.text_encoder, '
-    "tokenizer=pipe.tokenizer), the same with clip_g and the second encoder and tokenizer; then "
-    "set eos_token_id to pipe.{tokenizer}.eos_token_id on the modules of pipe.{encoder} that "
+    '`load_textual_inversion(tensors["clip_l"], token=WORD, text_encoder=pipe.text_encoder, '
+    "tokenizer=pipe.tokenizer)`, the same with clip_g and the second encoder and tokenizer; then "
+    "set eos_token_id to pipe.TOKENIZER.eos_token_id on the modules of pipe.ENCODER that "
     "have it, or the word's own row is pooled"
 )

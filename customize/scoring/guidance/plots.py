@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from customize.drawing.escape import plotted
 from customize.files import replacing
 from customize.scoring.guidance.tradeoff import Curve
 
@@ -37,7 +38,7 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
         told = "captions" if against == {"captions"} else "instruction"
         axes.set_xlabel(f"CLIP directional similarity (change of picture and {told}) → more edit")
         axes.set_ylabel("CLIP image similarity (source and output) → more kept")
-        axes.set_title(title, fontsize=12, color=INK, loc="left", pad=12)
+        axes.set_title(plotted(title, 120), fontsize=12, color=INK, loc="left", pad=12)
         axes.grid(color=FAINT)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -66,7 +67,7 @@ def _draw_curve(axes: Any, curve: Curve, color: str, marker: str) -> None:
         marker=marker,
         markersize=6,
         linewidth=2,
-        label=curve.label,
+        label=plotted(curve.label),
     )
     first, last = curve.points[0], curve.points[-1]
     for point, below in ((first, True), (last, False))[: len(curve.points)]:
