@@ -110,12 +110,12 @@ def _in_a_fresh_process(folder: Path, method: str, count: int) -> dict[str, Any]
 def _measure(folder: Path, method: str, count: int) -> dict[str, Any]:
     """Merge the first `count` adapters of `folder` once."""
     import torch
+    from customize.merging.released_tensors import ReleasedTensors
 
     from customize.merging.constrained.constraints import Rows
     from customize.merging.constrained.instruction_rows import Texts
     from customize.merging.merge_files import merge
     from customize.merging.methods import Constrained, Linear, Ties
-    from customize.merging.released_tensors import ReleasedTensors
 
     files = sorted(folder.glob("[0-9]*.safetensors"))[:count]
     assert len(files) == count

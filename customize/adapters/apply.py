@@ -56,8 +56,8 @@ def apply_adapters(pipeline: Any, adapters: Sequence[tuple[AdapterFile, float]])
 
     Changes are summed in float32 against the untouched base, so order does not matter. Words are
     added whole, whatever the strength. Raises AdapterFileError, leaving the pipeline as it was, for
-    layers the base lacks, shapes that do not fit and a word that two adapters own (BaseModelError
-    for a word that the base knows).
+    layers the base lacks, shapes that do not fit, weights that overflow and a word that two
+    adapters own (BaseModelError for a word that the base knows).
     """
     applied = Applied(pipeline)
     changes = [(adapter, strength, set(layers(adapter))) for adapter, strength in adapters]
@@ -70,6 +70,11 @@ def apply_adapters(pipeline: Any, adapters: Sequence[tuple[AdapterFile, float]])
                     total = total + strength * weight_delta(adapter, layer, weight)
             applied.weights[layer] = weight.detach().clone()
             weight.copy_(total)
+            if not weight.isfinite().all():
+                raise AdapterFileError(
+                    f"the adapters' changes of {layer} overflow {weight.dtype}; expected finite "
+                    "weights; lower the strength, or open the base in float32"
+                )
         files = [adapter for adapter, _ in adapters]
         for component in sorted({name for file in files for name in word_readers(file)}):
             _add_words(applied, component, [words(file, component) for file in files])

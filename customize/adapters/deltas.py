@@ -22,6 +22,19 @@ def layers(adapter: AdapterFile) -> tuple[str, ...]:
     return tuple(sorted({name.rpartition(".")[0] for name in names}))
 
 
+def change_shapes(adapter: AdapterFile) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each layer's change, the weight's own, without reading a tensor."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in layers(adapter):
+        whole, down = f"{layer}.delta", f"{layer}.lora_A"
+        shapes[layer] = (
+            tuple(adapter.tensors[whole].shape)
+            if whole in adapter.tensors
+            else (len(adapter.tensors[f"{layer}.lora_B"]), *adapter.tensors[down].shape[1:])
+        )
+    return shapes
+
+
 def words(adapter: AdapterFile, component: str = "text_encoder") -> Mapping[str, Tensor]:
     """Return each word's embedding rows (vectors, D) in the text encoder `component`."""
     start = f"{PREFIX}{component}."

@@ -219,6 +219,8 @@ def _stages(last: Path, count: int) -> list[Path]:
 
 def _base_of(adapters: list[tuple[Path, float]]) -> str:
     """Name the base that the first adapter was made for, the embedded one where there is none."""
+    from customize.adapters.at_base import base_for
     from customize.adapters.file import read_header
 
-    return read_header(adapters[0][0]).base_name if adapters else "embedded"
+    headers = [read_header(path) for path, _ in adapters]  # all faults before a base is opened
+    return base_for(headers[0]) if headers else "embedded"

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from customize.drawing.escape import visible
 from customize.drawing.table import table
 from customize.errors import AdapterFileError, ExportError
 from customize.exporting.targets import TARGETS, Options, Precision
@@ -73,14 +74,15 @@ def _add_import(commands: Any) -> None:
 def export(arguments: argparse.Namespace) -> int:
     """Write one target or all, read each file back, and print what it is good for."""
     from customize import exporting
-    from customize.adapters.file import other_base, read_adapter
+    from customize.adapters.at_base import base_for, check_fit
+    from customize.adapters.file import read_adapter
     from customize.exporting.sharing.model_card import latest_preview
     from customize.families.base import resolve_base
 
     _refuse_without_effect(arguments)
     adapter = read_adapter(arguments.file)
-    base = resolve_base(arguments.base or adapter.header.base_name)
-    if difference := other_base(adapter.header, base):
+    base = resolve_base(arguments.base or base_for(adapter.header))
+    if difference := check_fit(adapter, base):
         warnings.warn(f"{arguments.file}: {difference}", stacklevel=2)
     given = ("name", "rank", "energy", "error", "size_mb", "dtype")
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in given}
@@ -181,7 +183,7 @@ def _tell_one(
         raise ExportError(proofs.failed[one.target])
     _tell_files(one)
     for note in one.notes:
-        print(f"  {note}")
+        print(f"  {visible(note)}")
     _tell_proofs([one], proofs)
     return 0
 

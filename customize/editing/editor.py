@@ -84,13 +84,14 @@ class Editor:
         Warns when it was made for other weights. Raises AdapterFileError, leaving the editor as it
         was.
         """
-        from customize.adapters.file import other_base, read_adapter
+        from customize.adapters.at_base import check_fit
+        from customize.adapters.file import read_adapter
 
         if not math.isfinite(strength):
             raise EditError(f"strength {strength}: expected a finite number; 1 is as trained")
         path = Path(path)
         adapter = read_adapter(path)
-        if difference := other_base(adapter.header, self.base):
+        if difference := check_fit(adapter, self.base):
             warnings.warn(f"{path}: {difference}", stacklevel=2)
         used = Used(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), float(strength))
         self._use([*self._in_use, (used, adapter)])

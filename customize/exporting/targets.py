@@ -78,14 +78,15 @@ class Written:
 
 @dataclass(frozen=True)
 class Holds:
-    """What a layout can carry besides low-rank changes."""
+    """What a layout can carry besides low-rank changes, and whether a model's have one rank."""
 
     full: bool = False
     dora: bool = False
+    one_rank: bool = False
 
 
 HOLDS: Mapping[Target, Holds] = {
-    "kohya": Holds(),
+    "kohya": Holds(one_rank=True),
     "diffusers": Holds(dora=True),
     "comfyui": Holds(full=True),
     "a1111": Holds(full=True),
@@ -96,7 +97,7 @@ HOLDS: Mapping[Target, Holds] = {
 
 def check(adapter: AdapterFile, base: Base, options: Options) -> None:
     """Raise for a base of another family, a name that is a path, and numbers that cannot be."""
-    from customize.adapters.file import other_base
+    from customize.adapters.at_base import other_base
 
     other_base(adapter.header, base)
     broken = [name for name, t in adapter.tensors.items() if not t.isfinite().all()]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from customize.errors import BaseModelError
 from customize.families import profile_of
 from customize.families.identify import FamilyName, Kind, family_of
+from customize.families.known_places import remember
 from customize.families.loading.weight_files import component_files, fingerprint
 from customize.families.sampling_defaults import Sampling
 
@@ -87,10 +88,13 @@ def resolve_base(
 ) -> Base:
     """Find the base called `name`, fetch or convert it where needed, and identify its family.
 
-    Raises BaseModelError for what is missing, unreadable, unsafe or of a kind that cannot be
-    trained.
+    Where a folder or file lies is remembered for adapters made for it. Raises BaseModelError for
+    what is missing, unreadable, unsafe or of a kind that cannot be trained.
     """
-    return _resolve(name, revision, precision, "editing")
+    base = _resolve(name, revision, precision, "editing")
+    if (place := Path(name).expanduser()).exists() and name != "embedded":
+        remember(base.fingerprint, place)
+    return base
 
 
 def resolve_plain(name: str, revision: str | None = None) -> Base:

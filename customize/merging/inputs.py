@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from customize.adapters.deltas import layers
-from customize.adapters.file import AdapterFile, other_base, read_adapter
+from customize.adapters.at_base import check_fit
+from customize.adapters.deltas import change_shapes
+from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
 from customize.errors import AdapterFileError, MergeError
-from customize.merging.released_tensors import ReleasedTensors
 
 if TYPE_CHECKING:
     from customize.families.base import Base
@@ -88,34 +88,20 @@ def open_inputs(
     return tuple(inputs)
 
 
-def check_base(header: Header, base: Base, *, allow_other_base: bool) -> None:
-    """Refuse, or warn of, a base with other weights than the adapters were made for.
+def check_base(inputs: Sequence[Input], base: Base, *, allow_other_base: bool) -> None:
+    """Refuse a base that adapters do not fit; refuse, or warn of, one with other weights.
 
-    Raises AdapterFileError for a base of another family, MergeError for other weights.
+    Raises AdapterFileError for a base of another family or with other layers, MergeError for other
+    weights.
     """
-    if difference := other_base(header, base):
-        _other_base(difference, allow_other_base)
+    differences = [check_fit(item.adapter, base) for item in inputs]
+    if first := differences[0]:
+        _other_base(first, allow_other_base)
 
 
 def _open(path: Path, weight: float) -> Input:
-    header = read_adapter(path).header
-    tensors = ReleasedTensors(path)
-    adapter = AdapterFile(header, tensors)
-    shapes = {layer: _shape(path, tensors.shapes, layer) for layer in layers(adapter)}
-    return Input(path, float(weight), adapter, shapes)
-
-
-def _shape(path: Path, shapes: Mapping[str, tuple[int, ...]], layer: str) -> tuple[int, ...]:
-    down, up = shapes.get(f"{layer}.lora_A"), shapes.get(f"{layer}.lora_B")
-    whole = shapes.get(f"{layer}.delta")
-    if down and up:
-        whole = whole or (up[0], *down[1:])
-    if whole is None or (down is None) != (up is None):
-        raise AdapterFileError(
-            f"{path}: of the layer {layer} only a part is there; expected delta, or lora_A and "
-            "lora_B; save or download it again"
-        )
-    return whole
+    adapter = read_adapter(path)
+    return Input(path, float(weight), adapter, change_shapes(adapter))
 
 
 def _check_bases(inputs: Sequence[Input], allow_other_base: bool) -> None:

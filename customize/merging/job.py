@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from customize.adapters.at_base import base_for
 from customize.families import profile_of
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights
@@ -23,19 +24,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """The adapters to merge, all that they were taught, and the name of the base they share."""
+    """The adapters to merge, all that they were taught, and the name of the base they share.
+
+    `named` is what the base is called, None for the one that the first adapter names.
+    """
 
     inputs: tuple[Input, ...]
     vocabulary: Vocabulary
-    base_name: str
+    named: str | None = None
     allow_other_base: bool = False
+
+    @property
+    def base_name(self) -> str:
+        """The base's name; raises AdapterFileError where the first adapter's is not known here."""
+        return base_for(self.inputs[0].header) if self.named is None else self.named
 
     @cached_property
     def base(self) -> Base:
         """The base itself, found and checked against the adapters when first asked for."""
         base = resolve_base(self.base_name)
-        first = self.inputs[0].header
-        check_base(first, base, allow_other_base=self.allow_other_base)
+        check_base(self.inputs, base, allow_other_base=self.allow_other_base)
         return base
 
     @property
@@ -86,5 +94,4 @@ def open_job(
     Raises MergeError and AdapterFileError as `open_inputs` does.
     """
     inputs = open_inputs(files, weights, allow_other_base=allow_other_base)
-    name = inputs[0].header.base_name if base is None else base
-    return Job(inputs, gather_concepts(inputs), name, allow_other_base)
+    return Job(inputs, gather_concepts(inputs), base, allow_other_base)

@@ -67,7 +67,10 @@ class Concept(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", examples=["my_dog"])
     """What files and tables call the concept."""
     word: str | None = Field(
-        default=None, pattern=r"^<[a-z0-9]+([-_][a-z0-9]+)*>$", examples=["<my-dog>"]
+        default=None,
+        pattern=r"^<[a-z0-9]+([-_][a-z0-9]+)*>$",
+        max_length=64,
+        examples=["<my-dog>"],
     )
     """New word that instructions use for the concept; null learns from the plain words alone."""
     initializer: str | None = Field(default=None, pattern=r"^[^\s<>]+$", examples=["dog"])

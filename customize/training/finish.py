@@ -11,11 +11,15 @@ import numpy as np
 from customize.adapters import LowRank
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught, library_versions
+from customize.adapters.header_facts import LONGEST_TEXT
 from customize.drawing.loss_curve import loss_curve
 from customize.training.cache import pair_digest
 from customize.training.plan import Plan
 from customize.training.run_folder import RunFolder, save_picture
 from customize.training.session import Session
+
+_INSTRUCTIONS = 10_000
+"""Instructions of a concept that the adapter's header keeps."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,10 @@ def _taught(plan: Plan) -> tuple[Taught, ...]:
             initializer=None if concept.word in plan.plain else concept.initializer,
             vectors=1 if concept.word in plan.plain else concept.vectors,
             instructions=tuple(
-                dict.fromkeys(pair.instruction for pair in plan.concepts[concept.name])
-            ),
+                dict.fromkeys(
+                    pair.instruction[:LONGEST_TEXT] for pair in plan.concepts[concept.name]
+                )
+            )[:_INSTRUCTIONS],
         )
         for concept in plan.recipe.concepts
     )

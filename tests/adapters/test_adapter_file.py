@@ -13,14 +13,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from customize.adapters.file import other_base, read_adapter, read_header, save_adapter
+from customize.adapters.at_base import other_base
+from customize.adapters.file import read_adapter, read_header, save_adapter
 from customize.adapters.header import Taught, library_versions
 from customize.errors import AdapterFileError, OutputExistsError
 from customize.families.base import Base
 
 TENSORS = {
-    "denoiser.mid_block.to_k.delta": torch.arange(6.0).view(2, 3),
-    "text_encoder.encoder.q.lora_A": torch.full((1, 3), 0.1),
+    "denoiser.mid_block.to_q.lora_A": torch.arange(12.0).view(4, 3),
+    "denoiser.mid_block.to_q.lora_B": torch.arange(8.0).view(2, 4),
+    "denoiser.mid_block.to_k.lora_A": torch.full((4, 3), 0.1),
+    "denoiser.mid_block.to_k.lora_B": torch.full((2, 4), 0.1),
     "words.text_encoder.<my-dog>": torch.ones(2, 4),
 }
 HEADER = toy_header(
@@ -31,7 +34,7 @@ HEADER = toy_header(
     recipe={"train": {"steps": 3}},
     versions=library_versions(),
     pairs={"pairs.jsonl:1": "ab"},
-    training={"steps": 3, "loss": [0.5, 0.25]},
+    training={"steps": 3, "loss": 0.25},
 )
 
 
@@ -58,11 +61,11 @@ def _cut(path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "missing": ("a.safetensors", lambda path: None, "no such file"),
+    "missing": ("a.safetensors", lambda path: None, "there is no such file"),
     "folder": ("a.safetensors", lambda path: path.mkdir(), "a folder"),
-    "empty": ("a.safetensors", lambda path: path.touch(), "damaged or cut short"),
-    "noise": ("a.safetensors", lambda path: path.write_bytes(b"x" * 99), "damaged or cut short"),
-    "cut short": ("a.safetensors", _cut, "damaged or cut short"),
+    "empty": ("a.safetensors", lambda path: path.touch(), "empty"),
+    "noise": ("a.safetensors", lambda path: path.write_bytes(b"\xfe" * 99), "its header takes"),
+    "cut short": ("a.safetensors", _cut, "cut short"),
     "torch file": ("a.safetensors", lambda path: torch.save({}, path), "pickle"),
     "old torch file": (
         "a.safetensors",

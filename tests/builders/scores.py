@@ -80,4 +80,5 @@ def table(folder: Path, *rows: dict[str, Any]) -> Path:
 def adapter(path: Path, word: str = "<my-dog>") -> Path:
     taught = Taught("dog", word, "dog", 1, (f"turn it into {word}",))
     header = toy_header(base_name="embedded", concepts=(taught,))
-    return save_adapter(path, header, {"denoiser.a.delta": torch.zeros(2, 2)})
+    rows = {f"words.text_encoder.{word}": torch.zeros(1, 4)}
+    return save_adapter(path, header, {"denoiser.a.delta": torch.zeros(2, 2), **rows})

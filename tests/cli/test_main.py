@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders.bases import toy_base, toy_resolved
+from builders.bases import toy_base
 from PIL import Image
 
 from customize.adapters.file import save_adapter
@@ -23,6 +23,7 @@ from customize.drawing.table import table
 from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
 from customize.editing.options import with_strength
+from customize.families.base import resolve_base
 from customize.recipe import Recipe
 from customize.recipe.embedded_base import EmbeddedBaseRecipe, load_embedded_base
 from customize.recipe.recipe import recipe_schema
@@ -72,7 +73,7 @@ def write_adapter(base: Path, name: str = "dog.safetensors") -> str:
     header = Header(
         family="instruct_pix2pix",
         base_name=str(base),
-        base_fingerprint=toy_resolved(Path("toy")).fingerprint,
+        base_fingerprint=resolve_base(str(base)).fingerprint,
         method="low_rank",
         rank=4,
         targets=("attention",),
@@ -307,7 +308,7 @@ def faulty_edits() -> list[tuple[list[str], str]]:
         (["cat.png", "hi", "-o", "out.gif"], "'.gif' is no picture format"),
         (["none.png", "hi"], "none.png"),
         (["cat.png", "hi", "--adapter", "none.safetensors"], "there is no such file"),
-        (["cat.png", "hi", "--adapter", "pickle.bin"], "it is a pickle"),
+        (["cat.png", "hi", "--adapter", "pickle.bin"], "this is a pickle"),
         (["cat.png", "hi", "--adapter", "there.png:high"], "'high' is no strength"),
     ]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from customize.shapes import Example
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return judged_world(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = judged_world(tmp_path_factory.mktemp("world"))
+    with chdir(folder):  # of an adapter's places only those in the working folder are followed
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,10 @@ from customize.merging.methods import Distillation, Linear
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return judged_world(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = judged_world(tmp_path_factory.mktemp("world"))
+    with chdir(folder):  # of an adapter's places only those in the working folder are followed
+        yield folder
 
 
 @pytest.fixture(scope="module")

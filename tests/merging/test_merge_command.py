@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,10 @@ from customize.merging.by_edits.report import FIGURES, MAP, SHEET
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return judged_world(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = judged_world(tmp_path_factory.mktemp("world"))
+    with chdir(folder):  # of an adapter's places only those in the working folder are followed
+        yield folder
 
 
 def merge(world: Path, output: Path, *options: object) -> int:

@@ -13,7 +13,7 @@ from builders.bases import toy_header
 from safetensors.torch import save_file
 
 from customize.adapters.file import save_adapter
-from customize.adapters.header import Taught
+from customize.adapters.header import Taught, dump_header
 from customize.cli.main import main
 
 LAYER = "denoiser.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -33,7 +33,8 @@ def _cut(path: Path) -> None:
 
 
 def _half_a_layer(path: Path) -> None:
-    save_adapter(path, toy_header(), {f"{LAYER}.lora_A": torch.ones(2, 3)})
+    metadata = {"customize": dump_header(toy_header())}
+    save_file({f"{LAYER}.lora_A": torch.ones(2, 3)}, path, metadata)
 
 
 OTHERS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
@@ -46,13 +47,13 @@ OTHERS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         ["'instruct_pix2pix_xl'", "expected one family"],
     ),
     "other shape": (lambda path: _good(path, width=5), ["[2, 3]", "[2, 5]", "leave one out"]),
-    "truncated": (_cut, ["damaged or cut short", "copy or download it again"]),
+    "truncated": (_cut, ["cut short", "download or copy it again"]),
     "pickle": (lambda path: torch.save({}, path), ["a pickle", "ask its maker for safetensors"]),
     "no header": (
         lambda path: save_file({"lora_unet_a.lora_down.weight": torch.ones(1)}, path),
         ["written by another program"],
     ),
-    "half a layer": (_half_a_layer, ["only a part is there"]),
+    "half a layer": (_half_a_layer, ["only lora_A is there"]),
     "missing": (lambda path: None, ["no such file"]),
 }
 
@@ -112,7 +113,8 @@ def test_unequal_bases_may_be_allowed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_constraints_need_instructions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     silent = tmp_path / "silent.safetensors"
-    save_adapter(silent, toy_header(base_name="embedded"), {f"{LAYER}.delta": torch.ones(2, 3)})
+    tensors = {f"{LAYER}.delta": torch.ones(192, 192)}
+    save_adapter(silent, toy_header(base_name="embedded"), tensors)
     given = ["merge", str(silent), str(silent), "--allow-other-base"]
     assert main([*given, "-o", str(tmp_path / "m.safetensors")]) == 2
     told = capsys.readouterr().err

@@ -32,15 +32,15 @@ def embedding_files(written: Written, adapter: AdapterFile) -> Mapping[str, Path
 
 def read_changes(written: Written, adapter: AdapterFile) -> Changes:
     """Read weights and words back by our own readers, whatever the layout of one file or many."""
+    from customize.adapters.open_safetensors import open_safetensors
     from customize.exporting.changes import Changes
-    from customize.exporting.foreign.open_file import open_file
     from customize.exporting.foreign.read import read
     from customize.exporting.formats.embeddings import from_embedding
 
     parts = [read(path).changes for path in weights_files(written)]
     layers = {layer: change for part in parts for layer, change in part.layers.items()}
     found = embedding_files(written, adapter)
-    words = {word: from_embedding(open_file(path).tensors()) for word, path in found.items()}
+    words = {w: from_embedding(open_safetensors(path).tensors()) for w, path in found.items()}
     return Changes(layers, words)
 
 

@@ -170,8 +170,8 @@ def _closed_form(job: Job) -> Constrained | Linear:
 
 def _rate(job: Job) -> float:
     """Take the inputs' own learning rate, the median of those that their recipes tell."""
-    recipes: list[Any] = [item.header.recipe for item in job.inputs]
-    rates = [recipe["train"]["learning_rate"] for recipe in recipes if "train" in recipe]
+    found = [item.header.recipe.get("train", {}).get("learning_rate") for item in job.inputs]
+    rates = [rate for rate in found if rate is not None and rate > 0]
     return min(median(rates), FASTEST) if rates else RATE
 
 

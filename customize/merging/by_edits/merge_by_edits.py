@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
+from customize.adapters.header_facts import shareable
 from customize.merging.by_edits.choose import Chosen, merge_automatically, rule
 from customize.merging.by_edits.distillation import merge_by_distillation
 from customize.merging.by_edits.editing_job import Stage, open_stage
@@ -105,7 +106,7 @@ def _models(job: Job, looking: Looking) -> Models | None:
 def _facts(stage: Stage, merged: Merged, chosen: Chosen | None) -> dict[str, Any]:
     """Gather what a report says beside the figures."""
     facts: dict[str, Any] = {
-        "base": stage.job.base_name,
+        "base": shareable(stage.job.base_name),
         "method": merged.header.training["merged_by"],
         "options": merged.header.training["options"],
         "sampling": asdict(stage.sampling),

@@ -1,6 +1,7 @@
 """The edits that a merge is judged by: each concept's own pairs, and edits that are the base's own.
 
-Where pairs lie is known from the recipe in an adapter's header, as long as they are still there.
+Where pairs lie is known from the recipe in an adapter's header, as long as they are still there and
+in the working folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from customize.adapters.header import Header, Taught
+from customize.adapters.header_facts import followed
 from customize.editing.sample import Request
 from customize.errors import Fault, PairsError
 from customize.families.base import Base
@@ -68,7 +70,7 @@ def find_asked(
         places = [(given[name], False)] if name in given else _places(header, taught, held_out)
         pairs, unseen = _first_usable(places, taught, only=len(header.concepts) == 1)
         if not pairs:
-            tried = ", ".join(str(place) for place, _ in places) or "its recipe names none"
+            tried = ", ".join(str(place) for place, _ in places) or "its recipe names none here"
             cure = f"name a folder: --pairs {name}=FOLDER"
             faults.append(Fault(f"concept {name}", f"its pairs are not here ({tried})", cure))
             continue
@@ -131,16 +133,19 @@ def requests_of(examples: Sequence[Example], seed: int = 0) -> list[Request]:
 
 
 def _places(header: Header, taught: Taught, held_out: bool) -> list[tuple[Path, bool]]:
-    """List where the recipe says that a concept's pairs lie, those held out first."""
-    places = list[tuple[Path, bool]]()
+    """List where the recipe says that a concept's pairs lie, those held out first.
+
+    Adapters come from others: only places in the working folder are followed.
+    """
+    named = list[tuple[str, bool]]()
     recipe: Any = header.recipe
     unseen = recipe.get("preview", {}).get("images")
     if held_out and unseen:
-        places.append((Path(unseen), True))
+        named.append((unseen, True))
     for concept in recipe.get("concepts", []):
         if concept.get("name") == taught.name and concept.get("pairs"):
-            places.append((Path(concept["pairs"]), False))
-    return places
+            named.append((concept["pairs"], False))
+    return [(place, unseen) for text, unseen in named if (place := followed(text))]
 
 
 def _first_usable(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from customize.adapters.at_base import base_for
 from customize.adapters.file import read_header
 from customize.adapters.labels import label_of, numbered
 from customize.editing import Editor
@@ -66,7 +67,7 @@ def compared(
     headers = {path: read_header(path) for group in adapters for path, _ in group}
     if not bases:
         named = [recipe.base.name] if recipe else ["embedded"]
-        bases = [header.base_name for header in headers.values()][:1] or named
+        bases = [base_for(header) for header in headers.values()][:1] or named
     for base in bases:
         resolve_base(base)
     words = [(c.word, c.initializer) for header in headers.values() for c in header.concepts]
