@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.drawing.escape import command, visible
 from customize.drawing.table import table
-from customize.errors import EditError
+from customize.errors import AdapterFileError, EditError
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
+    from customize.adapters.open_safetensors import Opened
+    from customize.exporting.foreign.read import Found
+    from customize.exporting.foreign.recognize import Layout
 
-
-_CAN_BE = "imported: customize import {} -o adapter.safetensors"
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def add_to(commands: Any) -> None:
@@ -32,63 +35,100 @@ def add_to(commands: Any) -> None:
 def inspect(arguments: argparse.Namespace) -> int:
     """Print an adapter's header or layout, or the settings in a PNG, as a table."""
     path: Path = arguments.file
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-        from customize.editing.edited_picture import read_settings
-
-        settings = read_settings(path)
-        if settings is None:
-            raise EditError(
-                f"{path}: this picture carries no settings; expected a PNG of `customize edit`; "
-                "edit to .png to keep them"
-            )
-        print(table([[name.replace("_", " "), _shown(value)] for name, value in settings.items()]))
-        return 0
-    from customize.adapters.file import read_header
-    from customize.exporting.foreign.open_file import open_file
-    from customize.exporting.foreign.recognize import recognize
-    from customize.exporting.formats.peft_folder import WEIGHTS
-
-    if path.is_dir() and (files := sorted(path.rglob(WEIGHTS))):
-        print(table(list(_folder_rows(path, files))))
-        return 0
-    if path.is_file() and recognize(open_file(path)) != "customize":
-        print(table(list(_foreign_rows(path))))
-        return 0
-    print(table(list(_header_rows(path, read_header(path)))))
+    rows = _picture_rows(path) if path.suffix.lower() in _PICTURES else _adapter_rows(path)
+    print(table([(visible(name), visible(text)) for name, text in rows]))
     return 0
 
 
-def _folder_rows(path: Path, files: list[Path]) -> Iterator[tuple[str, str]]:
-    """Tell a folder of peft's, which holds a file for each model."""
-    from customize.exporting.foreign.read import describe, read
+def _picture_rows(path: Path) -> Iterator[tuple[str, str]]:
+    from customize.editing.edited_picture import read_settings
 
-    size = sum(file.stat().st_size for file in files) / 1e6
-    yield "folder", f"{path} ({len(files)} files, {size:.1f} MB)"
-    yield from describe(read(path, outlines=True))
-    yield "can be", _CAN_BE.format(path)
+    settings = read_settings(path)
+    if settings is None:
+        raise EditError(
+            f"{path}: this picture carries no settings; expected a PNG of `customize edit`; "
+            "edit to .png to keep them"
+        )
+    yield from ((name.replace("_", " "), _shown(value)) for name, value in settings.items())
+
+
+def _adapter_rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Tell an adapter of ours by its header, others by what they hold."""
+    from customize.adapters.file import read_header
+    from customize.adapters.open_safetensors import open_safetensors
+    from customize.exporting.foreign.recognize import recognize
+
+    if not path.is_dir():
+        opened = open_safetensors(path)
+        if (layout := recognize(opened)) == "customize":
+            yield from _header_rows(path, read_header(path))
+            return
+        yield "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+        if layout is None or layout == "embedding":
+            yield from _no_weights(opened, layout)
+            return
+    yield from _foreign_rows(path)
+    if not path.is_dir():
+        told = (key for key in sorted(opened.metadata) if key.startswith(("ss_", "modelspec.")))
+        yield from ((key, opened.metadata[key]) for key in told if len(opened.metadata[key]) <= 200)
+
+
+def _no_weights(opened: Opened, layout: Layout | None) -> Iterator[tuple[str, str]]:
+    """Tell a file that holds a word alone, or no adapter at all."""
+    from customize.exporting.foreign.recognize import foreign
+    from customize.exporting.formats.embeddings import word_of
+
+    if layout is None:
+        found, cure = foreign(opened)
+        yield "is", found
+        yield "can be", f"nothing here: no adapter for Stable Diffusion 1 or XL; {cure}"
+        return
+    yield "layout", "embedding, a word without weights"
+    yield from ((name, f"{list(shape)}") for name, shape in opened.shapes.items())
+    word = word_of(opened.path.stem)
+    from customize.exporting.foreign.import_adapter import read_importable
+
+    read_importable(opened.path, words=[(word, None)])
+    yield "can be", _importing(opened.path, "--word", word)
 
 
 def _foreign_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Tell a file of another program: its layout, or what it is that is no adapter."""
-    from customize.exporting.foreign.open_file import open_file
-    from customize.exporting.foreign.read import describe, read
-    from customize.exporting.foreign.recognize import foreign, recognize
+    """Tell a file or folder of another program, and how it is imported if it can be."""
+    from customize.exporting.foreign.folders import files_of
+    from customize.exporting.foreign.import_adapter import read_importable
+    from customize.exporting.foreign.read import describe
 
-    opened = open_file(path)
-    yield "file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
-    match recognize(opened):
-        case None:
-            yield "is", foreign(opened)
-            yield "can be", "nothing here: no adapter for Stable Diffusion 1 or XL"
-            return
-        case "embedding":
-            yield "layout", "embedding, a word without weights"
-            yield from ((name, f"{list(shape)}") for name, shape in opened.shapes.items())
-        case _:
-            yield from describe(read(path, outlines=True))
-    yield "can be", _CAN_BE.format(path)
-    told = (key for key in sorted(opened.metadata) if key.startswith(("ss_", "modelspec.")))
-    yield from ((key, opened.metadata[key]) for key in told if len(opened.metadata[key]) <= 200)
+    if path.is_dir():
+        files = files_of(path)
+        size = sum(file.stat().st_size for file in files) / 1e6
+        yield "folder", f"{path} ({len(files)} files, {size:.1f} MB)"
+    found = read_importable(path, drop_biases=True)
+    yield from describe(found)
+    yield "can be", _can_be(path, found)
+
+
+def _can_be(path: Path, found: Found) -> str:
+    """Say how a file is imported; nothing is promised that `customize import` refuses."""
+    from customize.exporting.foreign.import_adapter import import_adapter, name_of_base
+    from customize.exporting.foreign.read import model_of, text_width
+
+    dropped = ["--drop-biases"] * bool(found.changes.biases)
+    width = text_width(found.changes)
+    if model_of(width) is None:
+        told = "onto a base with such layers, which it does not tell"
+        return f"{_importing(path, *dropped, '--base', 'BASE')} ({told})"
+    try:
+        base = name_of_base(path, found.changes)
+        if base == "embedded":  # the one base that is always here to look at
+            import_adapter(path, base, drop_biases=True)
+    except AdapterFileError as error:
+        return f"nothing here: {error}"
+    return f"{_importing(path, *dropped)} (onto {base}, where its layers fit)"
+
+
+def _importing(path: Path, *options: str) -> str:
+    told = command("customize", "import", str(path), *options, "-o", "adapter.safetensors")
+    return f"imported: {told}"
 
 
 def _header_rows(path: Path, header: Header) -> Iterator[tuple[str, str]]:

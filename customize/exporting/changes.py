@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, assert_never
 if TYPE_CHECKING:
     from torch import Tensor
 
+StartKind = Literal["pissa", "olora"]
+
 
 class Weights(Protocol):
     """The base's weights by layer, each read when asked for (`families.weights.BaseWeights`)."""
@@ -68,16 +70,26 @@ Change = LowRank | Full | Replaced | Decomposed
 
 
 @dataclass(frozen=True)
+class Start:
+    """How factors started from the base's own weight, which lost `scale` times that start."""
+
+    kind: StartKind
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Changes:
     """All that a file carries: the change of each layer and the rows (n, D) of each word.
 
     `words` maps a word to its rows by text encoder; `biases` names layers whose bias the file
-    changes too, which an adapter cannot hold.
+    changes too, which an adapter cannot hold. `starts` names layers whose factors are a change from
+    the base without that start, until `foreign.starts` takes it off.
     """
 
     layers: Mapping[str, Change] = field(default_factory=dict)
     words: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     biases: tuple[str, ...] = ()
+    starts: Mapping[str, Start] = field(default_factory=dict)
 
 
 def delta_of(change: Change, base: Tensor) -> Tensor:

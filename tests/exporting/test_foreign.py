@@ -262,8 +262,8 @@ UNFIT: Mapping[str, tuple[bytes, str]] = {
     ),
     "no json": (described("{oops"), "its lora_adapter_metadata is damaged"),
     "a list": (described("[1]"), "its lora_adapter_metadata is damaged"),
-    "alpha of text": (described('{"unet.lora_alpha": "x"}'), "metadata is damaged"),
-    "a pattern": (described('{"unet.alpha_pattern": {"(": 1}}'), "metadata is damaged"),
+    "alpha of text": (described('{"unet.lora_alpha": "x"}'), "lora_alpha is 'x'; expected a num"),
+    "a pattern": (described('{"unet.alpha_pattern": {"(": 1}}'), "by the regular expression '\\('"),
     "words": (file_of({
         f"{FLAT}.diff": noise(8, 16), "bundle_emb.x.clip_l": ONE, "bundle_emb.x.emb_params": ONE}),
         "one of its words has 2 tensors"),
@@ -321,7 +321,7 @@ FOREIGN: Mapping[str, tuple[str, bytes, str]] = {
     "text": ("a.safetensors", b"just some words\n" * 9, "a text file"),
     "html": ("a.safetensors", b"\n<!DOCTYPE html><html>404", "a web page"),
     "lfs": ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git LFS"),
-    "missing": ("", b"", "there is none of that name"),
+    "missing": ("", b"", "there is no such file"),
     **{case: ("a.safetensors", content, said) for case, (content, said) in UNFIT.items()},
 }  # fmt: skip
 
@@ -474,7 +474,7 @@ def test_peft_folders_are_inspected_and_damaged_configs_told(
     for part in (
         "2 files",
         "peft, LoRA",
-        "1 of the text_encoder, 1 of the denoiser",
+        "1 of the denoiser, 1 of the text_encoder",
         "customize import",
     ):
         assert part in told

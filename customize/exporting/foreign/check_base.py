@@ -1,23 +1,26 @@
-"""Hold what a foreign file changes against a base: shapes, numbers and words."""
+"""Hold what a foreign file changes against a base: its layers, their shapes, its words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
-from customize.errors import AdapterFileError, Fault, FaultsError
+import torch
+
+from customize.errors import Fault
 from customize.exporting.changes import (
-    Change,
     Changes,
-    Decomposed,
     Full,
     LowRank,
     Replaced,
     Weights,
+    delta_of,
     outline,
 )
+from customize.exporting.foreign.check_changes import ImportFaultsError
 from customize.exporting.foreign.read import model_of, text_width
 from customize.families import profile_of
 
@@ -28,10 +31,6 @@ if TYPE_CHECKING:
 _OWN_BASE = "name its own base"
 
 
-class ImportFaultsError(FaultsError, AdapterFileError):
-    """Layers of a file that do not fit the base."""
-
-
 def check_fit(path: Path, changes: Changes, weights: Weights, base: Base) -> None:
     """Raise ImportFaultsError for all that does not fit, with what the file seems to be."""
     faults = []
@@ -39,11 +38,13 @@ def check_fit(path: Path, changes: Changes, weights: Weights, base: Base) -> Non
         if layer not in weights:
             faults.append(Fault(layer, f"{base.name} has no such layer", _OWN_BASE))
             continue
-        ours, theirs = _flat(weights.shape(layer)), _flat(tuple(outline(change).shape))
+        shape = weights.shape(layer)
+        ours, theirs = _flat(shape), _flat(tuple(outline(change).shape))
         if ours != theirs:
             found = f"it is {theirs[0]} x {theirs[1]}, in {base.name} {ours[0]} x {ours[1]}"
             faults.append(Fault(layer, found, _OWN_BASE))
-        elif found := _damage(change, weights.shape(layer)):
+        elif len(shape) < 2 and not isinstance(change, Full | Replaced):
+            found = "it has factors or magnitudes for a layer of one axis"
             faults.append(Fault(layer, found, "take an undamaged file"))
     faults += _word_faults(changes, weights, base)
     if not faults:
@@ -51,32 +52,32 @@ def check_fit(path: Path, changes: Changes, weights: Weights, base: Base) -> Non
     model = model_of(text_width(changes))
     other = any(fault.cure == _OWN_BASE for fault in faults)
     kind = f" is for {model} and" if model and other else ""
-    shown, rest = faults[:5], len(faults) - 5
-    if rest > 0:
-        shown.append(Fault("...", f"{rest} more do not fit", "name the right base"))
-    title = f"{path}{kind} does not fit {base.name}"
-    raise ImportFaultsError(title, shown)
+    raise ImportFaultsError(f"{path}{kind} does not fit {base.name}", faults)
 
 
-def _damage(change: Change, shape: tuple[int, ...]) -> str | None:
-    """Say what no weight of this shape (O, I, ...) can take."""
-    if len(shape) < 2 and not isinstance(change, Full | Replaced):
-        return "it has factors or magnitudes for a layer of one axis"
+def for_editing(changes: Changes, weights: Weights, base: Base) -> tuple[Changes, int]:
+    """Return changes made on a text-to-image model as changes of the editing model.
+
+    The two differ in the layer that reads the source's channels beside the noise's: those get
+    zeros. Also returns how many channels these are, 0 where nothing was to do.
+    """
+    first = f"denoiser.{(profile_of(base.family).layers.source or '').removesuffix('.weight')}"
+    change = changes.layers.get(first)
+    if change is None or first not in weights:
+        return changes, 0
+    shape, theirs = weights.shape(first), tuple(outline(change).shape)
+    half = (shape[0], shape[1] // 2, *shape[2:])
+    if _flat(theirs) != _flat(half) or shape[1] % 2:
+        return changes, 0
+    zeros = shape[1] - half[1]
     match change:
         case LowRank(down, up):
-            tensors = (down, up)
-        case Full(tensor) | Replaced(tensor):
-            tensors = (tensor,)
-        case Decomposed(inner, magnitude, axis):
-            if len(magnitude) != shape[axis]:
-                return f"it has {len(magnitude)} magnitudes for {shape[axis]} of its weight"
-            if found := _damage(inner, shape):
-                return found
-            tensors = (magnitude,)
+            down = down.view(len(down), *half[1:])
+            padded = LowRank(torch.cat([down, torch.zeros_like(down)], dim=1), up)
         case _:
-            assert_never(change)
-    finite = all(bool(tensor.isfinite().all()) for tensor in tensors)
-    return None if finite else "it holds numbers that are not finite"
+            delta = delta_of(change, weights[first][:, : half[1]])
+            padded = Full(torch.cat([delta, torch.zeros_like(delta)], dim=1))
+    return replace(changes, layers={**changes.layers, first: padded}), zeros
 
 
 def _word_faults(changes: Changes, weights: Weights, base: Base) -> Iterator[Fault]:
@@ -93,8 +94,6 @@ def _word_faults(changes: Changes, weights: Weights, base: Base) -> Iterator[Fau
                 theirs, ours = rows[encoder].shape[1], weights.shape(table)[1]
                 if theirs != ours:
                     yield Fault(word, f"its rows are {theirs} wide, in {base.name} {ours}", cure)
-                elif not rows[encoder].isfinite().all():
-                    yield Fault(word, "it holds numbers that are not finite", cure)
 
 
 def _flat(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from customize.adapters.file import AdapterFile
 from customize.adapters.header import Header, Taught, library_versions
+from customize.adapters.open_safetensors import open_safetensors
 from customize.errors import AdapterFileError
 from customize.exporting.changes import Changes
-from customize.exporting.foreign.check_base import check_fit
-from customize.exporting.foreign.open_file import open_file
+from customize.exporting.foreign.check_base import check_fit, for_editing
+from customize.exporting.foreign.check_changes import check_changes
 from customize.exporting.foreign.read import (
     Found,
+    check_types,
     describe,
     foreign_file,
     model_of,
@@ -22,6 +24,7 @@ from customize.exporting.foreign.read import (
     usual_base,
 )
 from customize.exporting.foreign.recognize import foreign, recognize
+from customize.exporting.foreign.starts import take_off_starts
 from customize.exporting.formats.embeddings import from_embedding
 
 
@@ -42,17 +45,15 @@ def import_adapter(
     from customize.families.base import resolve_base
     from customize.families.loading.layer_weights import BaseWeights
 
-    found = _with_words(path, words)
-    if found.changes.biases and not drop_biases:
-        count = len(found.changes.biases)
-        raise AdapterFileError(
-            f"{path}: it changes the biases of {count} layers such as {found.changes.biases[0]}; "
-            "expected changes of weights, which is all that adapters hold; add --drop-biases to "
-            "import the weights alone"
-        )
-    base = resolve_base(base_name or _usual_base(path, found.changes))
+    found = read_importable(path, words=words, drop_biases=drop_biases)
+    base = resolve_base(base_name or name_of_base(path, found.changes))
     weights = BaseWeights(base)
-    check_fit(path, found.changes, weights, base)
+    changes, zeros = for_editing(found.changes, weights, base)
+    check_fit(path, changes, weights, base)
+    try:
+        changes = take_off_starts(changes, weights)
+    except AdapterFileError as error:
+        raise AdapterFileError(f"{path}: {error}") from None
     header = Header(
         family=base.family,
         base_name=base.name,
@@ -62,27 +63,56 @@ def import_adapter(
         versions=library_versions(),
         training={"imported_from": path.name, "layout": f"{found.layout}, {found.kind}"},
     )
-    adapter = AdapterFile(header, to_native(found.changes, weights))
-    return adapter, [*describe(found), ("base", f"{base.name} ({base.fingerprint[:12]})")]
+    adapter = AdapterFile(header, to_native(changes, weights))
+    facts = [*describe(found), ("base", f"{base.name} ({base.fingerprint[:12]})")]
+    if zeros:
+        told = f"made for a text-to-image model: zeros for the {zeros} channels of the source"
+        facts.append(("first layer", told))
+    return adapter, facts
+
+
+def read_importable(
+    path: Path, *, words: Sequence[tuple[str, Path | None]] = (), drop_biases: bool = False
+) -> Found:
+    """Read what an adapter can hold of a file, as far as that needs no base.
+
+    Raises AdapterFileError, also for biases unless they are to be dropped.
+    """
+    found = _with_words(path, words)
+    biases = found.changes.biases
+    if biases and not drop_biases:
+        raise AdapterFileError(
+            f"{path}: it changes the biases of {len(biases)} layers such as {biases[0]}; expected "
+            "changes of weights, which is all that adapters hold; add --drop-biases to import the "
+            "weights alone"
+        )
+    if not found.changes.layers and not found.changes.words:
+        raise foreign_file(path, "a file of biases alone", "name another file")
+    return found
 
 
 def _with_words(path: Path, words: Sequence[tuple[str, Path | None]]) -> Found:
     """Read the file, and the embedding file of each word."""
     rows = {}
     for word, place in words:
-        opened = open_file(place or path)
+        opened = open_safetensors(place or path)
         if recognize(opened) != "embedding":
-            found = recognize(opened) or foreign(opened)
+            found = recognize(opened) or foreign(opened)[0]
             raise foreign_file(opened.path, f"no embedding but {found}", f"name the file of {word}")
+        check_types(opened)
         rows[word] = from_embedding(opened.tensors())
+    check_changes(path, Changes(words=rows))
     if rows and any(place is None for _, place in words):
         return Found("embedding", "words", Changes(words=rows))
     found = read(path)
     return replace(found, changes=replace(found.changes, words={**found.changes.words, **rows}))
 
 
-def _usual_base(path: Path, changes: Changes) -> str:
-    """Choose the base that files of these shapes are for; only its own id is certain."""
+def name_of_base(path: Path, changes: Changes) -> str:
+    """Choose the base that files of these shapes are for; only its own id is certain.
+
+    Raises AdapterFileError where none is.
+    """
     width = text_width(changes)
     if width is None:
         for rows in changes.words.values():  # text encoders are read side by side
@@ -100,6 +130,6 @@ def _usual_base(path: Path, changes: Changes) -> str:
 def _concepts(path: Path, changes: Changes) -> tuple[Taught, ...]:
     """Name what was taught: the words, else the file."""
     return tuple(
-        Taught(word.strip("<>"), word, vectors=len(next(iter(rows.values()))))
+        Taught(word.strip("<>") or word, word, vectors=len(next(iter(rows.values()))))
         for word, rows in changes.words.items()
-    ) or (Taught(path.stem),)
+    ) or (Taught(path.stem[:200] or path.name or "imported"),)

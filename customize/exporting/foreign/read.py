@@ -1,18 +1,21 @@
-"""Read a file of any layout into the changes it carries, and tell them."""
+"""Read a file or folder of any layout into the changes it carries, and tell them."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from customize.adapters.file import read_adapter
+from customize.adapters.open_safetensors import Opened, open_safetensors, refused
 from customize.errors import AdapterFileError
 from customize.exporting.changes import Change, Changes, Decomposed, LowRank, outline
-from customize.exporting.foreign.open_file import open_file
+from customize.exporting.foreign.check_changes import check_changes
+from customize.exporting.foreign.folders import files_of
 from customize.exporting.foreign.recognize import Layout, foreign, kind_of, recognize
 from customize.exporting.formats import (
     comfyui,
@@ -25,6 +28,7 @@ from customize.exporting.formats.embeddings import word_of
 from customize.exporting.formats.module_paths import is_encoder
 from customize.families import profiles
 from customize.families.profile import UsualBase
+from customize.untrusted import LONGEST, special_file
 
 Reader = Callable[[Mapping[str, Tensor], Mapping[str, str]], Changes]
 READERS: Mapping[Layout, Reader] = {
@@ -34,6 +38,7 @@ READERS: Mapping[Layout, Reader] = {
     "comfyui": comfyui.from_comfyui,
     "custom-diffusion": custom_diffusion.from_custom_diffusion,
 }
+_NUMBERS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True)
@@ -45,36 +50,53 @@ class Found:
     changes: Changes
 
 
-def read(path: Path, *, outlines: bool = False) -> Found:
-    """Read a file, or a folder of peft's, of any layout but our own.
+def read(path: Path) -> Found:
+    """Read a file, or a folder of peft's or diffusers', of any layout but our own.
 
-    With `outlines` tensors have shapes and no content, so that it is quick. Raises AdapterFileError
-    that names what the file is instead.
+    Raises AdapterFileError that names what it is instead, or what is wrong with it.
     """
-    if path.is_dir() and (parts := sorted(path.rglob(peft_folder.WEIGHTS))):
-        found = [read(part, outlines=outlines) for part in parts]
-        layers = {layer: c for one in found for layer, c in one.changes.layers.items()}
-        return replace(found[0], changes=Changes(layers))
-    opened = open_file(path)
+    if path.is_dir():
+        return _together([read(part) for part in files_of(path)])
+    opened = open_safetensors(path)
     layout = recognize(opened)
     if layout is None:
-        raise foreign_file(path, foreign(opened), "name the file of an adapter")
+        _refuse_by_config(opened)
+        raise foreign_file(path, *foreign(opened))
     if layout == "customize":
+        read_adapter(path)  # says first what is wrong with it
         raise foreign_file(path, "an adapter of customize already", "use it as it is")
     if layout == "embedding":
         (name, rows), *_ = opened.shapes.items()
         found = f"an embedding alone ({name!r}, {list(rows)}), a word without weights"
         cure = f"say which word it is: --word '{word_of(path.stem)}'"
         raise foreign_file(path, found, cure)
-    metadata = dict(opened.metadata)
-    if layout == "peft":
-        metadata |= _peft_config(path)
-    tensors = opened.outlines() if outlines else opened.tensors()
+    check_types(opened)
+    metadata = dict(opened.metadata) | (_peft_facts(path) if layout == "peft" else {})
     try:
-        changes = READERS[layout](tensors, metadata)
+        changes = READERS[layout](opened.tensors(), metadata)
     except AdapterFileError as error:  # readers know no file
         raise AdapterFileError(f"{path}: {error}") from None
+    check_changes(path, changes)
     return Found(layout, kind_of(opened.shapes), changes)
+
+
+def check_types(opened: Opened) -> None:
+    """Refuse tensors of whole numbers and the like, which mean no weights; alpha may be one."""
+    for name, entry in opened.entries.items():
+        if entry.dtype not in _NUMBERS and not name.endswith(".alpha"):
+            found = f"a file whose tensor {name!r} holds numbers of the type {entry.dtype}"
+            raise refused(opened.path, found, "export it again as float16 or float32")
+
+
+def _together(parts: Sequence[Found]) -> Found:
+    """Put the files of one folder together, each of which is for a model of its own."""
+    changes = Changes(
+        layers={layer: c for one in parts for layer, c in one.changes.layers.items()},
+        words={word: rows for one in parts for word, rows in one.changes.words.items()},
+        biases=tuple(layer for one in parts for layer in one.changes.biases),
+        starts={layer: start for one in parts for layer, start in one.changes.starts.items()},
+    )
+    return replace(parts[0], changes=changes)
 
 
 def describe(found: Found) -> Iterator[tuple[str, str]]:
@@ -89,6 +111,14 @@ def describe(found: Found) -> Iterator[tuple[str, str]]:
     ranks = sorted({rank for change in changes.layers.values() if (rank := _rank(change))})
     if ranks:
         yield "rank", f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    for kind in dict.fromkeys(start.kind for start in changes.starts.values()):
+        yield (
+            "start",
+            f"{kind}: it began as a part of the base's weights, which is taken off again; exact on "
+            "the base it was trained on, and on no other",
+        )
+    if changes.biases:
+        yield "biases", f"of {len(changes.biases)} layers"
     for word, rows in changes.words.items():
         yield "word", f"{word} ({len(next(iter(rows.values())))} vectors)"
 
@@ -115,14 +145,25 @@ def model_of(width: int | None) -> str | None:
     return "Stable Diffusion 2" if width == 1024 else None
 
 
-def _peft_config(path: Path) -> dict[str, str]:
-    """Read the config that peft keeps beside the weights: without it alpha is unknown."""
-    place = path.with_name(peft_folder.CONFIG)
-    if not place.is_file():
-        raise foreign_file(
-            path, f"a peft file without {place.name} beside it", "fetch that as well"
-        )
-    facts = {peft_folder.CONFIG: place.read_text(encoding="utf-8")}
+def _refuse_by_config(opened: Opened) -> None:
+    """Refuse a file of peft's by the kind that the configuration beside it says."""
+    if any(name.startswith(peft_folder.ROOT) for name in opened.entries):
+        text = _peft_facts(opened.path).get(peft_folder.CONFIG)
+        if text is not None:
+            try:
+                peft_folder.config_of(text)
+            except AdapterFileError as error:
+                raise AdapterFileError(f"{opened.path}: {error}") from None
+
+
+def _peft_facts(path: Path) -> dict[str, str]:
+    """Read what peft keeps beside the weights, alpha above all; the folder names the model."""
+    place, facts = path.with_name(peft_folder.CONFIG), dict[str, str]()
+    if kind := special_file(place):
+        raise refused(place, kind, "name a folder that peft wrote")
+    if place.is_file():
+        with place.open("rb") as file:
+            facts[peft_folder.CONFIG] = file.read(LONGEST + 1).decode(errors="replace")
     if is_encoder(path.parent.name):
         facts[peft_folder.MODEL] = path.parent.name
     return facts

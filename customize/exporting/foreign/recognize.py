@@ -10,9 +10,10 @@ from customize.exporting.formats import comfyui, diffusers_lora, kohya, peft_fol
 from customize.exporting.formats.embeddings import is_bundled, is_embedding
 from customize.exporting.formats.other_files import OTHER_FILES
 from customize.exporting.formats.tensor_roles import Role, split_key
+from customize.exporting.formats.unreadable import known_kind
 
 if TYPE_CHECKING:
-    from customize.exporting.foreign.open_file import Opened
+    from customize.adapters.open_safetensors import Opened
 
 Layout = Literal[
     "customize", "kohya", "diffusers", "peft", "comfyui", "custom-diffusion", "embedding"
@@ -35,7 +36,7 @@ def recognize(opened: Opened) -> Layout | None:
         return "customize"
     if _is_custom_diffusion(names):
         return "custom-diffusion"
-    if is_embedding(opened.shapes):
+    if is_embedding(opened.shapes) and not known_kind(names):
         return "embedding"
     split = [split_key(name) for name in names if not is_bundled(name)]
     modules = {found[0] for found in split if found}
@@ -47,24 +48,27 @@ def recognize(opened: Opened) -> Layout | None:
     return None
 
 
-def foreign(opened: Opened) -> str:
-    """Say what a file is that no layout reads."""
-    names = list(opened.shapes)
+def foreign(opened: Opened) -> tuple[str, str]:
+    """Say what a file is that no layout reads, and what to do."""
+    names, other = list(opened.shapes), "name the file of an adapter"
     if not names:
-        return "a safetensors file without tensors"
+        return "a safetensors file without tensors", other
+    if known := known_kind(names):
+        return known
     for pattern, kind in OTHER_FILES:
         if any(re.match(pattern, name) for name in names):
-            return kind
+            return kind, other
     unread = _unread(names)
     count = f"{len(unread)} of {len(names)}" if len(unread) < len(names) else f"{len(names)}"
-    return f"a file of {count} tensors of no known layout, such as {unread[0]!r}"
+    return f"a file of {count} tensors of no known layout, such as {unread[0]!r}", other
 
 
 def _unread(names: Sequence[str]) -> Sequence[str]:
     """Return the tensors that are left over by the layout that knows most of them."""
 
+    split = [(name, split_key(name)) for name in names if not is_bundled(name)]
+
     def left(layer_of: Callable[[str], str | None]) -> list[str]:
-        split = ((name, split_key(name)) for name in names if not is_bundled(name))
         return [name for name, found in split if found is None or not layer_of(found[0])]
 
     return min((left(layer_of) for _, layer_of in _LAYOUTS), key=len) or names

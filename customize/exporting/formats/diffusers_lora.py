@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from customize.errors import AdapterFileError
-from customize.exporting.changes import Change, Changes, Decomposed, LowRank
+from customize.exporting.changes import Change, Changes, Decomposed, LowRank, Start
 from customize.exporting.formats.kohya import denoiser_layer
 from customize.exporting.formats.module_paths import (
+    ROOT,
     is_encoder,
     split_layer,
     with_text_model,
     without_text_model,
 )
-from customize.exporting.formats.tensor_roles import gather
+from customize.exporting.formats.peft_config import PeftConfig, read_config
+from customize.exporting.formats.tensor_roles import gather, unreadable
+from customize.untrusted import bounded_json
 
 FILE, METADATA = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
 # How names begin in files that are read.
@@ -93,28 +96,67 @@ def from_diffusers(
 ) -> Changes:
     """Read every spelling that diffusers has had; alpha is in the metadata, where it is at all.
 
-    Raises AdapterFileError for other tensors.
+    Raises AdapterFileError for other tensors, and for metadata that mean something that cannot be
+    read exactly.
     """
-    config = read_config((metadata or {}).get(METADATA, "{}"), METADATA)
-    return gather(tensors, layer_of, scales(config))
+    return read_scaled(tensors, layer_of, _configs((metadata or {}).get(METADATA)))
 
 
-def read_config(text: str, name: str) -> dict[str, Any]:
-    """Read peft's configuration, in a file of `name`; raises AdapterFileError for what is none."""
+def _configs(text: str | None) -> dict[str, PeftConfig]:
+    """Read the configuration of each model; its fields stand under the model's prefix."""
+    fields = {} if text is None else parse_config(text, METADATA)
+    of_model: dict[str, dict[str, Any]] = {}
+    for key, value in fields.items():
+        model = next((m for m, prefix in PREFIXES.items() if key.startswith(prefix)), None)
+        if model is None:
+            raise AdapterFileError(
+                f"its {METADATA} says {key[:80]!r}, of no model that is known; expected fields of "
+                f"{', '.join(PREFIXES.values())}; take a file for Stable Diffusion 1 or XL"
+            )
+        of_model.setdefault(model, {})[key.removeprefix(PREFIXES[model])] = value
+    return {model: read_config(own, METADATA) for model, own in of_model.items()}
+
+
+def parse_config(text: str | bytes, name: str) -> dict[str, Any]:
+    """Parse peft's configuration, in a file of `name`; raises AdapterFileError for what is none."""
     try:
-        config = json.loads(text)
-        for key, value in config.items():
-            numbers = [value] if key.endswith("lora_alpha") else []
-            if key.endswith("alpha_pattern"):
-                numbers = [re.compile(pattern) and own for pattern, own in (value or {}).items()]
-            if not all(number is None or math.isfinite(number) for number in numbers):
-                raise ValueError(f"{key} is not finite")
-    except (ValueError, TypeError, AttributeError, re.error) as error:
+        config = bounded_json(text)
+        if not isinstance(config, dict):
+            raise ValueError("it is no table of fields")
+    except ValueError as error:
         raise AdapterFileError(
             f"its {name} is damaged ({error}); expected the configuration that peft writes; "
             "download or copy it again"
         ) from None
     return config
+
+
+def read_scaled(
+    tensors: Mapping[str, Tensor],
+    layer_of: Callable[[str], str | None],
+    configs: Mapping[str, PeftConfig],
+) -> Changes:
+    """Gather layers whose scales, and how they started, stand in a configuration for each model."""
+
+    def config_of(layer: str) -> PeftConfig:
+        return configs.get(split_layer(layer)[0], PeftConfig())
+
+    def scale_of(layer: str, rank: int | None) -> float | None:
+        return config_of(layer).scale(split_layer(layer)[1], rank)
+
+    changes = gather(tensors, layer_of, scale_of)
+    starts: dict[str, Start] = {}
+    for layer, change in changes.layers.items():
+        config = config_of(layer)
+        if config.start is not None:
+            rank = len(change.down) if isinstance(change, LowRank) else None
+            starts[layer] = Start(config.start, scale_of(layer, rank) or 1.0)
+        if config.dora is not None and config.dora != isinstance(change, Decomposed):
+            raise unreadable(
+                f"its layer {layer} has {'no ' * config.dora}magnitudes, and its configuration "
+                f"says use_dora: {str(config.dora).lower()}"
+            )
+    return replace(changes, starts=starts)
 
 
 def layer_of(name: str) -> str | None:
@@ -123,6 +165,8 @@ def layer_of(name: str) -> str | None:
     >>> layer_of("unet.mid_block.attentions.0.transformer_blocks.0.attn1.processor.to_out")
     'denoiser.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0'
     """
+    if ROOT in name:  # peft's, whose alpha is elsewhere
+        return None
     for model, prefix in PREFIXES.items():
         if model != "denoiser" and name.startswith(prefix):
             path = without_text_model(name.removeprefix(prefix))
@@ -147,25 +191,3 @@ def factors(layer: str, change: Change) -> Iterator[tuple[str, Tensor]]:
             )
         case _:
             raise AssertionError(f"{layer}: this layout holds no {change}")
-
-
-def scales(config: Mapping[str, Any]) -> Callable[[str, int], float | None]:
-    """Return a function of layer and rank that finds the scale in diffusers' metadata.
-
-    Keys are peft's under the model's name, `unet.lora_alpha`; rsLoRA divides by the root of the
-    rank (arXiv 2312.03732).
-    """
-
-    def scale(layer: str, rank: int) -> float | None:
-        model, path = split_layer(layer)
-        prefix = PREFIXES[model]
-        alpha = config.get(f"{prefix}lora_alpha")
-        for pattern, own in (config.get(f"{prefix}alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", path):
-                alpha = own
-                break
-        if alpha is None:
-            return None
-        return alpha / (rank**0.5 if config.get(f"{prefix}use_rslora") else rank)
-
-    return scale

@@ -6,6 +6,7 @@ that is smaller than the change itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -19,17 +20,19 @@ def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> Chang
     """Put the tensors of one module together; convolutions may come out flattened to (O, rest).
 
     `scale` replaces alpha / rank for files that keep it elsewhere. Raises KeyError where a tensor
-    of the module is missing, ValueError and RuntimeError where tensors do not fit one another.
+    of the module is missing, ValueError and RuntimeError where tensors do not fit one another or
+    alpha is there twice and differs.
     """
+    _check_alpha(parts, scale)
     match parts:
         case {"delta": delta}:
             change: LowRank | Full = Full(delta.float())
         case {"weight": weight}:
             return Replaced(weight.float())
-        case {"hada_1a": _}:
-            change = _hadamard(parts)
-        case {"w1": _} | {"w1_a": _}:
-            change = _kronecker(parts)
+        case {"hada_1a": _} | {"hada_1b": _}:
+            change = _hadamard(parts, scale)
+        case {"w1": _} | {"w1_a": _} | {"w2": _} | {"w2_a": _}:
+            change = _kronecker(parts, scale)
         case _:
             change = _low_rank(parts, scale)
     if "magnitude" in parts:
@@ -40,8 +43,16 @@ def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> Chang
     return Decomposed(change, norms.flatten(), 1 if norms.ndim > 1 and len(norms) == 1 else 0)
 
 
+def rank_of(parts: Mapping[Role, Tensor]) -> int | None:
+    """Return the rank that alpha is divided by, None where no factor has one."""
+    roles: tuple[Role, ...] = ("down", "hada_1b", "w2_b", "w1_b")
+    return next((len(parts[role]) for role in roles if role in parts), None)
+
+
 def check_parts(parts: Mapping[Role, Tensor]) -> None:
-    """Raise ValueError for tensors that can mean nothing in their role: empty, or of few axes."""
+    """Raise ValueError for tensors that mean nothing in their role, or nothing together."""
+    if not any(parts.keys() <= group for group in _GROUPS):
+        raise ValueError(f"kinds that do not go together: {', '.join(sorted(parts))}")
     for role, tensor in parts.items():
         if role == "alpha":
             if tensor.numel() != 1:
@@ -51,11 +62,35 @@ def check_parts(parts: Mapping[Role, Tensor]) -> None:
 
 
 _ANY_AXES: frozenset[Role] = frozenset({"delta", "weight", "magnitude", "dora"})
+_HADA: tuple[Role, ...] = ("hada_1a", "hada_1b", "hada_2a", "hada_2b", "hada_t1", "hada_t2")
+_LOKR: tuple[tuple[Role, ...], ...] = (
+    ("w1", "w2"),
+    ("w1", "w2_a", "w2_b", "t2"),
+    ("w1_a", "w1_b", "w2"),
+    ("w1_a", "w1_b", "w2_a", "w2_b", "t2"),
+)
+_CHANGES: tuple[tuple[Role, ...], ...] = (("delta",), ("down", "up", "mid"), _HADA, *_LOKR)
+_NORMS: tuple[Role, ...] = ("magnitude", "dora")
+_GROUPS: tuple[frozenset[Role], ...] = (
+    frozenset[Role](("weight", "alpha")),
+    *(frozenset[Role]((*change, "alpha", norms)) for change in _CHANGES for norms in _NORMS),
+)
+"""What may stand together in a module; what must is seen when it is missing."""
+
+
+def _check_alpha(parts: Mapping[Role, Tensor], scale: float | None) -> None:
+    """Raise ValueError where a layer has an alpha of its own that is not the configuration's."""
+    rank = rank_of(parts)
+    if scale is None or rank is None or "alpha" not in parts:
+        return
+    own = float(parts["alpha"]) / rank
+    if not math.isclose(own, scale, rel_tol=1e-3):
+        raise ValueError(f"alpha / rank is {own:g} beside them, and in the configuration {scale:g}")
 
 
 def _low_rank(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
     down, up = parts["down"].float(), parts["up"].float()
-    factor = _scale(parts, down.shape[0]) if scale is None else scale
+    factor = _scale(parts, down.shape[0], scale)
     if "mid" not in parts:
         _check_ranks(up, down)
         return LowRank(down, factor * up)
@@ -64,14 +99,14 @@ def _low_rank(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Fu
     return Full(factor * delta)
 
 
-def _hadamard(parts: Mapping[Role, Tensor]) -> LowRank | Full:
+def _hadamard(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
     """Multiply two low-rank products elementwise: (A B) * (C D).
 
     Entry (o, i) is the sum over r, s of A[o,r] C[o,s] B[r,i] D[s,i]: itself a product, of rank r^2.
     """
     a_OR, b_RI = parts["hada_1a"].float(), parts["hada_1b"].float()
     c_OR, d_RI = parts["hada_2a"].float(), parts["hada_2b"].float()
-    scale = _scale(parts, b_RI.shape[0])
+    scale = _scale(parts, b_RI.shape[0], scale)
     if "hada_t1" not in parts:
         _check_ranks(a_OR, b_RI)
         _check_ranks(c_OR, d_RI)
@@ -83,10 +118,14 @@ def _hadamard(parts: Mapping[Role, Tensor]) -> LowRank | Full:
     return _smaller(down, scale * up)
 
 
-def _kronecker(parts: Mapping[Role, Tensor]) -> LowRank | Full:
-    """Multiply by blocks, W1 (x) W2: (A B) (x) (C D) is (A (x) C) (B (x) D)."""
-    ranks = [parts[name].shape[0] for name in ("w1_b", "w2_b") if name in parts]
-    scale = _scale(parts, ranks[-1]) if ranks else 1.0
+def _kronecker(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
+    """Multiply by blocks, W1 (x) W2: (A B) (x) (C D) is (A (x) C) (B (x) D).
+
+    LyCORIS leaves alpha out where both are whole; peft, which gives `scale`, does not.
+    """
+    rank = rank_of(parts)
+    if scale is None:
+        scale = _scale(parts, rank) if rank else 1.0
     if "t2" in parts:
         w2 = _tucker(parts["t2"], parts["w2_a"].float(), parts["w2_b"].float())
         a_OR, b_RI = _pair(parts, "w1", "w1_a", "w1_b")
@@ -123,6 +162,8 @@ def _smaller(down: Tensor, up: Tensor) -> LowRank | Full:
     return Full(up @ down)
 
 
-def _scale(parts: Mapping[Role, Tensor], rank: int) -> float:
-    """Return alpha / rank, 1 without alpha (arXiv 2106.09685, section 4.1)."""
+def _scale(parts: Mapping[Role, Tensor], rank: int, scale: float | None = None) -> float:
+    """Return alpha / rank, 1 without alpha (arXiv 2106.09685, section 4.1), or `scale` if given."""
+    if scale is not None:
+        return scale
     return float(parts["alpha"]) / rank if "alpha" in parts else 1.0

@@ -24,6 +24,7 @@ _WORD = re.compile(
     "|".join(f"{word}(?=_|$)" for word in sorted(WORDS, key=len, reverse=True)) + "|[^_]+"
 )
 
+ROOT = "base_model.model."
 # Layers of a CLIP text model that stand beside `text_model`, not in it.
 _BESIDE = ("text_projection",)
 
@@ -58,6 +59,17 @@ def with_text_model(path: str) -> str:
 def without_text_model(path: str) -> str:
     """Leave that level out, where it is there."""
     return path.removeprefix("text_model.")
+
+
+def without_root(name: str) -> str:
+    """Leave out what peft puts before a module's name when it wraps a model.
+
+    >>> without_root("base_model.model.conv_in")
+    'conv_in'
+    """
+    while name.startswith(ROOT):
+        name = name.removeprefix(ROOT)
+    return name
 
 
 def split_layer(layer: str) -> tuple[str, str]:

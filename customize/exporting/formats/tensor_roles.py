@@ -6,7 +6,7 @@ Suffixes mean the same whatever spells the module's name, so all layouts are rea
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -54,11 +54,8 @@ SUFFIXES: Mapping[str, Role] = {
     # peft, and diffusers since
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
-    ".lora_A.default.weight": "down",
-    ".lora_B.default.weight": "up",
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
-    ".lora_magnitude_vector.default.weight": "magnitude",
     ".lora_B.bias": "bias",
     # diffusers before peft
     "_lora.down.weight": "down",
@@ -85,7 +82,18 @@ SUFFIXES: Mapping[str, Role] = {
     "_custom_diffusion.weight": "weight",
     "_custom_diffusion.0.weight": "weight",
     "_custom_diffusion.0.bias": "bias",
+    # peft's `bias: all`
+    ".base_layer.bias": "bias",
+    ".bias": "bias",
 }
+
+
+_ENDS = ("weight", "bias")
+# The names of peft's parameters after which it may write an adapter's name.
+_NAMED = frozenset(
+    {"lora_A", "lora_B", "lora_magnitude_vector"}
+    | {suffix[1:] for suffix in SUFFIXES if suffix.startswith((".hada_", ".lokr_"))}
+)
 
 
 def split_key(key: str) -> tuple[str, Role] | None:
@@ -93,34 +101,56 @@ def split_key(key: str) -> tuple[str, Role] | None:
 
     >>> split_key("lora_unet_conv_in.lora_up.weight")
     ('lora_unet_conv_in', 'up')
+    >>> split_key("unet.conv_in.lora_B.my_dog.weight")
+    ('unet.conv_in', 'up')
     """
+    plain = without_adapter(key)[0]
     for suffix, role in SUFFIXES.items():
-        if key.endswith(suffix):
-            return key.removesuffix(suffix), role
+        if plain.endswith(suffix):
+            return plain.removesuffix(suffix), role
     return None
+
+
+def without_adapter(key: str) -> tuple[str, str | None]:
+    """Take the name out that peft gives an adapter inside a model, and return both.
+
+    >>> without_adapter("conv_in.lora_A.my_dog.weight"), without_adapter("conv_in.lora_A.weight")
+    (('conv_in.lora_A.weight', 'my_dog'), ('conv_in.lora_A.weight', None))
+    """
+    parts = key.split(".")
+    match parts:
+        case [*_, "weight" | "bias"] if len(parts) > 3 and parts[-3] in _NAMED:
+            place = -2
+        case [*_, last] if len(parts) > 2 and parts[-2] in _NAMED and last not in _ENDS:
+            place = -1
+        case _:
+            return key, None
+    name = parts.pop(place)
+    return ".".join(parts), name
 
 
 def gather(
     tensors: Mapping[str, Tensor],
     layer_of: Callable[[str], str | None],
-    scale_of: Callable[[str, int], float | None] = lambda layer, rank: None,
+    scale_of: Callable[[str, int | None], float | None] = lambda layer, rank: None,
 ) -> Changes:
     """Read every module of a file whose layout names them as `layer_of` says.
 
-    `scale_of` gives alpha / rank by layer and rank for layouts that keep it outside of the tensors.
-    Raises AdapterFileError for a tensor that fits no known module or role, or lacks its partner, or
-    does not fit it.
+    `scale_of` gives alpha / rank by layer and rank (None where factors do not tell it) for layouts
+    that keep it outside of the tensors. Raises AdapterFileError for a tensor that fits no known
+    module or role, lacks its partner or does not fit it, and for several adapters in one file.
     """
-    from customize.exporting.formats.module_change import change_of, check_parts
+    from customize.exporting.formats.module_change import change_of, check_parts, rank_of
 
     modules: dict[str, dict[Role, Tensor]] = defaultdict(dict)
+    _refuse_several(tensors)
     for key, tensor in tensors.items():
         module, role = split_key(key) or ("", "delta")
         layer = layer_of(module)
         if layer is None:
-            raise _unreadable(f"the tensor {key!r} belongs to no known layer")
+            raise unreadable(f"the tensor {key!r} belongs to no known layer")
         if role in modules[layer]:
-            raise _unreadable(f"its layer {layer} is there twice, under {key!r} and another name")
+            raise unreadable(f"its layer {layer} is there twice, under {key!r} and another name")
         modules[layer][role] = tensor
     biases = tuple(layer for layer, parts in modules.items() if "bias" in parts)
     layers = {}
@@ -130,18 +160,29 @@ def gather(
             continue
         try:
             check_parts(parts)
-            rank = len(parts["down"]) if "down" in parts else 0
-            layers[layer] = change_of(parts, scale_of(layer, rank))
+            layers[layer] = change_of(parts, scale_of(layer, rank_of(parts)))
         except KeyError as missing:
-            raise _unreadable(f"its layer {layer} lacks the tensor {missing.args[0]!r}") from None
+            raise unreadable(f"its layer {layer} lacks the tensor {missing.args[0]!r}") from None
         except (ValueError, RuntimeError) as error:  # torch's own where shapes do not fit
             first = str(error).splitlines()[0]
-            raise _unreadable(f"its layer {layer} has tensors that do not fit ({first})") from None
+            raise unreadable(f"its layer {layer} has tensors that do not fit ({first})") from None
     return Changes(layers, biases=biases)
 
 
-def _unreadable(found: str) -> AdapterFileError:
+def _refuse_several(keys: Iterable[str]) -> None:
+    """Refuse a file in which several adapters of one model lie side by side."""
+    names = sorted({name for key in keys if (name := without_adapter(key)[1])})
+    if len(names) > 1:
+        raise unreadable(
+            f"it holds {len(names)} adapters ({', '.join(names[:5])})",
+            "save one of them on its own",
+        )
+
+
+def unreadable(
+    found: str, cure: str = "export it again from the program that made it, or take another file"
+) -> AdapterFileError:
+    """Word a refusal of tensors; whoever knows the file puts its name before."""
     return AdapterFileError(
-        f"{found}; expected whole layers under the names of Stable Diffusion 1 or XL; "
-        "export it again from the program that made it, or take another file"
+        f"{found}; expected whole layers under the names of Stable Diffusion 1 or XL; {cure}"
     )
