@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
 from torch import Tensor
 
+from customize.adapters.header_facts import shareable
 from customize.errors import ExportError
 from customize.exporting.changes import Changes
 from customize.exporting.fit_to_target import Fitted, fit
@@ -53,8 +54,10 @@ def plan_weights(
     match target:
         case "kohya" | "comfyui" | "invokeai" | "a1111":
             from customize.exporting.formats.embeddings import to_bundle
-            from customize.exporting.formats.kohya import to_kohya
+            from customize.exporting.formats.kohya import at_one_rank, to_kohya
 
+            if HOLDS[target].one_rank:
+                fitted = replace(fitted, changes=at_one_rank(fitted.changes))
             tensors = to_kohya(fitted.changes, profile.front_ends.kohya_prefixes)
             # Only A1111 registers bundled words; diffusers refuses a file that has them.
             if target == "a1111":
@@ -97,7 +100,7 @@ def _plan_peft(changes: Changes, base: Base) -> Plan:
         if not any(layer.startswith(f"{model}.") for layer in changes.layers):
             continue
         tensors, config = to_peft(changes, model)
-        config |= {"base_model_name_or_path": base.name}
+        config |= {"base_model_name_or_path": shareable(base.name)}
         plan[f"{place}/{WEIGHTS}"] = Content(tensors, {"format": "pt"})
         plan[f"{place}/{CONFIG}"] = json.dumps(config, indent=2) + "\n"
     return plan

@@ -54,7 +54,8 @@ def fit(
     dtype = getattr(torch, options.dtype)
     limits = Limits(options.rank, options.energy, options.error)
     if options.size_mb is not None:
-        limits = replace(limits, energy=energy_for(changes, weights, options.size_mb, dtype))
+        energy = energy_for(changes, weights, options.size_mb, dtype, one_rank=holds.one_rank)
+        limits = replace(limits, energy=energy)
     layers: dict[str, Change] = {}
     errors = {}
     plain = _not_all_dora(changes)

@@ -15,14 +15,26 @@ from customize.exporting.changes import (
     delta_of,
     outline,
 )
+from customize.exporting.formats.module_paths import split_layer
 
 # What a layer's three entries in a safetensors header take, names included.
 _HEADER_BYTES = 480
 
 
-def energy_for(changes: Changes, weights: Weights, size_mb: float, dtype: torch.dtype) -> float:
-    """Find the largest share of summed singular values whose factors fit in `size_mb`."""
+def energy_for(
+    changes: Changes,
+    weights: Weights,
+    size_mb: float,
+    dtype: torch.dtype,
+    *,
+    one_rank: bool = False,
+) -> float:
+    """Find the largest share of summed singular values whose factors fit in `size_mb`.
+
+    With `one_rank` all layers of a model are stored at the highest rank among them.
+    """
     spectra, costs = [], []
+    models = [split_layer(layer)[0] for layer in changes.layers]
     for layer, change in changes.layers.items():
         delta = _flat(change, weights, layer)
         spectra.append(torch.linalg.svdvals(delta.double()))
@@ -32,6 +44,9 @@ def energy_for(changes: Changes, weights: Weights, size_mb: float, dtype: torch.
 
     def size(energy: float) -> int:
         ranks = [int((share < energy * (1 - 1e-12)).sum()) + 1 for share in shares]
+        if one_rank:
+            highest = dict(sorted(zip(models, ranks, strict=True)))  # the last of a model stays
+            ranks = [highest[model] for model in models]
         return sum(rank * cost for rank, cost in zip(ranks, costs, strict=True))
 
     if size(0) > room:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,20 +49,33 @@ def to_kohya(changes: Changes, prefixes: Mapping[str, str]) -> dict[str, Tensor]
     is left out where ranks differ in a model: diffusers (0.42) then applies one layer's to others.
     """
     tensors = {}
-    uniform = _models_of_one_rank(changes)
+    ranks = _ranks(changes)
     for layer, change in changes.layers.items():
         name = name_of(layer, prefixes)
         match change:
             case LowRank(down, up):
                 tensors[f"{name}.lora_down.weight"] = down
                 tensors[f"{name}.lora_up.weight"] = up
-                if split_layer(layer)[0] in uniform:
+                if len(ranks[split_layer(layer)[0]]) == 1:
                     tensors[f"{name}.alpha"] = torch.tensor(float(len(down)), dtype=down.dtype)
             case Full(delta):
                 tensors[f"{name}.diff"] = delta
             case _:
                 raise AssertionError(f"{layer}: this layout holds no {type(change).__name__}")
     return tensors
+
+
+def at_one_rank(changes: Changes) -> Changes:
+    """Pad low-rank changes with zeros to the highest rank of their model.
+
+    diffusers reads ranks that differ in a model wrongly, by up to 67 % of a layer, and says
+    nothing: 0.31 to 0.36 where alpha is left out, 0.35 and later where it is there.
+    """
+    ranks, layers = _ranks(changes), dict(changes.layers)
+    for layer, change in layers.items():
+        if isinstance(change, LowRank):
+            layers[layer] = _padded(change, max(ranks[split_layer(layer)[0]]))
+    return replace(changes, layers=layers)
 
 
 def from_kohya(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Changes:
@@ -121,9 +135,17 @@ def denoiser_layer(path: str) -> str | None:
     return None
 
 
-def _models_of_one_rank(changes: Changes) -> set[str]:
+def _padded(pair: LowRank, rank: int) -> LowRank:
+    down, up, more = pair.down, pair.up, rank - len(pair.down)
+    below = down.new_zeros(more, *down.shape[1:])
+    beside = up.new_zeros(len(up), more, *up.shape[2:])
+    return LowRank(torch.cat([down, below]), torch.cat([up, beside], dim=1))
+
+
+def _ranks(changes: Changes) -> Mapping[str, set[int]]:
+    """Return the ranks there are in each model."""
     ranks = defaultdict[str, set[int]](set)
     for layer, change in changes.layers.items():
         if isinstance(change, LowRank):
             ranks[split_layer(layer)[0]].add(len(change.down))
-    return {model for model, found in ranks.items() if len(found) == 1}
+    return ranks

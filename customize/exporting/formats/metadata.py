@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from customize import __version__
+from customize.adapters.header_facts import shareable
 from customize.exporting.changes import Changes, LowRank
 from customize.families import profile_of
 
@@ -36,7 +37,7 @@ def describe(header: Header, changes: Changes, base: Base, name: str) -> dict[st
         "ss_output_name": name,
         "ss_base_model_version": names.kohya_version,
         "ss_v2": "False",
-        "ss_sd_model_name": header.base_name,
+        "ss_sd_model_name": shareable(header.base_name),
         "ss_tag_frequency": json.dumps(
             {taught.name: dict.fromkeys(taught.instructions, 1) for taught in header.concepts}
         ),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.adapters.header_facts import shareable
 from customize.errors import OutputExistsError
 from customize.families import family_of_pipeline, profile_of
 from customize.files import forget_places, refuse_existing, set_aside
@@ -139,7 +140,7 @@ def _metadata(adapter: AdapterFile, profile: Profile, pipeline: Any) -> dict[str
         "modelspec.architecture": f"{profile.front_ends.architecture}/instruct-pix2pix",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": concepts or header.method,
-        "modelspec.merged_from": header.base_name,
+        "modelspec.merged_from": shareable(header.base_name),
         "modelspec.prediction_type": str(schedule.get("prediction_type", "epsilon")),
         "customize.scheduler": json.dumps(schedule, default=str),
     }
