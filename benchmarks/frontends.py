@@ -1,10 +1,11 @@
 """Run real front ends' loaders, from their own source, on files that we export at true sizes.
 
-    python benchmarks/frontends.py comfyui=DIR kohya=DIR invokeai=DIR forge=DIR
+    python benchmarks/frontends.py comfyui=DIR kohya=DIR invokeai=DIR forge=DIR diffusers=PYTHON
 
-Each DIR is a checkout of the front end. Prints the tables of docs/frontends.md and writes them to
-results/frontends.json, where front ends not named keep their last outcome. Nothing of a front end
-is copied here; nothing is fetched.
+Each DIR is a checkout of the front end; PYTHON has one version of diffusers and may be given more
+than once: the oldest and the newest that pyproject allows read every export there is. Prints the
+tables of docs/frontends.md and writes them to results/frontends.json, where front ends not named
+keep their last outcome. Nothing of a front end is copied here; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from diffusers_cases import diffusers_cases
 from frontend_models import text_model, unet
 from torch import nn
 
@@ -120,32 +122,56 @@ def version(checkout: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def main() -> None:
-    """Run each front end on all cases."""
-    checkouts = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    assert checkouts, __doc__
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def told(name: str, version_of: str, outcomes: list[dict[str, Any]]) -> str:
+    """Lay out one front end's outcomes."""
+    rows = [
+        [
+            o["file"],
+            f"{o['matched']} of {o['layers']}",
+            str(o["left"]),
+            f"{o['error']:.1e}",
+            o["note"],
+        ]
+        for o in outcomes
+    ]
+    titles = ["file", "layers matched", "keys left", "relative error", "note"]
+    return f"\n{name} {version_of}\n{table(rows, titles)}"
+
+
+def read_by_diffusers(pythons: list[str], results: dict[str, Any]) -> None:
+    """Read the embedded base's exports with each Python's diffusers."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "cases.json"
-        manifest.write_text(json.dumps(cases(Path(folder))))
+        manifest.write_text(json.dumps(diffusers_cases(Path(folder))))
+        for python in pythons:
+            command = [python, str(HERE / "diffusers_loader.py"), str(manifest)]
+            ran = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            found = json.loads(ran.stdout.splitlines()[-1])
+            versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+            name = f"diffusers {found['versions']['diffusers']}"
+            results[name] = {"version": versions, "outcomes": found["outcomes"]}
+            print(told(name, f"({versions})", found["outcomes"]))
+
+
+def main() -> None:
+    """Run each front end on all cases."""
+    named = [argument.split("=", 1) for argument in sys.argv[1:]]
+    assert named, __doc__
+    pythons = [place for name, place in named if name == "diffusers"]
+    checkouts = {name: place for name, place in named if name != "diffusers"}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    read_by_diffusers(pythons, results)
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder) / "cases.json"
+        if checkouts:
+            manifest.write_text(json.dumps(cases(Path(folder))))
         for name, checkout in checkouts.items():
             loader = [sys.executable, str(HERE / "frontend_loaders.py"), name, checkout]
             ran = subprocess.run([*loader, str(manifest)], stdout=subprocess.PIPE, check=True)
             outcomes = json.loads(ran.stdout.splitlines()[-1])
             results[name] = {"version": version(Path(checkout)), "outcomes": outcomes}
-            print(f"\n{name} {results[name]['version']}")
-            rows = [
-                [
-                    o["file"],
-                    f"{o['matched']} of {o['layers']}",
-                    str(o["left"]),
-                    f"{o['error']:.1e}",
-                    o["note"],
-                ]
-                for o in cast("list[dict[str, Any]]", outcomes)
-            ]
-            print(table(rows, ["file", "layers matched", "keys left", "relative error", "note"]))
-            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+            print(told(name, results[name]["version"], outcomes))
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
