@@ -227,7 +227,8 @@ def _made(arguments: argparse.Namespace, editor: Any, groups: Any, wanted: set[E
         from customize.editing.folders.run import encoded_in_turn
 
         return encoded_in_turn(editor, groups, wanted, arguments.quality)
-    from customize.distributed.folders import Opening, connect, made_by_workers
+    from customize.distributed.cluster import connect
+    from customize.distributed.folders import Opening, made_by_workers
     from customize.editing.options import with_strength
 
     texts = {text for edit in wanted for text in edit.item.instructions}

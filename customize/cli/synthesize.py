@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from customize.errors import SynthesisError
+
 KINDS = ("recipe", "backward", "widen", "fit-writer")
 
 
@@ -50,6 +52,12 @@ def _add_recipe(kinds: Any) -> None:
     )
     command.add_argument(
         "--overwrite", action="store_true", help="start over where triplets are already"
+    )
+    command.add_argument(
+        "--ray", nargs="?", const="", metavar="ADDRESS", help="draw on a Ray cluster (a local one)"
+    )
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="of --ray: one for each GPU, else each CPU"
     )
     command.set_defaults(run=synthesize)
 
@@ -123,7 +131,7 @@ def synthesize(arguments: argparse.Namespace) -> int:
     from customize.drawing.table import table
     from customize.synthesis.run import synthesize as run
 
-    result = run(recipe, overwrite=arguments.overwrite)
+    result = run(recipe, overwrite=arguments.overwrite, draw=_draw(arguments))
     print(f"{result.kept} triplets: {result.pairs}")
     if result.reasons:
         ordered = sorted(result.reasons.items(), key=lambda item: -item[1])
@@ -132,6 +140,23 @@ def synthesize(arguments: argparse.Namespace) -> int:
     if result.kept < result.wanted:
         print(f"{result.wanted} were asked for: the captions are used up; give more of them")
     return 0
+
+
+def _draw(arguments: argparse.Namespace) -> Any:
+    """Return who draws on a cluster, None for this process; raises EditError for no cluster."""
+    if arguments.ray is None:
+        if arguments.workers is not None:
+            raise SynthesisError("--workers counts those of --ray; add --ray, or leave it out")
+        return None
+    if arguments.workers is not None and arguments.workers < 1:
+        raise SynthesisError(f"--workers {arguments.workers}: expected at least 1; leave it out")
+    from functools import partial
+
+    from customize.distributed.cluster import connect
+    from customize.distributed.triplets import drawn_by_workers
+
+    connect(arguments.ray or None)
+    return partial(drawn_by_workers, workers=arguments.workers)
 
 
 def backward(arguments: argparse.Namespace) -> int:
@@ -166,8 +191,6 @@ def backward(arguments: argparse.Namespace) -> int:
 
 def widen(arguments: argparse.Namespace) -> int:
     """Widen a few pairs and say what they became."""
-    from customize.errors import SynthesisError
-
     _check(arguments, to=(1, 100_000), weight=(1e-6, 1000))
     together = (("server", "model"), ("adapter", "sources"))
     for one, other in together:
@@ -216,8 +239,6 @@ def _new_sources(arguments: argparse.Namespace) -> Any:
 
 def _check(arguments: argparse.Namespace, **ranges: tuple[float, float]) -> None:
     """Refuse numbers out of range; raises SynthesisError."""
-    from customize.errors import SynthesisError
-
     for name, (least, most) in ranges.items():
         if not least <= (value := getattr(arguments, name)) <= most:
             raise SynthesisError(f"--{name} {value}: expected {least:g} to {most:g}; correct it")

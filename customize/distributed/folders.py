@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from customize.distributed.cluster import workers_and_share
 from customize.editing import Editor
 from customize.editing.folders.group import Group
 from customize.editing.folders.plan import Edit
 from customize.editing.folders.run import Finished, Outcome, encoded_in_turn
 from customize.editing.options import Options
-from customize.errors import EditError
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,6 @@ class Worker:
         return {"made": made}
 
 
-def connect(address: str | None) -> None:
-    """Join the cluster at `address`, or begin one on this machine; raises EditError without Ray."""
-    try:
-        import ray
-    except ImportError:
-        raise EditError(
-            "--ray: Ray is not installed; expected the extra; run `pip install 'customize[ray]'` "
-            "on every machine"
-        ) from None
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, ValueError) as error:
-            raise EditError(
-                f"--ray {address}: no cluster answers there ({str(error).splitlines()[0]}); "
-                "expected an address such as auto or ray://host:10001; start one with `ray start`"
-            ) from None
-
-
 def made_by_workers(
     groups: Sequence[Group], wanted: set[Edit], opening: Opening, quality: int, workers: int | None
 ) -> Iterator[Finished | Outcome]:
@@ -91,15 +72,13 @@ def made_by_workers(
 
     `workers` None takes one for each GPU, without GPUs one for each CPU.
     """
-    import ray
     import ray.data
 
     due = [(group, wanted.intersection(group)) for group in groups if wanted.intersection(group)]
     if not due:
         return
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    count = min(workers or gpus or int(resources.get("CPU", 1)), len(due))
+    count, share = workers_and_share(workers)
+    count = min(count, len(due))
     rows = [{"group": pickle.dumps(one)} for one in due]
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -108,8 +87,7 @@ def made_by_workers(
         fn_constructor_args=(opening, quality),
         batch_size=1,
         concurrency=count,
-        num_gpus=1 if gpus else 0,
-        num_cpus=0 if gpus else 1,
+        **share,
     )
     for row in made.iter_rows():
         yield pickle.loads(row["made"])

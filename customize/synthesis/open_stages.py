@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,15 @@ def open_pipeline(section: Pictures, base: Base) -> Any:
 
 
 def checker_of(recipe: SynthesisRecipe, tokenizer: Any) -> Checker:
-    """Make the checker of what is written: captions must fit what the base reads."""
+    """Make the checker of what is written: captions must fit what the base reads.
+
+    It has a tokenizer of its own: padding is a state of theirs, and captions are checked while the
+    base draws.
+    """
+    own = copy.deepcopy(tokenizer)
 
     def too_long(text: str) -> bool:
-        return len(tokenizer(text)["input_ids"]) > tokenizer.model_max_length
+        return len(own(text)["input_ids"]) > own.model_max_length
 
     blocked = recipe.writer.blocked
     return Checker(too_long, BLOCKED if blocked is None else blocked)

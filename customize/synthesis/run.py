@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from customize.errors import SynthesisError
 from customize.families.stable_diffusion.text_to_image import resolve_text_to_image
 from customize.recipe.synthesis import SynthesisRecipe
 from customize.scoring.networks.encoders import open_clip
+from customize.synthesis.filtering.thresholds import Thresholds
 from customize.synthesis.open_stages import (
     captions_of,
     checker_of,
@@ -27,11 +28,17 @@ from customize.synthesis.output.journal import Journal
 from customize.synthesis.output.write_pairs import write_imagefolder, write_pairs, write_shards
 from customize.synthesis.report import write_report, write_sheet
 from customize.synthesis.result_folder import ResultFolder, facts, kept_triplets
-from customize.synthesis.samples import SampleStage
-from customize.synthesis.texts import TextStage
+from customize.synthesis.samples import Sample, SampleStage
+from customize.synthesis.texts import Prompts, TextStage
 from customize.synthesis.trial import with_thresholds
 from customize.synthesis.writing.open_writer import open_writer
 from customize.synthesis.writing.rewrite import Rejection
+
+Draw = Callable[
+    [SynthesisRecipe, SampleStage, Iterable[Prompts], Callable[[int], None]],
+    Iterator[tuple[Prompts, list[Sample]]],
+]
+"""Groups of edits to their samples, in order, as far as they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,16 @@ class Result:
 
 
 def synthesize(
-    recipe: SynthesisRecipe, *, overwrite: bool = False, progress: bool = True
+    recipe: SynthesisRecipe,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    draw: Draw | None = None,
 ) -> Result:
     """Make a recipe's triplets, or those still missing of a run that stopped.
 
-    The same recipe gives the same triplets, however often it was stopped. Raises SynthesisError,
+    The same recipe gives the same triplets, however often it was stopped and whoever draws (`draw`
+    None: this process). Raises SynthesisError,
     BaseModelError, ScoreError, PairsError and OutputExistsError, leaving what is finished.
     """
     captions = captions_of(recipe)
@@ -75,8 +87,28 @@ def synthesize(
     stage = stage_of(recipe, pipeline, base, drawing, clip)
     stage = with_thresholds(recipe, stage, texts, folder)
     about = {"models": models_of(writer, base, clip), "thresholds": stage.thresholds.facts()}
-    _stream(recipe, stage, texts, folder, journal, about, progress)
+    _stream(recipe, stage, texts, folder, journal, about, progress, draw or draw_here)
     return _finish(recipe, folder, journal, texts)
+
+
+def open_stage(recipe: SynthesisRecipe, thresholds: Thresholds) -> SampleStage:
+    """Open all that draws and judges, with thresholds chosen before; raises as `synthesize`."""
+    pictures = recipe.pictures
+    base, drawing = resolve_text_to_image(pictures.base, pictures.revision, pictures.precision)
+    clip = open_clip(recipe.filter.clip)
+    stage = stage_of(recipe, open_pipeline(pictures, base), base, drawing, clip)
+    return replace(stage, thresholds=thresholds)
+
+
+def draw_here(
+    recipe: SynthesisRecipe,
+    stage: SampleStage,
+    groups: Iterable[Prompts],
+    told: Callable[[int], None],
+) -> Iterator[tuple[Prompts, list[Sample]]]:
+    """Draw group after group in this process."""
+    for prompts in groups:
+        yield prompts, stage.samples(prompts.edits(), told)
 
 
 def _stream(
@@ -87,6 +119,7 @@ def _stream(
     journal: Journal,
     about: Mapping[str, Any],
     progress: bool,
+    draw: Draw,
 ) -> None:
     """Draw group after group until there are enough, with a bar of what is kept."""
     kept = len(kept_triplets(journal))
@@ -108,8 +141,8 @@ def _stream(
     with bar:
         if kept >= recipe.triplets:
             return
-        for prompts in texts.groups(len(journal.pieces)):
-            samples = stage.samples(prompts.edits(), tell)
+        groups = texts.groups(len(journal.pieces))
+        for _, samples in draw(recipe, stage, groups, tell):
             folder.keep(samples, journal, about)
             new = sum(sample.verdict == "kept" for sample in samples)
             kept += new

@@ -6,39 +6,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from builders.bases import toy_base
+from builders.clusters import worker_processes
 from builders.pairs import put
 
 from customize.cli.main import main
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    paths = os.environ.get("PYTHONPATH", "")
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}},
-    )  # fmt: skip
-    yield
-    ray.shutdown()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
-
-
-def worker_processes() -> list[int]:
-    """Return this test's own processes that hold a model."""
-    children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if "MapBatches(Worker)" in " ".join(child.cmdline())]
 
 
 def test_a_cluster_equals_one_process_and_survives_a_death(cluster: None, tmp_path: Path) -> None:
@@ -60,7 +42,7 @@ def test_a_cluster_equals_one_process_and_survives_a_death(cluster: None, tmp_pa
     def kill_one() -> None:
         while len(contents(tmp_path / "many")) < 4:
             time.sleep(0.01)
-        pid = worker_processes()[0]
+        pid = worker_processes("MapBatches(Worker)")[0]
         os.kill(pid, signal.SIGKILL)
         killed.append(pid)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from builders.pairs import put
 from builders.text_to_image import toy_drawing_base
+from builders.writers import ToyWriter
 
 from customize.cli.main import main
 from customize.errors import OutputExistsError, RecipeError, SynthesisError
@@ -20,23 +20,9 @@ from customize.recipe.synthesis import SynthesisRecipe, load_synthesis_recipe
 from customize.synthesis import run
 from customize.synthesis.output.journal import Journal
 from customize.synthesis.samples import SampleStage
-from customize.synthesis.writing.rewrite import Answer, Rejection, Rewrite
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 20
-
-
-class ToyWriter:
-    """Paints what it is told of, refuses every fifth caption, and repeats itself once."""
-
-    name, licence, waits = "toy writer", "Apache-2.0", True
-
-    def write(self, captions: Sequence[str], seeds: Sequence[int]) -> list[Answer]:
-        return [
-            Rejection(c, "refused") if int(c.split()[-1]) % 5 == 0 else
-            Rewrite(c, "paint it blue", f"{c} blue")
-            for c in captions
-        ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
