@@ -13,6 +13,7 @@ from customize import families
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
+from customize.families import profile_of
 from customize.families.base import resolve_base
 from customize.families.words import Word
 
@@ -24,7 +25,7 @@ def judged_world(
 ) -> Path:
     """Write a base, and pairs and an adapter of two concepts: a word by LoRA, a look by K/V.
 
-    Pictures are of `size` (W, H).
+    Pictures are of `size` (W, H). No word is learned on a base whose text cannot be taught.
     """
     write_base(folder / "base")
     (folder / "base/customize.json").write_text(
@@ -39,20 +40,23 @@ def judged_world(
         text = "add <my-dog>" if name == "my_dog" else "make it night"
         toy_pairs(folder / name, first_seed=50 * number, text=text, size=size)
         toy_pairs(folder / f"{name}_unseen", first_seed=50 * number + 10, text=text, size=size)
-    _write_adapter(folder, "my_dog", LowRank(rank=2, targets=("attention", "convolutions")), 1)
+    taught = profile_of(resolve_base(str(folder / "base")).family)
+    groups = ("attention", "convolutions") if taught.learns_text else ("all",)
+    _write_adapter(folder, "my_dog", LowRank(rank=2, targets=groups), 1)
     _write_adapter(folder, "look", CrossAttentionKV(), 2)
     return folder
 
 
 def _write_adapter(folder: Path, name: str, method: Method, seed: int) -> None:
     base = resolve_base(str(folder / "base"))
-    words = [Word("<my-dog>", "dog")] if name == "my_dog" else []
+    with_word = name == "my_dog" and profile_of(base.family).learns_text
+    words = [Word("<my-dog>", "dog")] if with_word else []
     family = families.open_family(base, learns_text=bool(words))
     attached = attach(family, method, words, seed=seed)
     shake(attached, seed=seed, size=0.3)
     low_rank = isinstance(method, LowRank)
     taught = Taught(name, words[0].text if words else None)
-    text = "add <my-dog>" if words else "make it night"
+    text = "add <my-dog>" if name == "my_dog" else "make it night"
     header = toy_header(
         family=base.family,
         base_name=str(folder / "base"),

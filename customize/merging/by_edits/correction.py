@@ -115,7 +115,8 @@ def _parts(batch: Sequence[tuple[Call, float]]) -> Iterator[tuple[list[Call], li
     for call, weight in batch:
         sizes.setdefault(tuple(call.sample_Chw.shape), []).append((call, weight))
     for shape, same in sizes.items():
-        most = max(1, POSITIONS // math.prod(shape[1:]))
+        positions = shape[0] if len(shape) == 2 else math.prod(shape[1:])  # tokens, or a picture
+        most = max(1, POSITIONS // positions)
         for start in range(0, len(same), most):
             calls, weights = zip(*same[start : start + most], strict=True)
             yield list(calls), list(weights)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+LEVEL = "timestep"
+"""What diffusers' denoisers call the noise level."""
 
 Texts = Mapping[str, Tensor]
 """Everything a denoiser takes besides its input and the level, by argument, nested by dots."""
@@ -16,7 +20,10 @@ Texts = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """One sample of one call: input (C, h, w), level (), texts and the answer (C', h, w)."""
+    """One sample of one call: input (C, h, w), level (), texts and the answer (C', h, w).
+
+    Input and answer of denoisers that read tokens are (L, C), sources among them.
+    """
 
     sample_Chw: Tensor
     level: Tensor
@@ -36,14 +43,18 @@ def recorded(denoiser: nn.Module) -> Iterator[list[Call]]:
             held[name, index] = old = new.clone()
         return old
 
+    first = _input_of(denoiser)
+
     def keep(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any], answer: Any) -> None:
-        sample_BChw, level, *_rest = given
-        texts = dict(_flat(named))
+        told = {**dict(zip((first, LEVEL), given, strict=False)), **named}
+        sample_BChw, level = told.pop(first), told.pop(LEVEL)
+        level_B = torch.as_tensor(level).reshape(-1).expand(len(sample_BChw))
+        texts = dict(_flat(told))
         for index in range(len(sample_BChw)):
             calls.append(
                 Call(
                     sample_BChw[index].cpu(),
-                    torch.as_tensor(level).reshape(-1)[0].cpu(),
+                    level_B[index].cpu(),
                     {name: once(name, index, rows) for name, rows in texts.items()},
                     answer[0][index].cpu(),
                 )
@@ -65,9 +76,9 @@ def ask(denoiser: nn.Module, calls: Sequence[Call]) -> Tensor:
         *outer, inner = name.split(".")
         group = named.setdefault(outer[0], {}) if outer else named
         group[inner] = rows.to(place.device)
-    sample_BChw = torch.stack([call.sample_Chw for call in calls]).to(place.device)
-    level_B = torch.stack([call.level for call in calls]).to(place.device)
-    answer: Any = denoiser(sample_BChw, level_B, return_dict=False, **named)
+    named[_input_of(denoiser)] = torch.stack([call.sample_Chw for call in calls]).to(place.device)
+    named[LEVEL] = torch.stack([call.level for call in calls]).to(place.device)
+    answer: Any = denoiser(return_dict=False, **named)
     return answer[0]
 
 
@@ -79,6 +90,11 @@ def answers(denoiser: nn.Module, calls: Sequence[Call], at_once: int) -> list[Te
             for start in range(0, len(calls), at_once)
             for answer in ask(denoiser, calls[start : start + at_once])
         ]
+
+
+def _input_of(denoiser: nn.Module) -> str:
+    """Name the first argument of a denoiser's call: what it is to clean."""
+    return next(name for name in signature(type(denoiser).forward).parameters if name != "self")
 
 
 def with_texts_of(calls: Sequence[Call], others: Sequence[Call]) -> list[Call]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from customize.adapters.factors import Limits
+from customize.errors import MergeError
 from customize.merging.constrained.constraints import Solver, constrained, wanted
 from customize.merging.constrained.instruction_rows import Texts, read_texts
 from customize.merging.inputs import placeholder
@@ -33,8 +34,15 @@ class Constraining:
     ) -> None:
         """Solve for what all layers share; `texts` None encodes them with the job's base.
 
-        One input has nothing to be reconciled with: its changes stay as they are.
+        One input has nothing to be reconciled with: its changes stay as they are. Raises MergeError
+        for a family none of whose layers reads text alone.
         """
+        if not job.profile.layers.text_alone:
+            raise MergeError(
+                "method constrained: in bases of this family what reads text has read pictures and "
+                "the step too, but for the first layers; expected layers that read text alone; use "
+                "--method regression or distill, which look at edits, or linear"
+            )
         self._job, self._method, self._limits = job, method, limits
         self.otherwise: list[str] = []
         self._wanted, self._missed = [0.0] * len(job.inputs), [0.0] * len(job.inputs)
