@@ -97,6 +97,7 @@ def _export_all(
 ) -> Exports:
     from customize.exporting.proof import prove
     from customize.exporting.sharing import readme
+    from customize.families import profile_of
 
     written, refused = list[Written](), dict[Target, str]()
     for target in TARGETS:
@@ -111,5 +112,6 @@ def _export_all(
     if not written:
         reasons = "; ".join([*refused.values(), *failed.values()])
         raise ExportError(f"no target can hold the adapter: {reasons}")
-    guide = readme.write(folder, written, {**refused, **failed}, proofs)
+    edits = profile_of(base.family).front_ends.edits
+    guide = readme.write(folder, written, {**refused, **failed}, proofs, edits=edits)
     return Exports(tuple(written), refused, guide, proofs)

@@ -7,20 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
+import torch
 from torch import Tensor
 
 from customize.adapters.header_facts import shareable
 from customize.errors import ExportError
-from customize.exporting.changes import Changes
+from customize.exporting.changes import Changes, LowRank
 from customize.exporting.fit_to_target import Fitted, fit
 from customize.exporting.formats.embeddings import file_name
-from customize.exporting.targets import HOLDS, Options, Target
+from customize.exporting.targets import Options, Target, holds_of
 from customize.families import profile_of
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.families.base import Base
     from customize.families.loading.layer_weights import BaseWeights
+    from customize.families.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,21 @@ def plan_weights(
         return Fitted(changes, {}), _plan_custom_diffusion(changes, weights, options)
     if target == "invokeai":
         _refuse_mixed_names(changes)
-    fitted = fit(changes, HOLDS[target], weights, options, _progress(target))
     name, profile = options.name, profile_of(base.family)
     assert name is not None
+    holds = holds_of(target, profile.front_ends)
+    fitted = fit(changes, holds, weights, options, _progress(target))
+    if (telling := profile.front_ends.telling) is not None:
+        fitted = replace(fitted, changes=_with_layer(fitted.changes, telling, weights))
     match target:
+        case "kohya" | "comfyui" | "invokeai" if profile.front_ends.makers_names:
+            tensors = _in_makers_names(fitted.changes, target, profile)
+            place, facts = f"{name}.safetensors", {}
         case "kohya" | "comfyui" | "invokeai" | "a1111":
             from customize.exporting.formats.embeddings import to_bundle
             from customize.exporting.formats.kohya import at_one_rank, to_kohya
 
-            if HOLDS[target].one_rank:
+            if holds.one_rank:
                 fitted = replace(fitted, changes=at_one_rank(fitted.changes))
             tensors = to_kohya(fitted.changes, profile.front_ends.kohya_prefixes)
             # Only A1111 registers bundled words; diffusers refuses a file that has them.
@@ -78,6 +86,31 @@ def plan_weights(
 
     facts = describe(adapter.header, fitted.changes, base, name) | facts
     return fitted, {place: Content(tensors, facts | hashes(tensors, facts))}
+
+
+def _with_layer(changes: Changes, layer: str, weights: BaseWeights) -> Changes:
+    """Add a change of zeros where a layer by which programs tell the family has none."""
+    if layer in changes.layers:
+        return changes
+    height, width = weights.shape(layer)
+    like = next((c for c in changes.layers.values() if isinstance(c, LowRank)), None)
+    kind = torch.float32 if like is None else like.down.dtype
+    zeros = LowRank(torch.zeros(1, width, dtype=kind), torch.zeros(height, 1, dtype=kind))
+    return replace(changes, layers={**changes.layers, layer: zeros})
+
+
+def _in_makers_names(changes: Changes, target: Target, profile: Profile) -> dict[str, Tensor]:
+    """Name layers as each program does that knows the makers' names; InvokeAI knows diffusers'."""
+    from customize.exporting.formats import comfyui, kohya, makers_names
+    from customize.exporting.formats.diffusers_lora import to_diffusers
+
+    match target:
+        case "kohya":
+            return kohya.to_kohya(makers_names.fused(changes), profile.front_ends.kohya_prefixes)
+        case "comfyui":
+            return comfyui.to_comfyui(makers_names.fused(changes))
+        case _:
+            return to_diffusers(changes, profile.models)
 
 
 def _refuse_mixed_names(changes: Changes) -> None:

@@ -12,6 +12,7 @@ from customize.errors import ExportError
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
     from customize.families.base import Base
+    from customize.families.profile import FrontEnds
 
 
 Target = Literal[
@@ -93,6 +94,25 @@ HOLDS: Mapping[Target, Holds] = {
     "invokeai": Holds(full=True),
     "peft": Holds(dora=True),
 }
+
+
+def holds_of(target: Target, names: FrontEnds) -> Holds:
+    """Return what a target can hold of a family whose layers are called `names`.
+
+    Where layers are put together, or are written in several programs' names, low rank is all.
+    """
+    if names.makers_names and target in ("kohya", "comfyui", "invokeai"):
+        return Holds()
+    return HOLDS[target]
+
+
+def check_target(target: Target, names: FrontEnds) -> None:
+    """Raise ExportError for a program that has no bases of the family."""
+    if names.targets is not None and target not in names.targets:
+        known = ", ".join(each for each in TARGETS if each in names.targets)
+        raise ExportError(
+            f"{target}: it is not written for {names.edits}; expected one of {known}; choose one"
+        )
 
 
 def check(adapter: AdapterFile, base: Base, options: Options) -> None:

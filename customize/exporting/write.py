@@ -14,7 +14,7 @@ from customize.errors import ExportError
 from customize.exporting.file_plan import Content, Plan, plan_weights, plan_words
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.sharing.readme import notes_of, notes_of_words
-from customize.exporting.targets import Options, Target, Written, check
+from customize.exporting.targets import Options, Target, Written, check, check_target
 from customize.families import profile_of
 from customize.files import refuse_existing
 
@@ -46,6 +46,7 @@ def write(
     from customize.families.loading.layer_weights import BaseWeights
 
     check(adapter, base, options)
+    check_target(target, profile_of(base.family).front_ends)
     name = options.name or _name_of(adapter)
     options = replace(options, name=name)
     weights = BaseWeights(base)

@@ -50,7 +50,10 @@ class FrontEnds:
     `kohya_prefixes` begin the names of each model's layers; `kohya_version` is
     `ss_base_model_version`, `architecture` begins `modelspec.architecture`, `webui_version` is
     A1111's "sd version". With `marks_v_prediction` a single file of a base that predicts velocity
-    says so by empty tensors.
+    says so by empty tensors. With `makers_names` ComfyUI and kohya's scripts name layers as the
+    makers of the model do, and InvokeAI as diffusers does. `telling` is a layer by which programs
+    tell adapters of this family, always written. Of `targets` there are none for other programs.
+    `edits` says what such bases are called, `tag` on pages of a hub.
     """
 
     kohya_prefixes: Mapping[str, str]
@@ -58,6 +61,11 @@ class FrontEnds:
     architecture: str
     webui_version: str
     marks_v_prediction: bool = False
+    makers_names: bool = False
+    telling: str | None = None
+    targets: frozenset[str] | None = None
+    edits: str = "InstructPix2Pix"
+    tag: str = "instruct-pix2pix"
 
 
 @dataclass(frozen=True)

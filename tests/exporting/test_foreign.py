@@ -298,9 +298,9 @@ FOREIGN: Mapping[str, tuple[str, bytes, str]] = {
                    "an IP-Adapter"),
     "embedding": ("dog.safetensors", file_of({"emb_params": noise(1, 16)}),
                   "an embedding alone .* --word '<dog>'"),
-    "flux": ("a.safetensors", file_of(lora("lora_unet_double_blocks_0_img_attn_qkv", 8)),
+    "flux": ("a.safetensors", file_of(lora("lora_unet_double_blocks_18_img_attn_qkv", 8)),
              "a LoRA for FLUX"),
-    "qwen": ("a.safetensors", file_of({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight":
+    "qwen": ("a.safetensors", file_of({"transformer.transformer_blocks.59.attn.to_q.lora_A.weight":
              ONE}), "a LoRA for a transformer model"),
     "sd2": ("a.safetensors", file_of(lora(ATTENTION, 1024)), "is for Stable Diffusion 2 and"),
     "sdxl": ("a.safetensors", file_of(lora(ATTENTION, 2048)), "is for Stable Diffusion XL and"),

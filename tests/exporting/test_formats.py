@@ -407,7 +407,7 @@ def test_all_again_leaves_nothing_of_the_first(
         "custom-diffusion/embeddings/my-dog.safetensors",
     } <= first
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:

@@ -105,7 +105,7 @@ def test_distillation_corrects_addition(stage: Stage, tmp_path: Path) -> None:
     way = Distillation(steps=3)
     merged = read_adapter(merge_by_distillation(stage, tmp_path / "merged.safetensors", way).path)
     facts = merged.header.training
-    assert (facts["merged_by"], facts["start"]) == ("distill", "linear")
+    assert (facts["merged_by"], facts["options"]["start"]) == ("distill", "linear")
     added = read_adapter(merge(stage.job.files, tmp_path / "sum.safetensors", Linear()).path)
     moved = (_delta(merged, FUSED) - _delta(added, FUSED)).norm()
     assert 0 < moved < 0.5 * _delta(added, FUSED).norm()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from customize.errors import AdapterFileError
 from customize.exporting.changes import Change, Changes, Decomposed, LowRank, Start
+from customize.exporting.formats import makers_names
 from customize.exporting.formats.kohya import denoiser_layer
 from customize.exporting.formats.module_paths import (
     ROOT,
@@ -107,6 +108,7 @@ def _configs(text: str | None) -> dict[str, PeftConfig]:
     fields = {} if text is None else parse_config(text, METADATA)
     of_model: dict[str, dict[str, Any]] = {}
     for key, value in fields.items():
+        key = _as_unet(key)
         model = next((m for m, prefix in PREFIXES.items() if key.startswith(prefix)), None)
         if model is None:
             raise AdapterFileError(
@@ -159,6 +161,13 @@ def read_scaled(
     return replace(changes, starts=starts)
 
 
+def _as_unet(name: str) -> str:
+    """Call a pipeline's denoiser one name, whichever of two it has there."""
+    if name.startswith("transformer."):
+        return f"unet.{name.removeprefix('transformer.')}"
+    return name
+
+
 def layer_of(name: str) -> str | None:
     """Read a module's name back, None for one of another layout or model.
 
@@ -172,8 +181,9 @@ def layer_of(name: str) -> str | None:
             path = without_text_model(name.removeprefix(prefix))
             head, _, last = path.rpartition(".")
             return f"{model}.{head}.{_TEXT_BEFORE.get(last, last)}"
-    path = name.removeprefix("unet.").replace(".processor", "")
-    return denoiser_layer(f"{path}.0" if path.endswith(".to_out") else path)
+    path = _as_unet(name).removeprefix("unet.").replace(".processor", "")
+    short = path.endswith(".to_out") and not makers_names.is_known(path)
+    return denoiser_layer(f"{path}.0" if short else path)
 
 
 def factors(layer: str, change: Change) -> Iterator[tuple[str, Tensor]]:

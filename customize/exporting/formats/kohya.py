@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from customize.exporting.changes import Changes, Full, LowRank
+from customize.exporting.formats import makers_names
 from customize.exporting.formats.embeddings import from_bundle, is_bundled
 from customize.exporting.formats.ldm_names import SD1, SDXL, from_ldm
 from customize.exporting.formats.module_paths import (
@@ -123,7 +124,9 @@ def layer_of(name: str) -> str | None:
 
 
 def denoiser_layer(path: str) -> str | None:
-    """Name a layer of the UNet by its path in diffusers or in ldm, None for another network's."""
+    """Name a layer of a denoiser by its path in diffusers or its makers', None for another's."""
+    if makers_names.is_known(path):
+        return f"denoiser.{path}"
     if path.startswith(LDM):
         try:
             path = from_ldm(path, SD1, SDXL)

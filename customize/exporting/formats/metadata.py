@@ -41,7 +41,7 @@ def describe(header: Header, changes: Changes, base: Base, name: str) -> dict[st
         "ss_tag_frequency": json.dumps(
             {taught.name: dict.fromkeys(taught.instructions, 1) for taught in header.concepts}
         ),
-        "ss_training_comment": f"made by customize {__version__}; for InstructPix2Pix bases only",
+        "ss_training_comment": f"made by customize {__version__}; for {names.edits} bases only",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{names.architecture}/lora",
         "modelspec.implementation": "diffusers",

@@ -13,6 +13,12 @@ WORDS = (
     *("to_q", "to_k", "to_v", "to_out", "proj_in", "proj_out"),
     *("conv_in", "conv_out", "conv_norm_out", "conv_shortcut", "time_emb_proj"),
     *("time_embedding", "add_embedding", "linear_1", "linear_2"),
+    # FLUX.2, by diffusers and by its makers
+    *("single_transformer_blocks", "to_qkv_mlp_proj", "to_add_out", "ff_context"),
+    *("add_q_proj", "add_k_proj", "add_v_proj", "linear_in", "linear_out"),
+    *("double_blocks", "single_blocks", "img_attn", "txt_attn", "img_mlp", "txt_mlp"),
+    *("img_in", "txt_in", "time_in", "in_layer", "out_layer", "final_layer"),
+    *("double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation"),
     # CLIP text models
     *("text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "text_projection"),
     *("layer_norm1", "layer_norm2", "final_layer_norm", "token_embedding", "position_embedding"),

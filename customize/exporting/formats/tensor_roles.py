@@ -140,6 +140,7 @@ def gather(
     that keep it outside of the tensors. Raises AdapterFileError for a tensor that fits no known
     module or role, lacks its partner or does not fit it, and for several adapters in one file.
     """
+    from customize.exporting.formats import makers_names
     from customize.exporting.formats.module_change import change_of, check_parts, rank_of
 
     modules: dict[str, dict[Role, Tensor]] = defaultdict(dict)
@@ -166,7 +167,7 @@ def gather(
         except (ValueError, RuntimeError) as error:  # torch's own where shapes do not fit
             first = str(error).splitlines()[0]
             raise unreadable(f"its layer {layer} has tensors that do not fit ({first})") from None
-    return Changes(layers, biases=biases)
+    return makers_names.split(Changes(layers, biases=biases))
 
 
 def _refuse_several(keys: Iterable[str]) -> None:
@@ -184,5 +185,5 @@ def unreadable(
 ) -> AdapterFileError:
     """Word a refusal of tensors; whoever knows the file puts its name before."""
     return AdapterFileError(
-        f"{found}; expected whole layers under the names of Stable Diffusion 1 or XL; {cure}"
+        f"{found}; expected whole layers of Stable Diffusion 1 or XL or of FLUX.2 klein; {cure}"
     )

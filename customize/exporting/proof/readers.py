@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from customize.exporting.formats.module_paths import is_encoder, with_text_model, without_text_model
 from customize.exporting.proof.written_files import load_words, read_changes, weights_files
 from customize.exporting.targets import Written
-from customize.families import denoiser_of
+from customize.families import denoiser_of, profile_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,8 @@ def read_back(written: Written, adapter: AdapterFile, base: Base) -> Iterator[Re
             yield by_diffusers(written, adapter, base)
         case "comfyui" | "a1111" | "invokeai":
             yield by_customize(written, adapter, base)
+            if profile_of(base.family).front_ends.makers_names:
+                yield by_diffusers(written, adapter, base)
         case "peft":
             yield by_customize(written, adapter, base)
             yield by_peft(written, adapter, base)

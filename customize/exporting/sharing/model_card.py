@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from customize.drawing.escape import code, command, fenced, markdown, visible
 from customize.errors import ExportError
 from customize.exporting.formats.trigger_words import examples
+from customize.families import profile_of
 from customize.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _front_matter(header: Header, license_id: str, pictures: Sequence[Shown]) ->
     words = [concept.word for concept in header.concepts if concept.word]
     prompt = ", ".join(words) or _one_line(next(examples(header), "")) or None
     base = header.base_name if _HUB_ID.fullmatch(header.base_name) else None
+    tag = profile_of(header.family).front_ends.tag
     kind = "dora" if header.decompose else "lora" if header.method == "low_rank" else "adapter"
     return {
         "license": license_id,
@@ -96,7 +98,7 @@ def _front_matter(header: Header, license_id: str, pictures: Sequence[Shown]) ->
         "base_model": base,
         "base_model_relation": "adapter" if base else None,
         "instance_prompt": prompt,
-        "tags": ["diffusers", "instruct-pix2pix", "image-editing", "customize", kind],
+        "tags": ["diffusers", tag, "image-editing", "customize", kind],
         "widget": [{"text": _one_line(p.instruction), "output": {"url": p.path}} for p in pictures]
         or None,
     }

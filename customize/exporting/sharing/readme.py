@@ -44,10 +44,15 @@ def write(
     written: Sequence[Written],
     missing: Mapping[Target, str],
     proofs: Proofs | None = None,
+    *,
+    edits: str,
 ) -> Path:
-    """Write the README in place of an older one and return its path."""
+    """Write the README in place of an older one and return its path.
+
+    `edits` is what bases that these edit with are called.
+    """
     path = folder / NAME
-    write_text(path, "\n".join(_lines(written, missing, proofs)) + "\n")
+    write_text(path, "\n".join(_lines(written, missing, proofs, edits)) + "\n")
     return path
 
 
@@ -58,10 +63,10 @@ def is_there(folder: Path) -> bool:
 
 
 def _lines(
-    written: Sequence[Written], missing: Mapping[Target, str], proofs: Proofs | None
+    written: Sequence[Written], missing: Mapping[Target, str], proofs: Proofs | None, edits: str
 ) -> Iterator[str]:
     yield f"{_TITLE}\n"
-    yield "All of these edit pictures, so they need an InstructPix2Pix model to work on."
+    yield f"All of these edit pictures by a model of the kind {edits}, which they need to work on."
     yield _read_back(proofs)
     yield "| folder | size | largest relative error of a layer |"
     yield "| --- | --- | --- |"

@@ -40,14 +40,15 @@ def plan_sidecars(
 
 def sidecar(header: Header, target: Target) -> dict[str, Any]:
     """Return what NAME.json says, under A1111's keys; words as people type them in `target`."""
+    names = profile_of(header.family).front_ends
     return {
         "description": ", ".join(concept.name for concept in header.concepts),
-        "sd version": profile_of(header.family).front_ends.webui_version,
+        "sd version": names.webui_version,
         "activation text": ", ".join(triggers(header, target)),
         "preferred weight": 1.0,
         "negative text": "",
         "notes": "\n".join(
-            ["For InstructPix2Pix models: give a picture and an instruction.", *examples(header)]
+            [f"For {names.edits} models: give a picture and an instruction.", *examples(header)]
         ),
         "trigger words": list(triggers(header, target)),
         "example instructions": list(examples(header, target)),

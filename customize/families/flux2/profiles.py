@@ -37,6 +37,12 @@ KLEIN = Profile(
         kohya_version="flux2",
         architecture="flux.2-klein",
         webui_version="FLUX2",
+        makers_names=True,
+        # InvokeAI takes a file without it for one of FLUX.1, whose layers are as wide.
+        telling="denoiser.single_transformer_blocks.0.attn.to_qkv_mlp_proj",
+        targets=frozenset({"kohya", "diffusers", "comfyui", "invokeai", "peft"}),
+        edits="FLUX.2 klein",
+        tag="flux2-klein",
     ),
     token_table="model.embed_tokens",
     tokenizer_class="Qwen2Tokenizer",
