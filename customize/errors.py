@@ -81,7 +81,11 @@ class AdapterFileError(CustomizeError):
     """The adapter file is missing, foreign, damaged or made for another base."""
 
 
-class OutputExistsError(CustomizeError):
+class OutputError(CustomizeError):
+    """An output cannot or must not be written: no room, no right to, or somebody's data there."""
+
+
+class OutputExistsError(OutputError):
     """Writing would replace a result that is already there."""
 
 

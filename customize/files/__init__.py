@@ -1,0 +1,28 @@
+"""Files and folders: what commands write, whole or not at all and never over what is not theirs,
+and text that comes from outside, read within bounds.
+"""
+
+from customize.files.outputs import Used, check_output
+from customize.files.write import (
+    REPLACE,
+    forget_places,
+    make_folder,
+    refuse_existing,
+    replacing,
+    replacing_folder,
+    set_aside,
+    write_text,
+)
+
+__all__ = [
+    "REPLACE",
+    "Used",
+    "check_output",
+    "forget_places",
+    "make_folder",
+    "refuse_existing",
+    "replacing",
+    "replacing_folder",
+    "set_aside",
+    "write_text",
+]
