@@ -7,7 +7,6 @@ would refuse.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -50,15 +49,13 @@ def save_adapter(
     Raises OutputExistsError when `path` is there already and may not be replaced, AdapterFileError
     for what could not be read again.
     """
-    from safetensors.torch import save_file
+    from customize.files.tensors import write_safetensors
 
     refuse_existing(path, overwrite=overwrite)
     with replacing(path) as temporary:
-        stored = {
-            name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()
-        }
+        stored = {name: tensor.detach().to("cpu", dtype) for name, tensor in tensors.items()}
         _refuse_to_write(path, header, {name: Size.of(tensor) for name, tensor in stored.items()})
-        save_file(stored, temporary, metadata={_KEY: dump_header(header)})
+        write_safetensors(temporary, stored, {_KEY: dump_header(header)})
     return path
 
 
@@ -77,25 +74,24 @@ def stream_adapter(
     """
     import torch
 
+    from customize.files.tensors import bytes_of, header_bytes
+
     dtype = dtype or torch.float32
     kind = _DTYPES[str(dtype).removeprefix("torch.")]
     refuse_existing(path, overwrite=overwrite)
     with replacing(path) as temporary, TemporaryFile(dir=path.parent) as data:
         entries, sizes = dict[str, Any](), dict[str, Size]()
         for name, tensor in tensors:
-            start, stored = data.tell(), tensor.detach().to("cpu", dtype).contiguous()
+            start, stored = data.tell(), tensor.detach().to("cpu", dtype)
             sizes[name] = Size.of(stored)
-            data.write(stored.flatten().view(torch.uint8).numpy().data)
+            data.write(bytes_of(stored))
             ends = [start, data.tell()]
             entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": ends}
         told = header()
         _refuse_to_write(path, told, sizes)
-        entries["__metadata__"] = {_KEY: dump_header(told)}
-        text = json.dumps(entries).encode()
-        text += b" " * (-len(text) % 8)  # the format wants tensors to start at multiples of 8
         data.seek(0)
         with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
+            file.write(header_bytes(entries, {_KEY: dump_header(told)}))
             shutil.copyfileobj(data, file, 2**20)
     return path
 

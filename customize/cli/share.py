@@ -38,17 +38,16 @@ def add_to(commands: Any) -> None:
 
 def card(arguments: argparse.Namespace) -> int:
     """Write the card, and the picture it shows."""
-    from customize.files import refuse_existing, write_text
+    from customize.files import refuse_existing, replacing, write_text
 
     output: Path = arguments.output or arguments.file.parent / "README.md"
     picture = output.parent / _PICTURE
     text, sheet = _card(arguments)
     shown = [picture] if sheet else []
     refuse_existing(output, *shown, overwrite=arguments.overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
     if sheet:
-        picture.parent.mkdir(exist_ok=True)
-        shutil.copy(sheet, picture)
+        with replacing(picture) as temporary:
+            shutil.copyfile(sheet, temporary)
     write_text(output, text)
     print(f"card: {output}")
     _advise(arguments)
@@ -58,12 +57,14 @@ def card(arguments: argparse.Namespace) -> int:
 def push(arguments: argparse.Namespace) -> int:
     """Upload adapter, exports, card and preview."""
     from customize.exporting.sharing import upload
+    from customize.files.disk import naming_disk
 
     text, sheet = _card(arguments)
     pictures = {_PICTURE: sheet} if sheet else {}
     with tempfile.TemporaryDirectory(prefix="customize-push-") as temporary:
         folder = Path(temporary)
-        upload.gather(folder, arguments.file, text, arguments.exports, pictures)
+        with naming_disk(folder):
+            upload.gather(folder, arguments.file, text, arguments.exports, pictures)
         pushed = upload.push(folder, arguments.repo, private=arguments.private)
     print(f"{len(pushed.files)} files are at {pushed.url}")
     _advise(arguments)

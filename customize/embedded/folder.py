@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from customize.embedded.models import (
     new_unet,
 )
 from customize.embedded.world.edits import random_edit
-from customize.files import forget_places
+from customize.files import forget_places, replacing_folder
 
 EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}
 """The sampler settings the base is shipped and measured with."""
@@ -83,8 +81,6 @@ def read_parts(folder: Path) -> Parts:
 
 def write_folder(parts: Parts, folder: Path) -> None:
     """Write the base as fp16 safetensors, to a temporary folder that is renamed into place."""
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     optional: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
     scheduler: Any = new_scheduler()
     pipeline = StableDiffusionInstructPix2PixPipeline(
@@ -96,20 +92,20 @@ def write_folder(parts: Parts, folder: Path) -> None:
         requires_safety_checker=False,
         **optional,
     )
-    pipeline.save_pretrained(temporary)
-    _write_word_lists(parts.tokenizer, temporary / "tokenizer")
-    parts.clip.half().save_pretrained(temporary / "clip")
-    new_clip_processor().save_pretrained(temporary / "clip")
-    parts.tokenizer.save_pretrained(temporary / "clip")
-    _write_word_lists(parts.tokenizer, temporary / "clip")
-    about = {
-        "edit": EDIT_DEFAULTS,
-        "text_to_image": DRAW_DEFAULTS,
-        "instructions": known_instructions(),
-    }
-    (temporary / "customize.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
-    forget_places(temporary)
-    os.replace(temporary, folder)
+    with replacing_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary)
+        _write_word_lists(parts.tokenizer, temporary / "tokenizer")
+        parts.clip.half().save_pretrained(temporary / "clip")
+        new_clip_processor().save_pretrained(temporary / "clip")
+        parts.tokenizer.save_pretrained(temporary / "clip")
+        _write_word_lists(parts.tokenizer, temporary / "clip")
+        about = {
+            "edit": EDIT_DEFAULTS,
+            "text_to_image": DRAW_DEFAULTS,
+            "instructions": known_instructions(),
+        }
+        (temporary / "customize.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+        forget_places(temporary)
 
 
 def known_instructions(count: int = 160) -> list[str]:

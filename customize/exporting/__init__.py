@@ -7,22 +7,21 @@ themselves (docs/frontends.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from customize.errors import ExportError
 from customize.exporting.targets import TARGETS, Options, Target, Written, check
-from customize.files import refuse_existing, set_aside
+from customize.files import Used, check_output
+from customize.files.lock import in_use
+from customize.files.manifest import Manifest
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
-    from customize.exporting.proof.prove import Proofs
+    from customize.exporting.every_target import Exports
     from customize.families.base import Base
     from customize.scoring.items import Models
 
-__all__ = ["TARGETS", "Exports", "Options", "Target", "Written", "export", "export_all"]
+__all__ = ["TARGETS", "Options", "Target", "Written", "export", "export_all"]
 
 
 def export(
@@ -41,22 +40,15 @@ def export(
     the target cannot hold the adapter, and OutputExistsError for files that are there.
     """
     from customize.exporting import write
+    from customize.exporting.save import key_of, slot
 
-    return write.write(adapter, base, target, folder, options or Options(), overwrite=overwrite)
-
-
-@dataclass(frozen=True)
-class Exports:
-    """What `export_all` made: the targets that are there, and why the others are not.
-
-    `refused` cannot hold the adapter; `proofs` is None where nothing was to be verified, and names
-    the targets that failed and were removed.
-    """
-
-    written: tuple[Written, ...]
-    refused: Mapping[Target, str]
-    guide: Path
-    proofs: Proofs | None = None
+    options = options or Options()
+    check(adapter, base, options)
+    check_output(folder, [Used("the base", base.folder)], folder=True)
+    with in_use(folder):
+        key = f"{target} {key_of(adapter, base, options)}"
+        with slot(Manifest(folder, f"export {target}"), key, overwrite=overwrite) as taken:
+            return write.write(adapter, base, target, folder, options, taken)
 
 
 def export_all(
@@ -72,46 +64,17 @@ def export_all(
     """Write every target that can hold `adapter` into a folder of its own, and a README.
 
     `verify` reads every target back and removes what is not the adapter, so that the README lists
-    what is there; `models` holds the CLIP for a cut adapter's edits. `overwrite` replaces the
-    folders of an earlier README whole, and single files elsewhere. Raises OutputExistsError before
-    anything is written where one of the folders is there, and ExportError where no target is left.
+    what is there; `models` holds the CLIP for a cut adapter's edits. A call that was killed goes on
+    when it is repeated. `overwrite` replaces what an earlier call wrote, and nothing else. Raises
+    OutputExistsError, before anything is written, where one of the folders is there, and
+    ExportError, with everything as it was, where no target is left.
     """
-    from customize.exporting.sharing import readme
+    from customize.exporting import every_target
 
-    check(adapter, base, options or Options())
-    folders = [folder / target for target in TARGETS]
-    refuse_existing(folder / readme.NAME, *folders, overwrite=overwrite)
-    earlier = folders if readme.is_there(folder) else []
-    with set_aside(*earlier):
-        return _export_all(adapter, base, folder, options, overwrite, verify, models)
-
-
-def _export_all(
-    adapter: AdapterFile,
-    base: Base,
-    folder: Path,
-    options: Options | None,
-    overwrite: bool,
-    verify: bool,
-    models: Models | None,
-) -> Exports:
-    from customize.exporting.proof import prove
-    from customize.exporting.sharing import readme
-    from customize.families import profile_of
-
-    written, refused = list[Written](), dict[Target, str]()
-    for target in TARGETS:
-        try:
-            place = folder / target
-            written.append(export(adapter, base, target, place, options, overwrite=overwrite))
-        except ExportError as error:
-            refused[target] = str(error)
-    proofs = prove.prove(written, adapter, base, models=models) if verify else None
-    failed = proofs.failed if proofs else {}
-    written = [one for one in written if one.target not in failed]
-    if not written:
-        reasons = "; ".join([*refused.values(), *failed.values()])
-        raise ExportError(f"no target can hold the adapter: {reasons}")
-    edits = profile_of(base.family).front_ends.edits
-    guide = readme.write(folder, written, {**refused, **failed}, proofs, edits=edits)
-    return Exports(tuple(written), refused, guide, proofs)
+    options = options or Options()
+    check(adapter, base, options)
+    check_output(folder, [Used("the base", base.folder)], folder=True)
+    with in_use(folder):
+        return every_target.write_all(
+            *(adapter, base, folder, options), overwrite=overwrite, verify=verify, models=models
+        )

@@ -1,22 +1,19 @@
-"""Plan the files of one target, then write them all under temporary names and move them in."""
+"""Plan the files of one target, and have them written."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.errors import ExportError
-from customize.exporting.file_plan import Content, Plan, plan_weights, plan_words
+from customize.exporting.file_plan import Plan, plan_weights, plan_words
 from customize.exporting.formats.embeddings import file_name
+from customize.exporting.save import Slot, save_all
 from customize.exporting.sharing.readme import notes_of, notes_of_words
 from customize.exporting.targets import Options, Target, Written, check, check_target
 from customize.families import profile_of
-from customize.files import refuse_existing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,15 +29,9 @@ _WORDS_ALONE: frozenset[Target] = frozenset({*SHOWN, "diffusers"})
 
 
 def write(
-    adapter: AdapterFile,
-    base: Base,
-    target: Target,
-    folder: Path,
-    options: Options,
-    *,
-    overwrite: bool,
+    adapter: AdapterFile, base: Base, target: Target, folder: Path, options: Options, taken: Slot
 ) -> Written:
-    """Write one target; see `customize.exporting.export`."""
+    """Write one target; see `customize.exporting.export`. Its files go to the slot `taken`."""
     from customize.exporting.formats.native import from_native
     from customize.exporting.sharing.sidecars import plan_sidecars
     from customize.families.loading.layer_weights import BaseWeights
@@ -53,47 +44,15 @@ def write(
     changes = from_native(adapter, weights)
     words = plan_words(changes, base)
     if target == "full-model":
-        return _write_full_model(adapter, base, folder, options, words, overwrite)
+        return _write_full_model(adapter, base, folder, options, words, taken)
     if not changes.layers:
-        return _write_words(target, folder, options, words, changes, overwrite)
+        return _write_words(target, folder, options, words, changes, taken)
     preview = _preview(options.preview) if target in SHOWN and options.preview else None
     fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
     notes = tuple(notes_of(target, plan, fitted.changes, profile_of(base.family)))
     beside = plan_sidecars(adapter.header, name, target, preview) if target in SHOWN else {}
-    files = save_all(folder, plan | words | beside, overwrite=overwrite)
+    files = save_all(folder, plan | words | beside, taken)
     return Written(target, folder, files, notes, fitted.errors, options)
-
-
-def save_all(folder: Path, plan: Plan, *, overwrite: bool) -> tuple[Path, ...]:
-    """Write every file of the plan or none; raises OutputExistsError before anything is written."""
-    places = [folder / name for name in plan]
-    refuse_existing(*places, overwrite=overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
-    try:
-        for name, content in plan.items():
-            place = temporary / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            _save(content, place)
-        for name, place in zip(plan, places, strict=True):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary / name, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return tuple(places)
-
-
-def _save(content: Content | str | bytes, place: Path) -> None:
-    from safetensors.torch import save_file
-
-    match content:
-        case str():
-            place.write_text(content, encoding="utf-8")
-        case bytes():
-            place.write_bytes(content)
-        case Content(tensors, metadata):
-            whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
-            save_file(whole, place, dict(metadata))
 
 
 def _write_words(
@@ -102,7 +61,7 @@ def _write_words(
     options: Options,
     plan: Plan,
     changes: Changes,
-    overwrite: bool,
+    taken: Slot,
 ) -> Written:
     """Write the words of an adapter that holds nothing else."""
     if not plan or target not in _WORDS_ALONE:
@@ -110,7 +69,7 @@ def _write_words(
             f"{target}: the adapter holds {'words and ' * bool(plan)}no weights; expected weights "
             "to write; export words to one of the other programs, or teach layers as well"
         )
-    files = save_all(folder, plan, overwrite=overwrite)
+    files = save_all(folder, plan, taken)
     notes = ("the adapter holds words and no weights: the embedding files are all of it",)
     return Written(target, folder, files, notes + tuple(notes_of_words(changes)), {}, options)
 
@@ -128,20 +87,22 @@ def _preview(path: Path) -> Image.Image | None:
 
 
 def _write_full_model(
-    adapter: AdapterFile, base: Base, folder: Path, options: Options, words: Plan, overwrite: bool
+    adapter: AdapterFile, base: Base, folder: Path, options: Options, words: Plan, taken: Slot
 ) -> Written:
     """Write base and adapter as one; words go beside the single file, which cannot hold them."""
     import torch
 
-    from customize.exporting.whole_model.full_model import write_full_model
+    from customize.adapters.deltas import words as words_of
+    from customize.exporting.whole_model.full_model import notes_of_model, write_full_model
 
-    assert options.name is not None
-    refuse_existing(*(folder / name for name in words), overwrite=overwrite)
-    dtype = getattr(torch, options.dtype)
-    files, notes = write_full_model(
-        adapter, base, folder, options.name, dtype=dtype, overwrite=overwrite
+    name, dtype = options.name, getattr(torch, options.dtype)
+    assert name is not None
+    taken.check([folder / f"{name}.safetensors", folder / name])
+    files = save_all(
+        *(folder, words, taken),
+        build=lambda place: write_full_model(adapter, base, place, name, dtype=dtype),
     )
-    files += save_all(folder, words, overwrite=overwrite)
+    notes = tuple(notes_of_model(name, list(words_of(adapter))))
     return Written("full-model", folder, files, notes, {}, options)
 
 

@@ -2,6 +2,7 @@
 and text that comes from outside, read within bounds.
 """
 
+from customize.files.disk import check_room
 from customize.files.outputs import Used, check_output
 from customize.files.write import (
     REPLACE,
@@ -18,6 +19,7 @@ __all__ = [
     "REPLACE",
     "Used",
     "check_output",
+    "check_room",
     "forget_places",
     "make_folder",
     "refuse_existing",

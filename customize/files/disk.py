@@ -34,6 +34,8 @@ def is_full(error: BaseException, place: Path | None = None) -> bool:
     With a `place` that is being written, any error of a disk without room counts: encoders and
     databases hide the reason.
     """
+    if isinstance(error, OutputError) and error.__cause__ is not None:
+        error = error.__cause__
     words = str(error).lower()
     if number_of(error) in _FULL or any(word in words for word in _FULL_WORDS):
         return True
@@ -57,11 +59,18 @@ def free_at(path: Path) -> int:
     return shutil.disk_usage(existing(path)).free
 
 
-def full_disk(path: Path) -> OutputError:
-    """Word a disk that ran full while `path` was written."""
+def check_room(path: Path, size: int) -> None:
+    """Raise OutputError where the disk of `path` lacks room for `size` bytes."""
+    if free_at(path) < size:
+        raise full_disk(path, size)
+
+
+def full_disk(path: Path, size: int | None = None) -> OutputError:
+    """Word a disk that ran full while `path` was written, or that is too full for `size` bytes."""
+    needed = "room to write" if size is None else f"room for {size_told(size)}"
     return OutputError(
         f"{path}: the disk of {disk_of(path)} is full ({size_told(free_at(path))} free); expected "
-        "room to write; free some, or name an output on another disk, and repeat"
+        f"{needed}; free some, or name an output on another disk, and repeat"
     )
 
 

@@ -11,7 +11,7 @@ import fnmatch
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,13 @@ class Written:
 
 
 class Manifest:
-    """The list in `folder`, seen by one kind of run (`train`); `last` is what that writes last."""
+    """The list in `folder`, seen by one kind of run (`train`).
 
-    def __init__(self, folder: Path, run: str, last: str) -> None:
+    `last` is what that writes last, if it has a name that is known before: where it is there, the
+    run was whole, even if the list was not finished any more.
+    """
+
+    def __init__(self, folder: Path, run: str, last: str | None = None) -> None:
         """Read the list; raises OutputError for one that is damaged."""
         self.folder, self._run, self._last = folder, run, last
         self._all = _read(folder / NAME)
@@ -53,18 +57,36 @@ class Manifest:
         """What this kind of run wrote."""
         return self._all.setdefault(self._run, Written())
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run of this kind began here and has not come to its end."""
+        return any(known is None for known in self.own.names.values())
+
     def begin(self, names: Iterable[str], key: str | None = None) -> None:
         """Note what is going to be written, or written on.
 
         Raises OutputExistsError, with nothing noted, where something else lies there.
         """
         self.check(names := tuple(names))
-        self._claim(names)
         self.own.key = key
+        self.claim(names)
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Note more that is going to be written; raises OutputExistsError as `begin` does."""
+        self.check(names := tuple(names))
+        for written in self._all.values():
+            written.names = {k: v for k, v in written.names.items() if k not in names}
+        self.own.names |= dict.fromkeys(names)
         self.save()
 
-    def begin_anew(self, names: Iterable[str], key: str | None = None) -> None:
-        """Set aside what this kind of run wrote, and begin.
+    def begin_anew(
+        self,
+        names: Iterable[str],
+        key: str | None = None,
+        *,
+        replaces: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """Set aside what this kind of run wrote under names that it `replaces`, and begin.
 
         Where an earlier such call was cut short it goes on: what waits aside is the last whole run.
         Raises OutputExistsError, with nothing moved, where something lies there that no run wrote.
@@ -72,11 +94,14 @@ class Manifest:
         self.check(names := tuple(names))
         earlier = self._earlier()
         for path in self._there(self.own):
-            if _digest(path) == earlier.names.get(self._name(path)):
-                self._move(path, self._aside / self._name(path))
+            if not replaces(name := self._name(path)):
+                continue
+            if digest_of(path) == earlier.names.get(name):
+                self._move(path, self._aside / name)
             else:  # of a run that was itself to take the place of what waits aside
                 remove(path)
-        self._all[self._run] = Written()
+        kept = {name: known for name, known in self.own.names.items() if not replaces(name)}
+        self._all[self._run] = Written(kept)
         self.begin(names, key)
 
     def finish(self) -> None:
@@ -85,23 +110,22 @@ class Manifest:
         self.save()
         remove(self._aside)
 
-    def give_up(self, keep: Iterable[str] = ()) -> None:
-        """Remove what a failed run wrote, but for names to `keep`, and bring back what was aside.
-
-        A run that took nobody's place leaves what it has: the same command may go on with it.
-        """
-        if not self.replaces:
-            return
-        kept = set(keep)
+    def undo(self, keep: Iterable[str] = ()) -> None:
+        """Remove what a failed run wrote, but for names to `keep`; bring back what was aside."""
+        kept = {name for name, known in self.own.names.items() if known is not None} | {*keep}
         for path in self._there(self.own):
             if self._name(path) not in kept:
                 remove(path)
-        earlier, mine = self._earlier(), self._hashes()
-        for path in sorted(self._aside.rglob("*")):
-            back = self.folder / path.relative_to(self._aside)
-            if path.is_file() and path.name != NAME and not os.path.lexists(back):
-                self._move(path, back)
-        self._all[self._run] = Written(mine | earlier.names, earlier.key, earlier.parts)
+                self._remove_empty(path.parent)
+        mine = self._hashes()
+        self._all[self._run] = Written(mine, self.own.key)
+        if self.replaces:
+            earlier = self._earlier()
+            for path in sorted(self._aside.rglob("*")):
+                back = self.folder / path.relative_to(self._aside)
+                if path.is_file() and path.name != NAME and not os.path.lexists(back):
+                    self._move(path, back)
+            self._all[self._run] = Written(mine | earlier.names, earlier.key, earlier.parts)
         self.save()
         remove(self._aside)
 
@@ -122,38 +146,45 @@ class Manifest:
             )
 
     def owns(self, path: Path) -> bool:
-        """Tell whether a run wrote `path` and nobody changed it since."""
+        """Tell whether a run wrote `path`, all of it if a folder, and nobody changed it since."""
+        if path.is_dir() and not path.is_symlink():
+            return all(self.owns(inside) for inside in path.rglob("*") if not inside.is_dir())
         name = self._name(path)
         return any(_is_of(written, name, path) for written in self._all.values())
 
     def save(self) -> None:
         """Write the list, whole or not at all."""
         runs = {run: asdict(written) for run, written in self._all.items() if written.names}
+        if not runs:
+            (self.folder / NAME).unlink(missing_ok=True)
+            return
         content = {"format": _FORMAT, "version": _VERSION, "runs": runs}
         write_text(self.folder / NAME, json.dumps(content, indent=1) + "\n")
-
-    def _claim(self, names: tuple[str, ...]) -> None:
-        for written in self._all.values():
-            written.names = {k: v for k, v in written.names.items() if k not in names}
-        self.own.names |= dict.fromkeys(names)
 
     def _earlier(self) -> Written:
         """Return what the run that waits aside wrote; begin to set one aside where none does."""
         record = self._aside / NAME
         if record.is_file():
             earlier = _read(record).get(self._run, Written())
-            last = self.folder / self._last
-            if not last.is_file() or _digest(last) == earlier.names.get(self._last):
+            if not self._whole_beside(earlier):
                 return earlier
-            remove(self._aside)  # what is in its place is whole: only the clearing up was missed
+            remove(self._aside)  # only the clearing up was missed
         make_folder(self._aside)
         earlier = Written(self._hashes(), self.own.key, self.own.parts)
         content = {"format": _FORMAT, "version": _VERSION, "runs": {self._run: asdict(earlier)}}
         write_text(record, json.dumps(content))
         return earlier
 
+    def _whole_beside(self, earlier: Written) -> bool:
+        """Tell whether a whole run is in place of the one aside, not what is left of that one."""
+        if self._last is not None:
+            last = self.folder / self._last
+            return last.is_file() and digest_of(last) != earlier.names.get(self._last)
+        mine = self.own.names
+        return bool(mine) and not self.unfinished and mine != earlier.names
+
     def _hashes(self) -> dict[str, str | None]:
-        return {self._name(path): _digest(path) for path in self._there(self.own)}
+        return {self._name(path): digest_of(path) for path in self._there(self.own)}
 
     def _there(self, written: Written) -> list[Path]:
         """List the files that are there and still as a run left them."""
@@ -165,6 +196,11 @@ class Manifest:
             yield from self.folder.glob(name)
         elif os.path.lexists(self.folder / name):
             yield self.folder / name
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self.folder and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
 
     def _move(self, path: Path, target: Path) -> None:
         make_folder(target.parent)
@@ -178,7 +214,7 @@ class Manifest:
 def _is_of(written: Written, name: str, path: Path) -> bool:
     if name in written.names:
         known = written.names[name]
-        return path.is_file() and not path.is_symlink() and known in (None, _digest(path))
+        return path.is_file() and not path.is_symlink() and known in (None, digest_of(path))
     return any("*" in one and fnmatch.fnmatchcase(name, one) for one in written.names)
 
 
@@ -208,6 +244,7 @@ def _written(names: dict[str, str | None], key: str | None, parts: dict[str, Any
     return Written(dict(names.items()), key, dict(parts.items()))
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return a file's sha256, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

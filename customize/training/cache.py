@@ -21,11 +21,11 @@ from tqdm import tqdm
 from customize.families import Encoder, open_encoder
 from customize.families.base import Base
 from customize.families.words import Word
+from customize.files.tensors import DamagedError, read_tensors, save_tensors
 from customize.pairs.buckets import Crop, load_example
 from customize.shapes import Encoded, Pair
-from customize.training.cache_files import read_tensors, write_tensors
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise it whenever what is encoded changes; old files are then left unread."""
 
 
@@ -83,22 +83,34 @@ def encode_all(
         *(_view_job(view, setting, digests[id(view.pair)]) for view in views),
         _text_job(instructions, setting),
     ]
-    paths = [folder / f"{job.key(setting)}.safetensors" for job in jobs]
-    held = [read_tensors(path) for path in paths]
+    keys = [job.key(setting) for job in jobs]
+    held = [_held(folder, key) for key in keys]
     missing = [index for index, tensors in enumerate(held) if tensors is None]
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
         encoder = open_encoder(
             setting.base, device=device, words=setting.words, reads_text=not setting.as_tokens
         )
         for index in tqdm(missing, "encoding", disable=None if progress else True, leave=False):
-            held[index] = jobs[index].make(encoder)
-            write_tensors(paths[index], held[index] or {})
+            held[index] = made = jobs[index].make(encoder)
+            save_tensors(_path(folder, keys[index]), made, key=keys[index])
         del encoder
         _free_memory()
     full = [tensors for tensors in held if tensors is not None]
     assert len(full) == len(jobs)
     return [_unpack(tensors) for tensors in full[:-1]], full[-1]
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.safetensors"
+
+
+def _held(folder: Path, key: str) -> dict[str, Tensor] | None:
+    """Read what the cache holds under a key, None where that is missing or not what was written."""
+    try:
+        tensors, _ = read_tensors(_path(folder, key), key=key)
+    except (FileNotFoundError, DamagedError):
+        return None
+    return tensors
 
 
 @dataclass(frozen=True)

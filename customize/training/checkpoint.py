@@ -2,27 +2,24 @@
 
 One safetensors file: tensors, and the rest as JSON in its metadata; no pickle. It is written whole
 under another name, flushed to the disk and renamed, so that a kill at any moment leaves either the
-old one or the new one.
+old one or the new one; its checksum is checked before anything in it is used.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from customize.errors import TrainingError
-from customize.files import replacing
+from customize.files.tensors import DamagedError, read_tensors, save_tensors
 
-VERSION = 1
+VERSION = 2
+KEY = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,22 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: OptimizerState) -
         values.update(_under(state.numbers, place))
 
 
+def optimizer_misfit(optimizer: torch.optim.Optimizer, state: OptimizerState) -> str | None:
+    """Say what of a state is not of an optimizer's parameters, None where all is."""
+    groups = optimizer.param_groups
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    known = {str(index) for index in range(len(parameters))}
+    known |= {f"group {index}" for index in range(len(groups))}
+    if odd := sorted({name.partition("/")[0] for name in (*state.tensors, *state.numbers)} - known):
+        return f"its optimizer state is of a parameter {odd[0]!r} that is not learned"
+    for index, parameter in enumerate(parameters):
+        for name, tensor in _under(state.tensors, str(index)).items():
+            # 8-bit optimizers hold a state of the parameter's size, and one scale for each block.
+            if tensor.shape != parameter.shape and tensor.numel() > max(256, parameter.numel()):
+                return f"its optimizer state {index}/{name} has shape {list(tensor.shape)}"
+    return None
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint at `path`, whole or not at all."""
     tensors = {
@@ -93,19 +106,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "numbers": checkpoint.numbers,
         "optimizer": checkpoint.optimizer.numbers,
     }
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"checkpoint": json.dumps(facts)})
-        _flush(temporary)
-    if os.name == "posix":  # elsewhere folders cannot be opened, nor need they
-        _flush(path.parent)
+    save_tensors(path, tensors, facts, key=KEY, flush=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint back; raises TrainingError for a damaged or foreign file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = json.loads((file.metadata() or {})["checkpoint"])
+        tensors, facts = read_tensors(path, key=KEY)
         if facts["version"] != VERSION:
             raise ValueError(f"version {facts['version']}")
         return Checkpoint(
@@ -117,10 +124,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
             shaping=facts["shaping"],
             numbers=facts["numbers"],
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DamagedError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); expected the checkpoint "
-            "that `customize train` wrote; begin anew with --overwrite"
+            f"{path}: it is damaged or foreign ({error}); expected the checkpoint as it was "
+            "written; copy it back from where it is whole, or begin anew with --overwrite"
         ) from None
 
 
@@ -160,11 +167,3 @@ def _device(optimizer: torch.optim.Optimizer) -> torch.device:
 def _under(values: Mapping[str, Any], place: str) -> dict[str, Any]:
     start = f"{place}/"
     return {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from customize.files.disk import is_full, naming_disk
 from customize.training.steps import Step
 
 
@@ -34,7 +36,9 @@ class Reports:
 
         Steps after `done` that an earlier run logged and lost are struck out.
         """
-        self._board = None if names is None else _open_board(folder, done)
+        self._folder = folder
+        with naming_disk(folder):
+            self._board = None if names is None else _open_board(folder, done)
         self._others = [
             opened
             for name in names or ()
@@ -52,7 +56,11 @@ class Reports:
         """Close bar and logs."""
         self._bar.close()
         if self._board is not None:
-            self._board.close()
+            try:
+                with naming_disk(self._folder):
+                    self._board.close()
+            finally:
+                threading.excepthook = threading.__excepthook__
         for module in self._others:
             module.finish()
 
@@ -72,15 +80,17 @@ class Reports:
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """Log numbers by name."""
         if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
+            with naming_disk(self._folder):
+                for name, value in figures.items():
+                    self._board.add_scalar(name, value, step)
         for module in self._others:
             module.log(dict(figures), step=step)
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
         """Show a picture in TensorBoard."""
         if self._board is not None:
-            self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            with naming_disk(self._folder):
+                self._board.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
 
 def memory_in_use() -> str:
@@ -95,7 +105,14 @@ def memory_in_use() -> str:
 def _open_board(folder: Path, done: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
+    threading.excepthook = _tell_unless_full
     return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+
+def _tell_unless_full(arguments: threading.ExceptHookArgs) -> None:
+    """Leave a full disk of TensorBoard's own thread to the step that meets it next."""
+    if arguments.exc_value is None or not is_full(arguments.exc_value):
+        threading.__excepthook__(arguments)
 
 
 def _open(

@@ -13,6 +13,7 @@ from customize.errors import TrainingError
 from customize.training.checkpoint import (
     Checkpoint,
     changed,
+    optimizer_misfit,
     optimizer_state,
     read_checkpoint,
     restore_optimizer,
@@ -69,6 +70,11 @@ def take_up(
             f"({'; '.join(differences)}); expected the same {same}; set them back to go on, "
             f"choose another output, or {anew}"
         )
+    if misfit := _misfit(saved, run):
+        raise TrainingError(
+            f"{path}: {misfit}; expected the checkpoint of this very run; "
+            f"choose another output, or {anew}"
+        )
     run.attached.load(saved.adapter)
     restore_optimizer(run.optimizer, saved.optimizer)
     if run.average is not None:
@@ -78,3 +84,24 @@ def take_up(
     run.done = saved.step
     run.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
     return saved.numbers
+
+
+def _misfit(saved: Checkpoint, run: Run) -> str | None:
+    """Say what of a checkpoint does not fit the run, None where all does.
+
+    Steps, tensors' names and shapes, and the optimizer's state are looked at before any is used.
+    """
+    if not 0 < saved.step == len(saved.history_SF):
+        return f"it says step {saved.step} and holds the figures of {len(saved.history_SF)} steps"
+    learned = run.attached.state()
+    for what, tensors in (("adapter", saved.adapter), ("average", saved.average)):
+        expected = learned if what == "adapter" or run.average is not None else {}
+        if names := sorted(expected.keys() ^ tensors.keys()):
+            return f"its {what} lacks or adds {names[0]}"
+        for name, tensor in tensors.items():
+            if tensor.shape != expected[name].shape:
+                found, wanted = list(tensor.shape), list(expected[name].shape)
+                return f"its {what} has {name} of shape {found}, not {wanted}"
+            if not bool(tensor.isfinite().all()):
+                return f"its {what} has numbers in {name} that are not finite"
+    return optimizer_misfit(run.optimizer, saved.optimizer)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from customize.files import refuse_existing, replacing
-from customize.training.cache_files import remove_temporaries
+from customize.files.write import remove_temporaries
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from customize.families.loading.layer_weights import BaseWeights
 from customize.families.profile import Profile
 from customize.families.stable_diffusion.profiles import SD1, SDXL
 from customize.families.words import Word
+from customize.files.manifest import NAME as MANIFEST
 
 WORD = Word("<my-dog>", "dog", 2)
 GROUPS = ("attention", "convolutions", "feed_forward")
@@ -390,7 +391,7 @@ def test_all_again_leaves_nothing_of_the_first(
     def names() -> set[str]:
         return {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
 
-    (tmp_path / "kohya").mkdir()  # no README tells that this was written here
+    (tmp_path / "kohya").mkdir()
     (tmp_path / "kohya" / "mine.txt").write_text("mine")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "one.safetensors").write_text("mine")
@@ -418,7 +419,8 @@ def test_all_again_leaves_nothing_of_the_first(
     all_of("lora", "two")
     stale = [name for name in names() if "one" in name or name.startswith("custom-diffusion")]
     assert stale == ["other/one.safetensors"]
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert (tmp_path / "kohya" / "mine.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [MANIFEST]
 
 
 def test_add_embedding_is_told_where_it_is_not_read(tmp_path: Path) -> None:
@@ -483,14 +485,15 @@ def test_export_on_the_command_line(
     Image.new("RGB", (40, 30), "red").save(tmp_path / "previews" / "step_000001.png")
     assert main(["export", str(path), "--to", "kohya", "--no-verify", "--name", "dog"]) == 0
     written = {p.name for p in (tmp_path / "exports" / "kohya").iterdir()}
-    assert written == {"dog.safetensors", "dog.json", "dog.png", "embeddings"}
+    assert written == {"dog.safetensors", "dog.json", "dog.png", "embeddings", MANIFEST}
     assert "ComfyUI models/loras" in capsys.readouterr().out
     assert main(["export", str(path), "--to", "custom-diffusion", "--no-verify"]) == 0
     assert "whole weights" in capsys.readouterr().out
     (tmp_path / "previews" / "step_000002.png").write_bytes(b"\x89PNG broken")
     assert main(["export", str(path), "--to", "invokeai", "--no-verify"]) == 0
     assert "step_000002.png is broken" in capsys.readouterr().err
-    assert len(list((tmp_path / "exports" / "invokeai").iterdir())) == 3
+    left = {path.name for path in (tmp_path / "exports" / "invokeai").iterdir()}
+    assert left == {"my_dog.safetensors", "my_dog.json", "embeddings", MANIFEST}
     command = ["export", str(path), "--to", "all", "--no-verify"]
     assert main([*command, "--rank", "0"]) == 2
     assert capsys.readouterr().err.count("--rank 0") == 1

@@ -18,15 +18,13 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import AdapterFile, read_adapter, save_adapter
 from customize.errors import OutputExistsError
-from customize.exporting.whole_model.full_model import (
-    merged_pipeline,
-    pipeline_weights,
-    write_full_model,
-)
+from customize.exporting import Options, export
+from customize.exporting.whole_model.full_model import merged_pipeline, pipeline_weights
 from customize.exporting.whole_model.single_file_keys import from_single_file, to_single_file
 from customize.families import open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
+from customize.files.manifest import NAME as MANIFEST
 
 _vae: Any = AutoencoderKL  # diffusers annotates tuples as tuple[int]
 SD15: dict[str, Any] = {
@@ -41,6 +39,7 @@ SD15: dict[str, Any] = {
     "attention_head_dim": 2,
     "norm_num_groups": 4,
 }
+DOG = Options(name="dog", dtype="float32")
 SDXL = SD15 | {
     "block_out_channels": (8, 16, 32),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -139,7 +138,8 @@ def test_diffusers_reads_the_second_text_encoder_back_bit_for_bit() -> None:
 def test_the_written_single_file_holds_base_plus_adapter(
     base: Base, adapter: AdapterFile, tmp_path: Path
 ) -> None:
-    files, notes = write_full_model(adapter, base, tmp_path, "dog", dtype=torch.float32)
+    written = export(adapter, base, "full-model", tmp_path, DOG)
+    files, notes = written.files, written.notes
     assert files[0] == tmp_path / "dog.safetensors"
     assert any("embedding files" in note for note in notes)
     named, pipeline = load_file(files[0]), merged_pipeline(adapter, base, torch.float32)
@@ -162,7 +162,7 @@ def test_the_written_single_file_holds_base_plus_adapter(
 def test_the_written_folder_is_a_base_that_knows_the_word(
     base: Base, adapter: AdapterFile, tmp_path: Path
 ) -> None:
-    files, _ = write_full_model(adapter, base, tmp_path, "dog", dtype=torch.float32)
+    files = export(adapter, base, "full-model", tmp_path, DOG).files
     assert all(path.is_file() for path in files)
     configs = [path.read_text() for path in (tmp_path / "dog").rglob("*.json")]
     assert len(configs) > 5
@@ -184,14 +184,15 @@ def test_nothing_is_replaced_or_left_behind(
 ) -> None:
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "mine.txt").write_text("mine")
-    for overwrite, said in ((False, "dog: it is there already"), (True, "no folder of a model")):
+    half = Options(name="dog", dtype="float16")
+    for overwrite, said in ((False, "dog: it is there already"), (True, r"mine\.txt|no run wrote")):
         with pytest.raises(OutputExistsError, match=said):
-            write_full_model(
-                adapter, base, tmp_path, "dog", dtype=torch.float16, overwrite=overwrite
-            )
+            export(adapter, base, "full-model", tmp_path, half, overwrite=overwrite)
     assert [path.name for path in tmp_path.rglob("*")] == ["dog", "mine.txt"]
-    (tmp_path / "dog" / "mine.txt").rename(tmp_path / "dog" / "model_index.json")
-    write_full_model(adapter, base, tmp_path, "dog", dtype=torch.float16, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog", "dog.safetensors"]
+    (tmp_path / "dog" / "mine.txt").rename(tmp_path / "mine.txt")
+    for options in (DOG, half):
+        export(adapter, base, "full-model", tmp_path, options, overwrite=True)
+    shown = {path.name for path in tmp_path.iterdir()} - {MANIFEST}
+    assert shown == {"dog", "dog.safetensors", "embeddings", "mine.txt"}
     assert json.loads((tmp_path / "dog" / "model_index.json").read_text())
     assert {t.dtype for t in load_file(tmp_path / "dog.safetensors").values()} == {torch.float16}

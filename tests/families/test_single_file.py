@@ -24,7 +24,6 @@ from customize.editing import Editor
 from customize.errors import BaseModelError
 from customize.exporting.whole_model.single_file_keys import to_single_file
 from customize.families.base import EMBEDDED, resolve_base
-from customize.families.loading import weight_files
 from customize.families.single_file import clip_vocabulary, configs
 
 WEIGHTS = {
@@ -354,7 +353,7 @@ def test_a_full_disk_is_said(moment: str, tmp_path: Path, monkeypatch: pytest.Mo
     _put_beside(folder, path)
     if moment == "before":
         free = shutil._ntuple_diskusage(10, 10, 0)
-        monkeypatch.setattr(weight_files.shutil, "disk_usage", lambda _: free)
+        monkeypatch.setattr("customize.files.disk.shutil.disk_usage", lambda _: free)
     else:
 
         def fail(*_: object, **__: object) -> None:
@@ -362,7 +361,7 @@ def test_a_full_disk_is_said(moment: str, tmp_path: Path, monkeypatch: pytest.Mo
 
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr("customize.families.single_file.parts.save_file", fail)
+        monkeypatch.setattr("customize.families.single_file.parts.write_safetensors", fail)
     with pytest.raises(BaseModelError, match=r"the disk of .* has .*CUSTOMIZE_CACHE"):
         resolve_base(str(path))
     left = tmp_path / "cache/bases"

@@ -90,7 +90,7 @@ def test_a_run_that_fails_brings_the_last_one_back(tmp_path: Path) -> None:
     manifest.begin_anew((*NAMES, "rescued"))
     (tmp_path / "loss.png").write_text("second")
     (tmp_path / "rescued").write_text("what it had")
-    manifest.give_up(keep=("rescued",))
+    manifest.undo(keep=("rescued",))
     assert listed(tmp_path) == {**before, "rescued": "what it had"}
     of(tmp_path).begin_anew((*NAMES, "rescued"))  # all of it is known to be a run's
 
@@ -100,7 +100,7 @@ def replace_and_fail(folder: Path) -> None:
     manifest = of(folder)
     manifest.begin_anew(NAMES)
     (folder / "loss.png").write_text("second")
-    manifest.give_up()
+    manifest.undo()
 
 
 def test_wherever_a_replacement_is_killed_a_whole_run_stays(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_whole_run_is_not_taken_for_a_half_one(tmp_path: Path) -> None:
     manifest = of(tmp_path)
     manifest.begin_anew(NAMES)
     (tmp_path / "loss.png").write_text("third")
-    manifest.give_up()
+    manifest.undo()
     assert listed(tmp_path)["adapter"] == "second"
 
 

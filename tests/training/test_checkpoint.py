@@ -141,7 +141,7 @@ def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
         whole[:-10],
         b"",
         b"not a checkpoint",
-        whole.replace(b'"checkpoint"', b'"checkpoinX"'),
+        whole.replace(b'"facts"', b'"fXcts"'),
     ]
     for content in contents:
         path.write_bytes(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -20,6 +18,7 @@ from customize.embedded.fitting.loop import autocast
 from customize.embedded.models import LATENT_SIZE, SCALING_FACTOR, posterior_of
 from customize.embedded.tokenizer import token_ids
 from customize.embedded.world.edits import DrawnEdit, random_edits
+from customize.files.tensors import DamagedError, read_tensors, save_tensors
 
 CHANGED = 10
 """A pixel counts as changed when a channel differs by more than this (of 255)."""
@@ -80,15 +79,15 @@ def weights_of(changed_Bhw: Tensor) -> Tensor:
     return weights / weights.mean(dim=(1, 2), keepdim=True)
 
 
-def kept_pool(path: Path, fill: Callable[[], Pool]) -> Pool:
-    """Read a pool that an interrupted run left at `path`, or fill it and leave it there."""
-    if not path.exists():
+def kept_pool(path: Path, fill: Callable[[], Pool], key: str = "") -> Pool:
+    """Read the pool that an interrupted run left at `path` under `key`, or fill and leave one."""
+    try:
+        tensors, _ = read_tensors(path, key=key)
+    except (FileNotFoundError, DamagedError):
         pool = fill()
-        temporary = path.with_suffix(".tmp")
-        tensors = {f.name: getattr(pool, f.name).contiguous() for f in fields(Pool)}
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
-    return Pool(**load_file(path))
+        save_tensors(path, {f.name: getattr(pool, f.name) for f in fields(Pool)}, key=key)
+        return pool
+    return Pool(**tensors)
 
 
 @dataclass(frozen=True)

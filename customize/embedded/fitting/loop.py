@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from customize.embedded.fitting.shared_state import FlatState, Worker
 from customize.families.base import cpu_has_bfloat16, gpu_has_bfloat16
+from customize.files.disk import naming_disk
 
 WARM_UP_STEPS = 200
 SAVE_SECONDS = 60.0
@@ -92,7 +93,8 @@ def fit_stage(
         if worker.rank == 0 and (ended or time.monotonic() > save_at):
             state.save(path)
             save_at = time.monotonic() + SAVE_SECONDS
-            with (folder / f"{name}.csv").open("a", encoding="utf-8") as log:
+            table = folder / f"{name}.csv"
+            with naming_disk(table), table.open("a", encoding="utf-8") as log:
                 log.write(f"{samples},{loss.item():.5f},{time.time():.0f}\n")
         if worker.rank == 0 and samples % budget.snapshot < budget.batch:
             state.save_average(folder / f"{name}-{samples}.safetensors")

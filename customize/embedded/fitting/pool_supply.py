@@ -73,7 +73,7 @@ class PoolSupply:
         for old in self.folder.glob(f"{prefix}-*-{self.worker.rank}.safetensors"):
             if old != path:
                 old.unlink()
-        return kept_pool(path, lambda: self._encoded(number))
+        return kept_pool(path, lambda: self._encoded(number), f"{path.name} {self.drawer.seed}")
 
     def _made_ahead(self, number: int) -> Pool:
         assert self.thread is not None

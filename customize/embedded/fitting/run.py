@@ -25,6 +25,7 @@ from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
 from customize.embedded.models import new_autoencoder, size_of
 from customize.embedded.tokenizer import write_tokenizer
 from customize.files import refuse_existing
+from customize.files.disk import naming_disk
 from customize.recipe.embedded_base import EmbeddedBaseRecipe, FitStage
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,11 @@ def _fit_in_processes(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path 
     parts = _parts(recipe, state, start_from)
     modules = [*parts.modules(), new_autoencoder(recipe.size)]
     size = max(sum(p.numel() for p in module.parameters()) for module in modules)
-    pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
     barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
-    norms = torch.zeros(recipe.workers).share_memory_()
-    clock = torch.zeros(1, dtype=torch.float64).share_memory_()
+    with naming_disk(Path("/dev/shm")):
+        pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
+        norms = torch.zeros(recipe.workers).share_memory_()
+        clock = torch.zeros(1, dtype=torch.float64).share_memory_()
     worker = Worker(count=recipe.workers, pool=pool, norms=norms, barrier=barrier, clock=clock)
     multiprocessing.spawn(_process, (recipe, state, start_from, worker), recipe.workers)
 

@@ -9,21 +9,29 @@ them.
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier as ProcessBarrier
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from customize.errors import CustomizeError
+from customize.files import replacing
+from customize.files.tensors import (
+    DamagedError,
+    read_tensors,
+    save_tensors,
+    write_safetensors,
+)
 
 BETAS = (0.9, 0.99)
 WEIGHT_DECAY = 0.01
+_KEY = "state of a stage"
 VECTORS = ("weights", "ema", "exp_avg", "exp_avg_sq")
 
 
@@ -142,35 +150,51 @@ class FlatState:
 
     def save(self, path: Path) -> None:
         """Write everything to one safetensors file, renamed into place."""
-        temporary = path.with_suffix(".tmp")
         vectors = {name: vector.cpu().clone() for name, vector in self.vectors.items()}
-        facts = {"step": str(self.step), "layout": self.layout.hexdigest()}
-        facts["seconds"] = f"{self.seconds:.3f}"
-        save_file(vectors, temporary, metadata=facts)
-        os.replace(temporary, path)
+        facts = {"step": self.step, "layout": self.layout.hexdigest(), "seconds": self.seconds}
+        save_tensors(path, vectors, facts, key=_KEY, flush=True)
 
     def save_average(self, path: Path) -> None:
         """Write the averaged weights alone, in half precision."""
         facts = {"step": str(self.step), "layout": self.layout.hexdigest()}
-        save_file({"ema": self.vectors["ema"].half().cpu()}, path, metadata=facts)
+        with replacing(path) as temporary:
+            write_safetensors(temporary, {"ema": self.vectors["ema"].half()}, facts)
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote.
 
         Raises:
-            CustomizeError: the file was written for a model of another shape.
+            CustomizeError: the file is damaged, or was written for a model of another shape.
         """
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata()
-            if facts["layout"] != self.layout.hexdigest():
-                raise CustomizeError(
-                    f"{path} holds the state of a model of another shape; "
-                    "choose another output folder or delete it"
-                )
-            self.worker.wait()
-            if self.worker.rank == 0:
-                for name in VECTORS:
-                    self.vectors[name].copy_(file.get_tensor(name))
+        tensors, facts = _read_state(path)
+        if facts["layout"] != self.layout.hexdigest():
+            raise CustomizeError(
+                f"{path} holds the state of a model of another shape; "
+                "choose another output folder or delete it"
+            )
+        self.worker.wait()
+        if self.worker.rank == 0:
+            for name in VECTORS:
+                self.vectors[name].copy_(tensors[name])
         self.step, self.seconds = int(facts["step"]), float(facts.get("seconds", 0.0))
         self._bind_optimizer()
         self.worker.wait()
+
+
+def _read_state(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    """Read a state; one that was begun before states had checksums is taken as it is."""
+    try:
+        return read_tensors(path, key=_KEY)
+    except DamagedError as error:
+        found = error
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            if "layout" in facts and "sha256" not in facts:
+                return {name: file.get_tensor(name) for name in VECTORS}, facts
+    except (OSError, SafetensorError):
+        pass
+    raise CustomizeError(
+        f"{path}: it is damaged ({found}); expected the state as it was written; copy it back from "
+        "where it is whole, or delete it to fit this stage anew"
+    ) from None

@@ -56,12 +56,6 @@ def write(
     return path
 
 
-def is_there(folder: Path) -> bool:
-    """Tell a folder that every target was written into before."""
-    path = folder / NAME
-    return path.is_file() and path.read_bytes().startswith(_TITLE.encode())
-
-
 def _lines(
     written: Sequence[Written], missing: Mapping[Target, str], proofs: Proofs | None, edits: str
 ) -> Iterator[str]:

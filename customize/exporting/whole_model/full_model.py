@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.adapters.header_facts import shareable
-from customize.errors import OutputExistsError
 from customize.families import family_of_pipeline, profile_of
-from customize.files import forget_places, refuse_existing, set_aside
+from customize.files import forget_places
 
 if TYPE_CHECKING:
     import torch
@@ -35,40 +33,20 @@ _VOCABULARY = ("vocab.json", "merges.txt")
 def write_full_model(
     adapter: AdapterFile,
     base: Base,
-    folder: Path,
+    place: Path,
     name: str,
     *,
     dtype: torch.dtype,
-    overwrite: bool = False,
-) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Write `folder/NAME.safetensors` and the diffusers folder `folder/NAME`, or nothing.
+) -> None:
+    """Write `NAME.safetensors` and the diffusers folder `NAME` into the empty folder `place`.
 
-    Returns all files, the single file first, and notes for people. Weights are added in float32 and
-    kept in `dtype`. Only a folder that holds a model is ever replaced. Raises OutputExistsError,
-    and AdapterFileError where the adapter does not fit.
+    Weights are added in float32 and kept in `dtype`. Raises AdapterFileError where the adapter does
+    not fit.
     """
-    from customize.adapters.deltas import words
     from customize.families.loading.quiet import errors_only
 
-    places = folder / f"{name}.safetensors", folder / name
-    refuse_existing(*places, overwrite=overwrite)
-    if places[1].exists() and not (places[1] / "model_index.json").is_file():
-        raise OutputExistsError(
-            f"{places[1]} is there and is no folder of a model; expected one, or a free name; "
-            "choose another with --name, or move it away"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
-    try:
-        with errors_only():
-            _write(adapter, base, temporary, dtype)
-        with set_aside(*places):
-            (temporary / "folder").replace(places[1])
-            (temporary / "single.safetensors").replace(places[0])
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    files = (places[0], *sorted(path for path in places[1].rglob("*") if path.is_file()))
-    return files, tuple(_notes(name, list(words(adapter))))
+    with errors_only():
+        _write(adapter, base, place / f"{name}.safetensors", place / name, dtype)
 
 
 def merged_pipeline(adapter: AdapterFile, base: Base, dtype: torch.dtype) -> Any:
@@ -87,8 +65,10 @@ def pipeline_weights(pipeline: Any) -> dict[str, dict[str, Tensor]]:
     return {name: getattr(pipeline, name).state_dict() for name in components}
 
 
-def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) -> None:
-    """Write both forms under `place`, the single file first: its vocabulary is still the base's."""
+def _write(
+    adapter: AdapterFile, base: Base, single: Path, folder: Path, dtype: torch.dtype
+) -> None:
+    """Write both forms, the single file first: its vocabulary is still the base's."""
     import torch
 
     from customize.exporting.whole_model.single_file_keys import to_single_file
@@ -99,17 +79,17 @@ def _write(adapter: AdapterFile, base: Base, place: Path, dtype: torch.dtype) ->
     configs = {part: getattr(pipeline, part).config for part in (profile.denoiser, "vae")}
     tensors = to_single_file(pipeline_weights(pipeline), configs)
     tensors |= dict.fromkeys(_markers(profile, pipeline), torch.empty(0))
-    _save(tensors, place / "single.safetensors", _metadata(adapter, profile, pipeline))
+    _save(tensors, single, _metadata(adapter, profile, pipeline))
     if len(wordless) < len(adapter.tensors):
         from customize.adapters.apply import apply_adapters
 
         only_words = {n: t for n, t in adapter.tensors.items() if n.startswith("words.")}
         apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
-    pipeline.save_pretrained(place / "folder", safe_serialization=True)
-    forget_places(place / "folder")
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    forget_places(folder)
     words = (f"{tokenizer}/{file}" for tokenizer in profile.tokenizers for file in _VOCABULARY)
     for kept in (*_KEPT, *words):
-        _copy(base.folder / kept, place / "folder" / kept)
+        _copy(base.folder / kept, folder / kept)
 
 
 def _markers(profile: Profile, pipeline: Any) -> list[str]:
@@ -122,9 +102,9 @@ def _markers(profile: Profile, pipeline: Any) -> list[str]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
+    from customize.files.tensors import write_safetensors
 
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
+    write_safetensors(path, tensors, metadata)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -154,7 +134,8 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _notes(name: str, words: list[str]) -> list[str]:
+def notes_of_model(name: str, words: list[str]) -> list[str]:
+    """Say what the two forms are for."""
     notes = [f"{name}/ is for diffusers, {name}.safetensors for ComfyUI's and A1111's checkpoints"]
     if words:
         notes.append(

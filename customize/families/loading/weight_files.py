@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from customize.errors import BaseModelError
+from customize.files.disk import disk_of, free_at, is_full
 
 _WHOLE = 64 * 2**20
 _BLOCK = 2**18
@@ -60,8 +59,7 @@ def metadata_of(path: Path) -> Mapping[str, str]:
 
 def room_for(size: int, folder: Path, owner: str) -> None:
     """Raise BaseModelError, in the name of `owner`, where `folder` lacks room for `size` bytes."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if (free := shutil.disk_usage(there).free) < size:
+    if (free := free_at(folder)) < size:
         raise _full(owner, folder, f"{free / 1e9:.1f} GB free where {size / 1e9:.1f} GB are needed")
 
 
@@ -70,23 +68,16 @@ def written(owner: str, folder: Path) -> Iterator[None]:
     """Turn a disk that runs full while something is written to `folder` into a BaseModelError."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if is_full(error):
+    except Exception as error:  # each library that writes has an error class of its own
+        if is_full(error, folder):
             raise _full(owner, folder, "run full") from None
         raise
 
 
-def is_full(error: BaseException) -> bool:
-    """Tell whether an error, or what caused it, is a full disk; safetensors says so in words."""
-    codes = (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, OSError) and error.errno in codes:
-        return True
-    return any(word in str(error) for word in ("No space left", "code: 28", "quota exceeded"))
-
-
 def _full(owner: str, folder: Path, found: str) -> BaseModelError:
     return BaseModelError(
-        f"{owner}: the disk of {folder} has {found}; expected room for the model",
+        f"{owner}: the disk of {disk_of(folder)} has {found}, {folder} is on it; expected room for "
+        "the model",
         "free some, or choose another disk by the environment variable CUSTOMIZE_CACHE "
         "(converted files) or HF_HOME (downloads)",
     )

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,8 @@ from customize.families.loading.weight_files import (
 )
 from customize.families.single_file import configs as configs
 from customize.families.single_file.kinds import check_kind
+from customize.files import replacing_folder
+from customize.files.write import remove
 
 _WRITTEN = 1
 """Raise it when converting writes something else: old conversions are then left unread."""
@@ -45,17 +46,10 @@ def convert(path: Path, kind: Kind = "editing") -> Path:
     if (folder / "model_index.json").is_file():
         return folder
     room_for(path.stat().st_size, cache, owner)
-    cache.mkdir(parents=True, exist_ok=True)
-    # Under a temporary name first: a killed conversion leaves nothing that looks whole.
-    temporary = Path(tempfile.mkdtemp(dir=cache, prefix=".converting-"))
-    try:
-        with written(owner, cache):
+    with written(owner, cache):
+        remove(folder)  # half of a conversion, of a version that did not write whole ones
+        with replacing_folder(folder) as temporary:
             _write(path, shapes, own, temporary, owner)
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

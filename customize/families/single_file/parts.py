@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from customize.errors import BaseModelError
 from customize.families.loading.quiet import hush
 from customize.families.single_file.configs import SECOND_TEXT, UNET, VAE, Config
+from customize.files.tensors import write_safetensors
 
 _FIRST_TEXTS = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 _EMA = "model_ema."
@@ -47,8 +47,7 @@ def write_component(
     else:
         module.save_config(folder)
         weights = folder / "diffusion_pytorch_model.safetensors"
-    # Saved by the module's own order and names, as its `save_pretrained` would.
-    save_file({n: named[n].contiguous() for n in expected}, weights, metadata={"format": "pt"})
+    write_safetensors(weights, {n: named[n] for n in expected}, {"format": "pt"})
     sizes = ("vocab_size", "max_position_embeddings")
     rows, positions = (getattr(module.config, size, 0) for size in sizes)
     return {"rows": rows, "positions": positions}

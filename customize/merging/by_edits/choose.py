@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
+from customize.files.write import temporary_folder
 from customize.merging.by_edits.distillation import merge_by_distillation
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.retention import Judge, Verdict
@@ -123,10 +123,9 @@ def merge_automatically(
     for what is best. Raises MergeError and OutputExistsError.
     """
     check_free(output, stage.job.files, overwrite=overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
     options: Any = {"limits": limits, "dtype": dtype}
-    with TemporaryDirectory(dir=output.parent, prefix=".auto-") as name:
-        folder, tried = Path(name), list[Tried]()
+    with temporary_folder(output.parent) as folder:
+        tried = list[Tried]()
         ways = candidates(stage.job, limits or Limits(), dtype)
         if len(stage.job.inputs) > 1:
             ways["regression"] = partial(merge_by_regression, stage, **options)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean, median
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +20,7 @@ from customize.adapters.file import AdapterFile, read_adapter
 from customize.editing.sample import batches, sample
 from customize.families import denoiser_of
 from customize.families.words import replace_words
+from customize.files.write import temporary_folder
 from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
 from customize.merging.by_edits.layer_inputs import STEPS
 from customize.merging.by_edits.recorded_calls import Call, recorded, with_texts_of
@@ -58,9 +58,8 @@ def merge_by_distillation(
     """
     check_free(output, stage.job.files, overwrite=overwrite)
     if start is None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=output.parent, prefix=".start-") as folder:
-            path = Path(folder) / "start.safetensors"
+        with temporary_folder(output.parent) as folder:
+            path = folder / "start.safetensors"
             start = read_adapter(merge_job(stage.job, path, _closed_form(stage.job)).path)
             return merge_by_distillation(
                 *(stage, output, way),

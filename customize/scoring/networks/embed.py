@@ -17,7 +17,7 @@ from customize.pairs.decode import load_picture
 from customize.scoring.items import Item, MetricName, Models, Picture
 from customize.scoring.networks.store import Store
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise it whenever a number changes that is kept in a store; old ones are then left unread."""
 
 _CLIP_PICTURES: Mapping[MetricName, tuple[str, ...]] = {

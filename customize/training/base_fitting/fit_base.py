@@ -20,7 +20,7 @@ from customize.drawing.loss_curve import loss_curve
 from customize.errors import TrainingError
 from customize.families import Dropout, open_family
 from customize.families.base import Base, resolve_base, resolve_plain
-from customize.files import forget_places, refuse_existing
+from customize.files import forget_places, refuse_existing, replacing_folder
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
@@ -149,14 +149,13 @@ def _finish(fit: Fit, model: Path) -> None:
     if fit.average is not None:
         fit.attached.load(fit.average.tensors)
     save_picture(loss_curve([total for total, _, _ in fit.history]), model.parent / "loss.png")
-    temporary = model.with_name(".model.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    part = fit.family.profile.denoiser
-    shutil.copytree(fit.base.folder, temporary, ignore=shutil.ignore_patterns(part))
     denoiser: Any = fit.family.denoiser
-    denoiser.save_pretrained(temporary / part, safe_serialization=True)
-    forget_places(temporary)
-    temporary.replace(model)
+    part = fit.family.profile.denoiser
+    with replacing_folder(model) as temporary:
+        rest = shutil.ignore_patterns(part)
+        shutil.copytree(fit.base.folder, temporary, ignore=rest, dirs_exist_ok=True)
+        denoiser.save_pretrained(temporary / part, safe_serialization=True)
+        forget_places(temporary)
     shutil.rmtree(fit.base.folder)
     fit.checkpoint.unlink(missing_ok=True)
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from customize.families import profile_of
 from customize.families.base import Base
-from customize.families.loading.weight_files import component_files, room_for, written
+from customize.families.loading.weight_files import component_files
 from customize.families.profile import Profile
+from customize.files import check_room, replacing_folder
+from customize.files.tensors import write_safetensors
 
 
 def widened(weights: Mapping[str, Tensor], first: str, extra: int) -> dict[str, Tensor]:
@@ -37,20 +37,13 @@ def widened(weights: Mapping[str, Tensor], first: str, extra: int) -> dict[str, 
 def write_widened(plain: Base, folder: Path) -> None:
     """Write the text-to-image model `plain` as an editing base to `folder`, whole or not at all.
 
-    All but the UNet is copied as it is. Raises BaseModelError when the disk is full.
+    All but the UNet is copied as it is. Raises BaseModelError, and OutputError for a full disk.
     """
-    owner = f"start {plain.name!r}"
     parts = _parts(profile_of(plain.family))
     size = sum(p.stat().st_size for part in parts for p in (plain.folder / part).glob("*"))
-    room_for(size, folder.parent, owner)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".widening-"))
-    try:
-        with written(owner, folder.parent):
-            _write(plain, temporary)
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    check_room(folder, size)
+    with replacing_folder(folder) as temporary:
+        _write(plain, temporary)
 
 
 def _write(plain: Base, folder: Path) -> None:
@@ -75,7 +68,7 @@ def _write(plain: Base, folder: Path) -> None:
             weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     target, first = folder / denoiser / "diffusion_pytorch_model.safetensors", profile.layers.source
     assert first is not None, "a family without a weight to widen"
-    save_file(widened(weights, first, channels), target, metadata={"format": "pt"})
+    write_safetensors(target, widened(weights, first, channels), {"format": "pt"})
 
 
 def _parts(profile: Profile) -> tuple[str, ...]:
