@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -51,6 +52,10 @@ _NOT_OUR_FAULT = {
         (errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
         "expected a folder where folders go and a file where files go; name another output",
     ),
+    **dict.fromkeys(
+        (errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE),
+        "expected a path that the disk can hold and read; check it, or name another",
+    ),
 }
 """What to do about errors of the system, by number; others are ours and keep their traceback."""
 _LINE_END, _LONGEST = "\n", 1000
@@ -63,6 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("customize").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names on disk may hold what no terminal can show
+            stream.reconfigure(errors="backslashreplace")
     try:
         parsed = parser().parse_args(
             synthesize.spelled(sys.argv[1:] if arguments is None else arguments)

@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from customize.errors import AdapterFileError, EditError
-from customize.pairs.decode import load_picture
+from customize.pairs.decode import load_picture, upright
 
 LONGEST = 4
 """Sides are at most this many times the base's resolution, however long the picture is."""
@@ -106,11 +106,11 @@ def upright_rgb(image: Image.Image | Path | str) -> Image.Image:
     """Return the picture upright and opaque (on white); raises PairsError for an unusable file."""
     if not isinstance(image, Image.Image):
         return load_picture(Path(image))
-    upright = ImageOps.exif_transpose(image)
-    if not upright.has_transparency_data:
-        return upright.convert("RGB")
-    opaque = Image.new("RGBA", upright.size, "white")
-    return Image.alpha_composite(opaque, upright.convert("RGBA")).convert("RGB")
+    turned = upright(image)
+    if not turned.has_transparency_data:
+        return turned.convert("RGB")
+    opaque = Image.new("RGBA", turned.size, "white")
+    return Image.alpha_composite(opaque, turned.convert("RGBA")).convert("RGB")
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from customize.editing.edited_picture import NOTHING_KEPT, Metadata
-from customize.pairs.decode import ORIENTATION, load_picture, opened_picture
+from customize.pairs.decode import ORIENTATION, load_picture, opened_picture, upright
 
 MOST_METADATA = 65_000
 """Bytes of EXIF, XMP or profile kept: what one JPEG segment holds (a profile may have several)."""
@@ -43,21 +43,16 @@ def open_photograph(path: Path) -> Photograph:
     srgb = load_picture(path)
     with opened_picture(path) as opened:
         opened.load()
-        upright = ImageOps.exif_transpose(opened)
+        turned = upright(opened)
         changed = list(_changed(opened))
-        profile = _bounded(upright.info.get("icc_profile"), 16 * MOST_METADATA)
+        profile = _bounded(turned.info.get("icc_profile"), 16 * MOST_METADATA)
         own = srgb
-        if profile is not None and upright.mode in ("RGB", "RGBA") and not _is_srgb(profile):
-            own = _on_white(upright)
+        if profile is not None and turned.mode in ("RGB", "RGBA") and not _is_srgb(profile):
+            own = _on_white(turned)
         elif profile is not None and not _is_srgb(profile):
             profile = None  # of grey, palette or CMYK pixels: the answer is sRGB
-        alpha = upright.convert("RGBA").getchannel("A") if upright.has_transparency_data else None
-        exif = upright.getexif()
-        exif.pop(ORIENTATION, None)
-        metadata = {
-            "EXIF": exif.tobytes() if exif else None,
-            "XMP": upright.info.get("xmp"),
-        }
+        alpha = turned.convert("RGBA").getchannel("A") if turned.has_transparency_data else None
+        metadata = {"EXIF": _exif_of(opened), "XMP": turned.info.get("xmp")}
         for name, content in metadata.items():
             if content is not None and _bounded(content) is None:
                 changed.append(f"{name} of {len(content)} bytes left out")
@@ -68,6 +63,16 @@ def open_photograph(path: Path) -> Photograph:
         kept=Metadata(profile, _bounded(metadata["EXIF"]), _bounded(metadata["XMP"])),
         changed=tuple(changed),
     )
+
+
+def _exif_of(opened: Image.Image) -> bytes | None:
+    """Return the EXIF without how to turn the picture, None where there is none that is whole."""
+    try:
+        exif = opened.getexif()
+        exif.pop(ORIENTATION, None)
+        return exif.tobytes() if exif else None
+    except Exception:  # Pillow raises whatever it stumbles over
+        return None
 
 
 def _changed(opened: Image.Image) -> list[str]:

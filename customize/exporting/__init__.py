@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.exporting.targets import TARGETS, Options, Target, Written, check
-from customize.files import Used, check_output
+from customize.files import Used, check_place
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
 
@@ -44,7 +44,7 @@ def export(
 
     options = options or Options()
     check(adapter, base, options)
-    check_output(folder, [Used("the base", base.folder)], folder=True)
+    check_place(folder, [Used("the base", base.folder)], folder=True)
     with in_use(folder):
         key = f"{target} {key_of(adapter, base, options)}"
         with slot(Manifest(folder, f"export {target}"), key, overwrite=overwrite) as taken:
@@ -73,7 +73,7 @@ def export_all(
 
     options = options or Options()
     check(adapter, base, options)
-    check_output(folder, [Used("the base", base.folder)], folder=True)
+    check_place(folder, [Used("the base", base.folder)], folder=True)
     with in_use(folder):
         return every_target.write_all(
             *(adapter, base, folder, options), overwrite=overwrite, verify=verify, models=models

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
     from customize.families.base import Base
     from customize.families.profile import FrontEnds
 
+
+LONGEST_NAME = 150
+"""Bytes: a suffix comes after it, and some disks hold no more than 255."""
+_NOT_IN_NAMES = frozenset('<>:"|?*,()[]{}')
+_DEVICES = re.compile(r"con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]", re.I)
 
 Target = Literal[
     "kohya",
@@ -145,18 +152,43 @@ def check(adapter: AdapterFile, base: Base, options: Options) -> None:
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is no plain name of a file, and the name of the words' folder."""
+    """Refuse what is no plain name of a file, here, on Windows and in a front end's prompt."""
+    odd = next((c for c in name.replace(" ", "") if _is_odd(c)), None)
     found = (
         "it is a path"
         if "/" in name or "\\" in name
+        else "a name of no letters"
+        if not name.strip()
         else "names that start with a dot are hidden"
         if name.startswith(".")
         else "the words' folder is called so"
         if name == "embeddings"
+        else f"it is longer than {LONGEST_NAME} bytes"
+        if len(name.encode("utf-8", "replace")) > LONGEST_NAME
+        else f"{odd!a} in it means something else in prompts or to Windows"
+        if odd is not None
+        else "it begins or ends with what Windows or a command line does not take"
+        if name != name.strip(" .") or name.startswith("-")
+        else f"Windows has a device of that name ({name.partition('.')[0]})"
+        if is_device(name)
         else None
     )
     if found:
         raise ExportError(
-            f"--name {name}: {found}; expected the files' name alone, such as my_dog; say where "
-            "they go with --output"
+            f"--name {name!a:.120}: {found}; expected the files' name alone, such as my_dog; "
+            "choose letters, digits, - and _, and say where they go with --output"
         )
+
+
+def _is_odd(character: str) -> bool:
+    """Tell what prompts or Windows read as something else, and what nobody sees."""
+    return character in _NOT_IN_NAMES or unicodedata.category(character)[0] in "CZ"
+
+
+def is_device(name: str) -> bool:
+    """Tell names that Windows keeps for itself, whatever comes after a dot.
+
+    >>> is_device("AUX.v2"), is_device("auxiliary")
+    (True, False)
+    """
+    return bool(_DEVICES.fullmatch(name.partition(".")[0].strip()))

@@ -108,5 +108,6 @@ def _write_full_model(
 
 def _name_of(adapter: AdapterFile) -> str:
     """Name the files after the concepts; `embeddings` is the words' folder."""
-    name = "_".join(file_name(concept.name) for concept in adapter.header.concepts)[:80]
-    return name if name not in ("", "embeddings") else "adapter"
+    name = file_name("_".join(file_name(concept.name) for concept in adapter.header.concepts)[:80])
+    named = adapter.header.concepts and name != "embeddings"
+    return name if named else "adapter"

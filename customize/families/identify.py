@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from customize.errors import BaseModelError
 from customize.families.sampling_defaults import Sampling
+from customize.files.parse import load_json
 
 FamilyName = Literal["instruct_pix2pix", "instruct_pix2pix_xl", "flux2_klein"]
 Kind = Literal["editing", "text_to_image"]
@@ -76,7 +76,7 @@ def wrong_kind(name: str, kind: Kind, found: str) -> BaseModelError:
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """Read one of the configs of base `name`; raises BaseModelError for a missing or odd one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except FileNotFoundError:
         raise BaseModelError(
             f"base {name!r}: {path} is missing; expected a complete diffusers folder "

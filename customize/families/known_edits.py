@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from customize.errors import BaseModelError
 from customize.families.base import Base
+from customize.files.parse import load_json
 
 COMMON = (
     *("make it night", "make it sunset", "make it winter", "make it autumn", "make it spring"),
@@ -32,7 +31,7 @@ def known_edits(base: Base) -> tuple[str, ...]:
     if not path.is_file():
         return COMMON
     try:
-        own = json.loads(path.read_text(encoding="utf-8")).get("instructions", COMMON)
+        own = load_json(path).get("instructions", COMMON)
         if not own or not all(isinstance(text, str) for text in own):
             raise ValueError("instructions is no list of texts")
     except (OSError, ValueError, AttributeError, TypeError) as error:

@@ -4,11 +4,11 @@ published with its kind.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from customize.errors import BaseModelError
+from customize.files.parse import load_json
 
 if TYPE_CHECKING:
     from customize.families.base import Base
@@ -32,7 +32,7 @@ def sampling_of(base: Base) -> Sampling:
 
     path = base.folder / "customize.json"
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))["edit"]
+        written = load_json(path)["edit"]
         return Sampling(
             steps=int(written["steps"]),
             text_guidance=float(written["text_guidance"]),

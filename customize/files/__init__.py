@@ -3,7 +3,7 @@ and text that comes from outside, read within bounds.
 """
 
 from customize.files.disk import check_room
-from customize.files.outputs import Used, check_output
+from customize.files.outputs import Used, check_place
 from customize.files.write import (
     REPLACE,
     forget_places,
@@ -18,7 +18,7 @@ from customize.files.write import (
 __all__ = [
     "REPLACE",
     "Used",
-    "check_output",
+    "check_place",
     "check_room",
     "forget_places",
     "make_folder",

@@ -45,7 +45,7 @@ class Used:
     shared: bool = False
 
 
-def check_output(output: Path, used: Iterable[Used] = (), *, folder: bool = False) -> None:
+def check_place(output: Path, used: Iterable[Used] = (), *, folder: bool = False) -> None:
     """Raise OutputError for a file, or a `folder`, that must not or cannot be written."""
     if "\0" in str(output):
         raise OutputError(

@@ -5,17 +5,30 @@ What is wrong is raised as `Unreadable` with its cure.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import tomllib
+from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from customize.files.text import BACKSLASHES, MOST_DIGITS, Unreadable, check_values
+from customize.files.text import BACKSLASHES, MOST_DIGITS, Unreadable, check_values, read_text
 
+MEND = "mend it there"
+MOST_CONFIG_BYTES = 2**24
+"""Of a file that a program writes: a model's config, figures measured earlier."""
 MOST_VALUES = 20_000
 """In a YAML file, aliases counted as often as they are named: a few seconds of parsing."""
+
+
+def load_json(path: Path, most: int = MOST_CONFIG_BYTES) -> Any:
+    """Read and parse a JSON file; raises FileNotFoundError and Unreadable, a ValueError."""
+    if not os.path.lexists(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    return parse_json(read_text(path, most))
 
 
 def parse_json(text: str) -> Any:
@@ -29,7 +42,7 @@ def parse_json(text: str) -> Any:
             parse_constant=_constant,
         )
     except json.JSONDecodeError as error:
-        cure = BACKSLASHES if "escape" in error.msg else "mend it there"
+        cure = BACKSLASHES if "escape" in error.msg else MEND
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         where = f"{error.msg} at {line}column {error.colno}"
         raise Unreadable(f"not JSON ({where})", cure, error.lineno) from None
@@ -73,6 +86,8 @@ def compose_yaml(text: str) -> yaml.Node | None:
     """Parse YAML to nodes, which know their lines and tags; None where there is nothing."""
     try:
         return cast("yaml.Node | None", yaml.compose(text, Loader=_Counting))  # pyright: ignore
+    except Unreadable:
+        raise
     except RecursionError:
         raise Unreadable("nested too deeply", "write it flatter") from None
     except yaml.MarkedYAMLError as error:

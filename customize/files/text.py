@@ -23,7 +23,7 @@ BACKSLASHES = (
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
-class Unreadable(Exception):  # noqa: N818 - a finding on its way to a message
+class Unreadable(ValueError):  # noqa: N818 - a finding on its way to a message
     """What was found instead of readable text, its cure, and the line where it is known."""
 
     def __init__(self, found: str, cure: str, line: int = 0) -> None:
@@ -45,6 +45,10 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
             raise Unreadable("a pipe or a device, no file", "name a file")
         with path.open("rb") as file:
             content = file.read(most + 1)
+    except Unreadable:
+        raise
+    except FileNotFoundError:
+        raise Unreadable("no such file", "check the path") from None
     except OSError as error:
         raise Unreadable(f"cannot be read ({error.strerror})", "check the file") from None
     except ValueError:  # a zero byte in its name
@@ -65,13 +69,12 @@ def check_text(text: str) -> None:
         raise Unreadable(f"half of a character ({ascii(half[0])[1:-1]})", cure)
 
 
-def control_character(text: str) -> str | None:
-    """Return the first control character as it is written (`\\n`), None where there is none.
-
-    In a path it was part of a Windows path in double quotes.
-    """
-    odd = next((c for c in text if ord(c) < 32 or ord(c) == 127), None)
-    return None if odd is None else ascii(odd)[1:-1]
+def check_path(path: str) -> None:
+    """Refuse a path with a line end, a tab or the like, which was a backslash in double quotes."""
+    if odd := next(
+        (c for c in path if ord(c) < 32 or ord(c) in (0x7F, 0x85, 0x2028, 0x2029)), None
+    ):
+        raise Unreadable(f"a path with {odd!a} in it: {ascii(path)[:80]}", BACKSLASHES)
 
 
 def check_values(value: Any) -> None:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 
 from customize.errors import Fault, PairsError
+from customize.files.spelling import as_stored
 from customize.pairs.picture_files import CONVERT
 
 MOST_PIXELS = 100_000_000
@@ -41,14 +42,31 @@ def load_picture(path: Path, alpha_color: str = "#ffffff") -> Image.Image:
         raise _refused(path, f"alpha colour {alpha_color!r}", "write one like #ffffff") from None
     with opened_picture(path) as opened:
         opened.load()
-        return _flat_rgb(path, ImageOps.exif_transpose(opened), color)
+        return _flat_rgb(path, upright(opened), color)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
     """Return a picture's (W, H) as it is shown, from its head alone; raises as `load_picture`."""
     with opened_picture(path) as opened:
         width, height = opened.size
-        return (height, width) if opened.getexif().get(ORIENTATION) in _LYING else (width, height)
+        return (height, width) if exif_entry(opened, ORIENTATION) in _LYING else (width, height)
+
+
+def exif_entry(image: Image.Image, number: int) -> object:
+    """Return an entry of a picture's EXIF, None where it has none or its EXIF is damaged.
+
+    The picture itself may be whole: some programs write EXIF that no reader understands.
+    """
+    try:
+        return image.getexif().get(number)
+    except Exception:  # Pillow raises whatever it stumbles over
+        return None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says."""
+    way = exif_entry(image, ORIENTATION)
+    return image.transpose(_TURNS[way]) if isinstance(way, int) and way in _TURNS else image
 
 
 @contextmanager
@@ -58,6 +76,9 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
         # bombs are checked below, odd EXIF is no fault of the picture
         warnings.simplefilter("ignore")
         try:
+            path = as_stored(path)
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise _refused(path, "a pipe or a device, no file", "name a picture file")
             with Image.open(path) as opened:
                 _check_frames(path, opened)
                 yield opened
@@ -67,9 +88,10 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
             raise _refused(path, "far too many pixels", _SHRINK) from None
         except UnidentifiedImageError:
             raise _unidentified(path) from None
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            raise _refused(path, f"cannot be read ({error.strerror})", "check the file") from None
         except Exception as error:  # a damaged file may make a decoder raise anything at all
+            if isinstance(error, OSError) and error.errno is not None:
+                found = f"cannot be read ({error.strerror})"
+                raise _refused(path, found, "check the file") from None
             found = f"damaged or cut short ({error})"
             raise _refused(path, found, "copy or export the picture again") from None
 
@@ -77,6 +99,15 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
 ORIENTATION = 0x0112
 """The number of EXIF's entry on how a picture is to be turned."""
 _LYING = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _SHRINK = "shrink it to at most 4096 pixels a side"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customize.errors import Fault, PairsError
+from customize.files.spelling import as_stored
 from customize.pairs.layouts.configs import describes_pairs, read_config
 from customize.pairs.layouts.folders import StemFolders, read_start_end, read_stems
 from customize.pairs.layouts.numbered import read_numbered
@@ -54,7 +55,7 @@ def find_pairs(path: Path, *, references: bool = False) -> PairSet:
     Pictures are not opened. Raises PairsError with every fault: missing partners, texts, files, bad
     rows, and pairs of several sources where there is no use for `references`.
     """
-    path = Path(path)
+    path = as_stored(Path(path))
     layout = None
     try:
         layout, finds = _read(path)

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from customize.errors import Fault
+from customize.files import text
+from customize.files.spelling import as_stored, composed
 from customize.shapes import Pair
 
 Find = Pair | Fault
@@ -26,6 +28,8 @@ FOREIGN_SUFFIXES = frozenset([
     ".cr3", ".nef", ".arw", ".exr", ".hdr", ".mp4", ".mov", ".mkv", ".webm", ".avi", ".npy",
 ])  # fmt: skip
 CONVERT = "convert it to PNG or JPEG"
+LONGEST_TEXT = 5000
+"""Characters of an instruction or a caption."""
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -40,11 +44,11 @@ def visible(folder: Path) -> list[Path]:
 
 
 def pictures_by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Return the pictures directly inside `folder` by stem; twins are both listed."""
+    """Return the pictures directly inside `folder` by stem, accents composed; twins both listed."""
     found: dict[str, list[Path]] = {}
     for entry in visible(folder):
         if entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file():
-            found.setdefault(entry.stem, []).append(entry)
+            found.setdefault(composed(entry.stem), []).append(entry)
     return found
 
 
@@ -68,9 +72,10 @@ def overlooked(folder: Path, root: Path, known: Collection[Path] = ()) -> Iterat
     for twins in pictures_by_stem(folder).values():
         if len(twins) > 1:
             names = " and ".join(twin.name for twin in twins)
-            yield Fault(
-                name(twins[0], root), f"{names} have the same stem", "keep one or rename one"
-            )
+            same = len({twin.stem for twin in twins}) == 1
+            how = "" if same else ", their accents stored in two ways"
+            found = f"{names} have the same stem{how}"
+            yield Fault(name(twins[0], root), found, "keep one or rename one")
 
 
 def name(path: Path, root: Path) -> str:
@@ -82,20 +87,25 @@ def name(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path != root and path.is_relative_to(root) else str(path)
 
 
-def read_text(path: Path, root: Path) -> str | Fault:
+def read_text(path: Path, root: Path, most: int = text.MOST_BYTES) -> str | Fault:
     """Return the file's text (UTF-8, a byte order mark allowed), or why it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        found = f"not UTF-8 text (byte {error.start})"
-        return Fault(name(path, root), found, "save it as UTF-8")
-    except OSError as error:
-        return Fault(name(path, root), f"cannot be read: {error.strerror}", "check the file")
+        return text.read_text(path, most)
+    except text.Unreadable as error:
+        return Fault(name(path, root), error.found, error.cure)
 
 
-def one_line(text: str) -> str:
-    """Return `text` with every run of white space, line ends included, as one space."""
-    return " ".join(text.split())
+def one_line(said: str) -> str:
+    """Return a text with every run of white space, line ends included, as one space."""
+    return " ".join(said.split())
+
+
+def instruction_fault(said: str, place: str) -> Fault | None:
+    """Say that an instruction or a caption is longer than any is, None where it is not."""
+    if len(said) <= LONGEST_TEXT:
+        return None
+    found = f"{len(said)} characters, of {LONGEST_TEXT} at most"
+    return Fault(place, found, "say it shorter: a base reads some fifty words")
 
 
 def find_picture(value: object, folder: Path, place: str, role: str) -> Path | Fault:
@@ -114,9 +124,13 @@ def find_picture(value: object, folder: Path, place: str, role: str) -> Path | F
     if re.match(r"[A-Za-z][A-Za-z0-9+.]+:", written):
         found = f"{role} is the address {written[:60]!r}"
         return Fault(place, found, "download the picture and write its path")
-    path = folder / written
+    try:
+        text.check_path(written)
+    except text.Unreadable as error:
+        return Fault(place, f"{role}: {error.found}", error.cure)
+    path = as_stored(folder / written)
     if not os.path.exists(path) and "\\" in written:
-        path = folder / written.replace("\\", "/")
+        path = as_stored(folder / written.replace("\\", "/"))
     if os.path.isfile(path):
         if path.suffix.lower() in FOREIGN_SUFFIXES:
             return Fault(place, f"{role} {written} is of a kind that cannot be read", CONVERT)

@@ -18,6 +18,9 @@ from typing import Any, cast
 from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from customize.files.spelling import as_stored
+from customize.files.text import Unreadable, check_path
+
 
 class TypedText(str):
     """Text typed on the command line: paths in it start at the working directory."""
@@ -52,6 +55,7 @@ def output_folder(value: Any) -> Path:
     """Accept a folder to write to; it starts at the working directory and need not exist."""
     if not isinstance(value, str | Path) or not str(value):
         raise fault(f"found {value!r}", "write the path of a folder, such as runs/my_dog")
+    _check(value)
     return Path(value).expanduser()
 
 
@@ -91,8 +95,16 @@ def base_name(value: Any, info: ValidationInfo) -> Any:
 
 def _resolve(value: str | Path, folder: Path) -> Path:
     """Join and tidy, but stay relative: adapter headers are shared, home folders are not."""
+    _check(value)
     start = Path() if isinstance(value, TypedText) else folder
-    return Path(os.path.normpath(start / os.path.expanduser(value)))
+    return as_stored(Path(os.path.normpath(start / os.path.expanduser(value))))
+
+
+def _check(value: str | Path) -> None:
+    try:
+        check_path(str(value))
+    except Unreadable as error:
+        raise fault(error.found, error.cure) from None
 
 
 def _cure(path: Path, value: str | Path, folder: Path) -> str:

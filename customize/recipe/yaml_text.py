@@ -16,13 +16,13 @@ from typing import Any, cast
 import yaml
 
 from customize.errors import Fault
+from customize.files.parse import compose_yaml
+from customize.files.text import Unreadable, check_text, read_text
 from customize.recipe.paths import TypedText, suggestion
 
 COMMAND_LINE = 1_000_000_000
 """Stands for the line number of an override, so that its faults come last."""
 
-# PyYAML lets the last two through for escapes such as "\UFFFFFFFF"
-_NOT_YAML = (yaml.YAMLError, RecursionError, ValueError, OverflowError)
 _NUMBER = re.compile(r"[-+]?(\d+(_\d+)*(\.\d*)?|\.\d+)([eE][-+]?\d{1,4})?")
 
 
@@ -69,12 +69,10 @@ def read_recipe_text(file: Path, overrides: Sequence[str], example: str) -> Reci
     """
     text = RecipeText(file)
     try:
-        node = _compose(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        text.add_fault(Fault("", *_unreadable(file, error, example)))
-        return text
-    except _NOT_YAML as error:
-        text.add_fault(Fault("", *_not_yaml(error)), line=_error_line(error))
+        node = compose_yaml(read_text(file))
+    except Unreadable as error:
+        cure = _cure(file, error, example)
+        text.add_fault(Fault("", error.found, cure), line=error.line)
         return text
     if not isinstance(node, yaml.MappingNode):
         cure = f"start from one in recipes/, such as {example}"
@@ -86,10 +84,6 @@ def read_recipe_text(file: Path, overrides: Sequence[str], example: str) -> Reci
     for empty in [key for key, value in text.values.items() if value is None]:
         del text.values[empty]  # a section whose keys are all commented out means its defaults
     return text
-
-
-def _compose(text: str) -> yaml.Node | None:
-    return yaml.compose(text, Loader=yaml.SafeLoader)  # pyright: ignore
 
 
 def _read(node: yaml.Node, place: str, text: RecipeText, *, from_file: bool, seen: set[int]) -> Any:
@@ -105,6 +99,11 @@ def _read(node: yaml.Node, place: str, text: RecipeText, *, from_file: bool, see
         text.add_fault(Fault(place, f"tag {tag!r}", cure), line)
         return None
     if isinstance(node, yaml.ScalarNode):
+        try:
+            check_text(cast("str", node.value))
+        except Unreadable as error:
+            text.add_fault(Fault(place, error.found, error.cure), line)
+            return None
         return _scalar(node, from_file=from_file)
     if isinstance(node, yaml.SequenceNode):
         items = cast("list[yaml.Node]", node.value)
@@ -155,9 +154,9 @@ def _apply(override: str, text: RecipeText) -> None:
         text.add_fault(Fault("", f"override {override!r}", cure), COMMAND_LINE)
         return
     try:
-        node = _compose(written)
-    except _NOT_YAML as error:
-        text.add_fault(Fault(place, *_not_yaml(error)), line=COMMAND_LINE)
+        node = compose_yaml(written)
+    except Unreadable as error:
+        text.add_fault(Fault(place, error.found, error.cure), line=COMMAND_LINE)
         return
     if (parent := _descend(parts, text)) is None:
         return
@@ -198,28 +197,9 @@ def _descend(parts: Sequence[str | int], text: RecipeText) -> Any:
     return holder
 
 
-def _unreadable(file: Path, error: OSError | UnicodeDecodeError, example: str) -> tuple[str, str]:
-    name_one = f"name a recipe file, such as {example}"
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text", "save it as UTF-8, or name a YAML recipe"
-    if os.path.isdir(file):
-        return "a folder", name_one
-    if not os.path.exists(file):
-        recipes = [entry.name for entry in file.parent.glob("*.yaml")]
-        return "no such file", suggestion(file.name, recipes) or name_one
-    return f"cannot be read ({error.strerror})", "check its permissions"
-
-
-def _not_yaml(error: Exception) -> tuple[str, str]:
-    if isinstance(error, RecursionError):
-        return "nested too deeply", "a recipe has sections and keys, nothing deeper"
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return f"not YAML: {next(iter(str(error).splitlines()), '')}", "remove the odd characters"
-    if "\\t" in str(error.problem):
-        return "not YAML: a tab", "indent with spaces"
-    return f"not YAML: {error.problem}", "check indentation, colons and quotes here and just above"
-
-
-def _error_line(error: Exception) -> int:
-    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-    return mark.line + 1 if mark else 0
+def _cure(file: Path, error: Unreadable, example: str) -> str:
+    """Say what to do about a recipe that cannot be read, nearer than the reader knows it."""
+    if os.path.isfile(file):
+        return error.cure
+    recipes = [] if os.path.exists(file) else [entry.name for entry in file.parent.glob("*.yaml")]
+    return suggestion(file.name, recipes) or f"name a recipe file, such as {example}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from customize.errors import Fault, RecipeError
 from customize.families.base import Base
 from customize.families.known_edits import known_edits
+from customize.files.text import Unreadable, read_text
 from customize.recipe.sections import Preservation
 
 
@@ -29,11 +30,10 @@ def instructions_to_preserve(section: Preservation, base: Base) -> tuple[str, ..
 def _from_file(path: Path) -> tuple[str, ...]:
     place = "preservation.instructions"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        fault = Fault(place, f"{path} cannot be read ({error})", "save it as UTF-8 text")
-        raise RecipeError("recipe", [fault]) from None
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
+        text = read_text(path)
+    except Unreadable as error:
+        raise RecipeError("recipe", [Fault(place, f"{path}: {error.found}", error.cure)]) from None
+    lines = tuple(line.strip() for line in text.split("\n") if line.strip())
     if not lines:
         raise RecipeError("recipe", [Fault(place, f"{path} is empty", "write one a line")])
     return lines

@@ -32,7 +32,7 @@ from customize.exporting.fit_to_target import fit
 from customize.exporting.foreign.import_adapter import import_adapter
 from customize.exporting.formats.custom_diffusion import from_custom_diffusion, to_custom_diffusion
 from customize.exporting.formats.diffusers_lora import from_diffusers, metadata_of, to_diffusers
-from customize.exporting.formats.embeddings import from_embedding, to_bundle
+from customize.exporting.formats.embeddings import file_name, from_embedding, to_bundle
 from customize.exporting.formats.kohya import from_kohya, to_kohya
 from customize.exporting.formats.native import from_native, to_native
 from customize.exporting.formats.peft_folder import CONFIG, MODEL, from_peft, to_peft
@@ -520,3 +520,46 @@ def test_options_without_effect_are_refused(
     output = str(tmp_path / "out")
     assert main(["export", "adapter.safetensors", "--to", target, option, "-o", output]) == 2
     assert f"{option.partition('=')[0]} changes nothing of {target}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "a:b",
+            "<dog>",
+            'say "dog"',
+            "dog?",
+            "dog*",
+            "a|b",
+            "dog,cat",
+            "dog(1)",
+            "dog[0]",
+            "{dog}",
+        ),
+        *("con", "AUX", "nul.v2", "Com1", "lpt9", "dog.", "dog ", " dog", "-dog", "", "   "),
+        *("a\nb", "a\tb", "a\u200bb", "a\u202eb", "a\u00a0b", "\x1b[31mdog", "a\x00b", "a\ud800b"),
+        *("d" * 151, "ü" * 80),
+    ],
+)
+def test_names_that_prompts_or_windows_cannot_hold_are_refused(
+    base: Base, adapters: dict[str, AdapterFile], name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="expected the files' name alone") as caught:
+        export(adapters["kv"], base, "kohya", tmp_path / "out", Options(name=name))
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["my_dog", "My dog v1.2", "hündin-2", "犬", "d" * 150])
+def test_other_names_are_taken(
+    base: Base, adapters: dict[str, AdapterFile], name: str, tmp_path: Path
+) -> None:
+    made = export(adapters["kv"], base, "kohya", tmp_path / "out", Options(name=name))
+    assert made.files[0].name == f"{name}.safetensors"
+
+
+def test_names_of_files_made_from_concepts_and_words_are_such_too() -> None:
+    assert file_name("<aux>") == "aux_"
+    assert file_name("<my-dog>") == "my-dog"
+    assert len(file_name("ü" * 400).encode()) <= 150

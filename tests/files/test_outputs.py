@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from customize.errors import OutputError
-from customize.files.outputs import Used, check_output
+from customize.files.outputs import Used, check_place
 
 
 @pytest.fixture
@@ -60,19 +60,19 @@ def test_a_folder_of_outputs_keeps_away_from_data(here: Path, output: str, found
     (here / "link").symlink_to(here / "data/dogs")
     before = sorted(here.rglob("*"))
     with pytest.raises(OutputError, match=found):
-        check_output(Path(output), used(here), folder=True)
+        check_place(Path(output), used(here), folder=True)
     assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.parametrize("output", ["runs/dog", "../data/run", "../home/me/run", "../new"])
 def test_a_folder_of_its_own_is_free(here: Path, output: str) -> None:
-    check_output(Path(output), used(here), folder=True)
+    check_place(Path(output), used(here), folder=True)
 
 
 def test_a_run_s_folder_may_hold_the_adapter_that_is_read(here: Path) -> None:
     (here / "adapter.safetensors").rename(here / "work/runs/adapter.safetensors")
     adapter = here / "work/runs/adapter.safetensors"
-    check_output(Path("runs"), [Used("the adapter", adapter, shared=True)], folder=True)
+    check_place(Path("runs"), [Used("the adapter", adapter, shared=True)], folder=True)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_what_another_run_reads_is_no_place_for_this_one(
         (here / "set" / file).parent.mkdir(parents=True, exist_ok=True)
         (here / "set" / file).touch()
     with pytest.raises(OutputError, match=r"it (is|holds|lies in) the (pairs|model)"):
-        check_output(here / output, folder=True)
+        check_place(here / output, folder=True)
 
 
 def test_a_project_with_a_table_at_its_top_has_room_for_runs(here: Path) -> None:
     (here / "project" / "pictures").mkdir(parents=True)
     (here / "project" / "pairs.jsonl").touch()
-    check_output(
+    check_place(
         here / "project/runs/dog", [Used("the pairs", here / "project/pairs.jsonl")], folder=True
     )
 
@@ -123,10 +123,10 @@ def test_a_file_keeps_away_from_data(here: Path, output: str, found: str) -> Non
     os.link(here / "adapter.safetensors", here / "hard.safetensors")
     os.mkfifo("pipe")
     with pytest.raises(OutputError, match=found):
-        check_output(Path(output), used(here))
+        check_place(Path(output), used(here))
 
 
 def test_a_file_may_lie_beside_what_is_read(here: Path) -> None:
-    check_output(here / "merged.safetensors", used(here))
-    check_output(Path("new/sheet.png"), used(here))
+    check_place(here / "merged.safetensors", used(here))
+    check_place(Path("new/sheet.png"), used(here))
     assert not Path("new").exists()

@@ -93,7 +93,7 @@ def test_only_files_of_a_reasonable_size_are_opened(tmp_path: Path) -> None:
         ("pipe", "a pipe or a device"),
         ("long", "more than 0.2 MB of text"),
         ("latin", "not UTF-8"),
-        ("none", "cannot be read"),
+        ("none", "no such file"),
         (".", "a folder"),
         ("zero\0byte", "a name that no file can have"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from builders.pairs import put, scene
 from PIL import Image, ImageCms
 
+from customize.editing.photograph import open_photograph
 from customize.errors import PairsError
-from customize.pairs.decode import load_picture
+from customize.pairs.decode import load_picture, upright_size
+from customize.pairs.lint.pictures import look_at
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -155,3 +158,31 @@ def test_missing_folders_and_bad_colours_are_named(tmp_path: Path) -> None:
         load_picture(tmp_path)
     with pytest.raises(PairsError, match=r"alpha colour 'cremy'.*#ffffff"):
         load_picture(put(tmp_path / "a.png"), "cremy")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!!", b"Exif\0\0II*\0\xff\xff\xff\xff", b"MM\0*"])
+def test_damaged_exif_costs_the_exif_alone(tmp_path: Path, suffix: str, exif: bytes) -> None:
+    put(tmp_path / f"whole{suffix}", 3)
+    put(path := tmp_path / f"odd{suffix}", 3, exif=exif)
+    assert load_picture(path).tobytes() == load_picture(tmp_path / f"whole{suffix}").tobytes()
+    assert upright_size(path) == (48, 40)
+    assert not look_at(path, "#ffffff").camera
+    assert open_photograph(path).srgb.size == (48, 40)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, value: object) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    put(path := tmp_path / "odd.png", 3, exif=exif)
+    assert load_picture(path).size == (48, 40)
+
+
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(PairsError, match="a pipe or a device"):
+            load_picture(path)
+    with pytest.raises(PairsError, match="cannot be read"):
+        load_picture(tmp_path / ("n" * 300))

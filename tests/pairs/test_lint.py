@@ -12,7 +12,9 @@ from builders.pairs import pair, put, scene
 from PIL import Image, ImageDraw, ImageEnhance
 
 from customize.errors import Fault
+from customize.pairs.lint import pictures
 from customize.pairs.lint.lint_pairs import lint
+from customize.pairs.lint.pictures import Look, Seen
 from customize.shapes import Pair
 
 SIZE = (64, 64)
@@ -226,3 +228,36 @@ def test_a_one_level_change_of_one_pixel_is_not_the_same_picture(tmp_path: Path)
     close = pair(tmp_path, scene(8, SIZE), Image.fromarray(pixels_HWC))
     faults = lint([*good(tmp_path, "make it red"), close], resolution=64)
     assert "warning" in only(faults)
+
+
+def test_duplicates_of_many_pairs_are_found_without_comparing_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comparing each with every other finds, by a hundredth of the comparisons."""
+    chance = np.random.default_rng(0)
+
+    def look(noise_of: Look | None = None) -> Look:
+        corners = chance.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        thumb = np.kron(corners, np.ones((8, 8, 1))).astype(np.float32)
+        if noise_of is not None:
+            thumb = noise_of.thumb_HWC + chance.uniform(-2, 2, thumb.shape).astype(np.float32)
+        return Look(SIZE, thumb, camera=False)
+
+    seen, copies = list[Seen](), list[str]()
+    for number in range(1200):
+        place = Pair(tmp_path, "make it night", tmp_path, place=f"pairs.jsonl:{number}")
+        first = seen[10 * int(chance.integers(number // 10 + 1))] if number % 10 == 9 else None
+        again = None if first is None else (look(first.source), look(first.target))
+        seen.append(Seen(place, *(again or (look(), look()))))
+        copies += [place.place] if first is not None else []
+    compared, usual = 0, pictures.near
+
+    def near(a: Look, b: Look) -> bool:
+        nonlocal compared
+        compared += 1
+        return usual(a, b)
+
+    monkeypatch.setattr(pictures, "near", near)
+    assert [fault.place for fault in pictures.duplicate_faults(seen)] == copies
+    assert len(copies) == 120
+    assert compared < 1200 * 1200 / 2 / 100

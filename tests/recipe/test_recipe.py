@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -428,3 +431,59 @@ def test_the_schema_is_current_and_explains_every_field() -> None:
     assert all(field.get("description") for field in fields)
     required = {name for section in sections for name in section.get("required", [])}
     assert required == {"concepts", "name", "pairs"}, "all else has a default"
+
+
+WINDOWS = {
+    r"pairs: pairs": r'pairs: "C:\Users\me\dog"',
+    r"base: embedded": r'base: "D:\new\base"',
+    r"steps: 50": "steps: 50\n" + r'output: "D:\runs\table"',
+}
+
+
+@pytest.mark.parametrize("right", WINDOWS)
+def test_windows_paths_in_double_quotes_get_the_cure(folder: Path, right: str) -> None:
+    text = GOOD.replace(right, WINDOWS[right])
+    assert text != GOOD
+    told = faults(folder, text)
+    assert [fault for fault in told if "forward slashes" in fault]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        r'concepts.0.pairs="D:\new\table"',
+        r'concepts.0.pairs="C:\Users\me"',
+        r'base="D:\base"',
+        r'preview.images="D:\temp"',
+        r'preservation.instructions="D:\notes.txt"',
+        r'preservation.regularization_pairs="D:\Pictures"',
+        r'output="D:\aa"',
+    ],
+)
+def test_so_do_those_on_the_command_line(folder: Path, override: str) -> None:
+    assert any("forward slashes" in fault for fault in faults(folder, GOOD, override))
+
+
+def test_names_match_however_their_accents_are_stored(folder: Path) -> None:
+    stored, written = (unicodedata.normalize(form, "Hündin/süß") for form in ("NFD", "NFC"))
+    (folder / stored).mkdir(parents=True)
+    recipe = load(folder, GOOD.replace("pairs: pairs", f"pairs: {written}"))
+    assert recipe.concepts[0].pairs == folder / stored
+
+
+def test_recipes_are_bounded_and_are_files(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.yaml")
+    for path in (folder / "pipe.yaml", Path("/dev/zero")):
+        with pytest.raises(RecipeError, match="a pipe or a device"):
+            load_recipe(path)
+    assert any("half of a character" in f for f in faults(folder, GOOD + r'output: "\ud800"'))
+    start = time.monotonic()
+    assert (
+        "more than 20000 values" in faults(folder, GOOD + "x:\n" + "- [[[[[[[[]]]]]]]]\n" * 9000)[0]
+    )
+    assert "more than 0.2 MB" in faults(folder, GOOD + "#" * 300_000)[0]
+    assert time.monotonic() - start < 10
+    with pytest.raises(RecipeError):
+        load_recipe(folder / ("n" * 300))
+    with pytest.raises(RecipeError):
+        load(folder, GOOD, f"train.steps={'9' * 400}")

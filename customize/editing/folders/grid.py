@@ -16,6 +16,7 @@ from customize.editing.folders.run import Outcome
 from customize.editing.folders.thumbnails import SIDE, Store
 from customize.errors import EditError, Fault
 from customize.files import replacing
+from customize.files.text import Unreadable, read_text
 
 MOST_COLUMNS = 24
 
@@ -23,11 +24,11 @@ MOST_COLUMNS = 24
 def read_instructions(path: Path) -> list[str]:
     """Return a text file's instructions, one a line; raises EditError where there are none."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        found = getattr(error, "strerror", None) or "not UTF-8 text"
+        lines = read_text(path).split("\n")
+    except Unreadable as error:
         raise EditError(
-            f"instructions {path}: {found}; expected a text file, an instruction a line; check it"
+            f"instructions {path}: {error.found}; expected a text file, an instruction a line; "
+            f"{error.cure}"
         ) from None
     found = list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
     if not 0 < len(found) <= MOST_COLUMNS:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from customize.errors import AdapterFileError
+from customize.exporting.targets import LONGEST_NAME, is_device
 
 # One encoder's rows alone (SD 1), or both by name (SDXL).
 SINGLE = "emb_params"
@@ -27,7 +28,9 @@ def file_name(word: str) -> str:
     >>> file_name("<my-dog>")
     'my-dog'
     """
-    return re.sub(r"[^\w-]+", "-", word.strip("<>")).strip("-") or "word"
+    name = re.sub(r"[^\w-]+", "-", word.strip("<>")).strip("-") or "word"
+    name = name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    return f"{name}_" if is_device(name) else name
 
 
 def word_of(name: str) -> str:

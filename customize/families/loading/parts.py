@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from customize.families.base import Base
 from customize.families.loading.quiet import hush, quiet_loading
 from customize.families.loading.weight_files import component_files
 from customize.families.objective import Objective
+from customize.files.parse import load_json
 
 _WEIGHTLESS = ContextVar("weightless", default=False)
 
@@ -87,9 +87,7 @@ def load_pipeline(
 def load_objective(base: Base) -> Objective:
     """Read noise levels and target from the scheduler's config."""
     path = base.folder / "scheduler" / "scheduler_config.json"
-    return _from(
-        base, "scheduler", lambda _: Objective.from_config(json.loads(path.read_text("utf-8")))
-    )
+    return _from(base, "scheduler", lambda _: Objective.from_config(load_json(path)))
 
 
 def _from(base: Base, part: str, load: Callable[..., Any], **options: Any) -> Any:

@@ -6,7 +6,6 @@ denoiser loses the input channels of the source picture: they were fed zeros the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from customize.errors import BaseModelError
 from customize.families.base import Base, Precision, resolve_base, resolve_plain
 from customize.families.loading.parts import load_part, load_pipeline
 from customize.families.loading.quiet import hush
+from customize.files.parse import load_json
 
 KEY = "text_to_image"
 """What `customize.json` of an editing base fitted from captions holds: its twin's settings."""
@@ -87,7 +87,7 @@ def _twin_of(base: Base) -> Drawing:
     """Read how the twin of an editing base is sampled; raises BaseModelError where it has none."""
     path = base.folder / "customize.json"
     try:
-        written = json.loads(path.read_text("utf-8")).get(KEY)
+        written = load_json(path).get(KEY)
         if written is None:
             raise BaseModelError(
                 f"base {base.name!r}: these weights edit pictures and were not fitted from "

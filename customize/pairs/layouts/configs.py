@@ -6,15 +6,17 @@ everywhere.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from customize.errors import Fault
+from customize.files.parse import parse_toml, parse_yaml
+from customize.files.spelling import as_stored
+from customize.files.text import Unreadable, check_path
 from customize.pairs.layouts.folders import StemFolders, read_stems
 from customize.pairs.layouts.records import read_table
 from customize.pairs.picture_files import Find, read_text
@@ -88,12 +90,11 @@ def _parse(path: Path) -> dict[str, Any] | Fault:
     text = read_text(path, path.parent)
     if isinstance(text, Fault):
         return text
-    is_toml = path.suffix.lower() == ".toml"
     try:
-        config = tomllib.loads(text) if is_toml else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError) as error:
-        found = f"not {'TOML' if is_toml else 'YAML'} ({' '.join(str(error).split())})"
-        return Fault(path.name, found, "mend the file at that line")
+        config = parse_toml(text) if path.suffix.lower() == ".toml" else parse_yaml(text)
+    except Unreadable as error:
+        place = f"{path.name}:{error.line}" if error.line else path.name
+        return Fault(place, error.found, error.cure)
     return config if isinstance(config, dict) else {}
 
 
@@ -101,10 +102,10 @@ def _section(section: dict[str, Any], keys: Keys, base: Path, place: str) -> Ite
     """Yield the pairs of one data set section."""
     table = section.get(keys.table) if keys.table else None
     if isinstance(table, str):
-        if (base / table).is_file():
-            yield from read_table(base / table, base)[1]
+        if fault := _not_there(place, keys.table or "", table, base, os.path.isfile):
+            yield fault
         else:
-            yield _missing(place, keys.table or "", base / table)
+            yield from read_table(as_stored(base / table), base)[1]
         return
     targets, listed = section.get(keys.targets), section.get(keys.sources)
     sources = [folder for folder in (listed if isinstance(listed, list) else [listed]) if folder]
@@ -115,13 +116,13 @@ def _section(section: dict[str, Any], keys: Keys, base: Path, place: str) -> Ite
         return
     suffix, repeats = section.get(keys.text_suffix), section.get("num_repeats", 1)
     default = section.get(keys.instruction) if keys.instruction else None
-    if isinstance(repeats, bool) or not isinstance(repeats, int | float) or not repeats > 0:
-        yield Fault(place, f"num_repeats is {repeats!r}", "write a number above 0")
+    if isinstance(repeats, bool) or not isinstance(repeats, int | float) or not 0 < repeats < inf:
+        yield Fault(place, f"num_repeats is {repeats!r:.60}", "write a number above 0")
         return
     yield from read_stems(
         StemFolders(
-            targets=base / str(targets),
-            sources=tuple(base / str(source) for source in sources),
+            targets=as_stored(base / str(targets)),
+            sources=tuple(as_stored(base / str(source)) for source in sources),
             root=base,
             text_suffix=f".{suffix.lstrip('.')}" if isinstance(suffix, str) else ".txt",
             instruction=default if isinstance(default, str) else None,
@@ -133,11 +134,19 @@ def _section(section: dict[str, Any], keys: Keys, base: Path, place: str) -> Ite
 
 def _no_folder(place: str, key: str, value: object, base: Path) -> Fault | None:
     if not isinstance(value, str):
-        found = f"no {key}" if value is None else f"{key} is {value!r}"
+        found = f"no {key}" if value is None else f"{key} is {value!r:.60}"
         return Fault(place, found, f"write the folder in {key}")
-    return None if (base / value).is_dir() else _missing(place, key, base / value)
+    return _not_there(place, key, value, base, os.path.isdir)
 
 
-def _missing(place: str, key: str, path: Path) -> Fault:
+def _not_there(
+    place: str, key: str, value: str, base: Path, is_one: Callable[[Path], bool]
+) -> Fault | None:
+    try:
+        check_path(value)
+    except Unreadable as error:
+        return Fault(place, f"{key}: {error.found}", error.cure)
+    if is_one(as_stored(base / value)):
+        return None
     cure = "paths are relative to this file: fix the path or add the files"
-    return Fault(place, f"{key}: {path} does not exist", cure)
+    return Fault(place, f"{key}: {base / value} does not exist", cure)

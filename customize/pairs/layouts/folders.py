@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customize.errors import Fault
+from customize.files.spelling import as_stored, composed
 from customize.pairs.picture_files import (
     Find,
+    instruction_fault,
     name,
     one_line,
     overlooked,
@@ -82,25 +84,31 @@ def _no_partner(
 
 def _text_beside(folders: StemFolders, stem: str, target: Path) -> str | Fault:
     """Return the instruction for one stem: its own text file, else the one for all."""
-    own = folders.targets / f"{stem}{folders.text_suffix}"
+    own = as_stored(folders.targets / f"{stem}{folders.text_suffix}")
     for path in (own, folders.targets / FOR_ALL):
         if path.is_file():
             text = read_text(path, folders.root)
             if isinstance(text, Fault) or one_line(text):
-                return text if isinstance(text, Fault) else one_line(text)
+                return text if isinstance(text, Fault) else _bounded(text, path, folders.root)
             return Fault(name(path, folders.root), "empty", "write the instruction in it")
     if folders.instruction:
         return folders.instruction
     cure = f"write it in {own.name} beside the target, or one for all pairs in {FOR_ALL}"
-    elsewhere = [folder / own.name for folder in folders.sources if (folder / own.name).is_file()]
+    beside = (as_stored(folder / own.name) for folder in folders.sources)
+    elsewhere = [path for path in beside if path.is_file()]
     if elsewhere:
         cure = f"move {name(elsewhere[0], folders.root)} beside the target"
     return Fault(name(target, folders.root), "no instruction", cure)
 
 
+def _bounded(text: str, path: Path, root: Path) -> str | Fault:
+    said = one_line(text)
+    return instruction_fault(said, name(path, root)) or said
+
+
 def _lone_texts(folders: StemFolders, targets: dict[str, list[Path]]) -> Iterator[Fault]:
     for entry in visible(folders.targets):
-        is_lone = entry.suffix == folders.text_suffix and entry.stem not in targets
+        is_lone = entry.suffix == folders.text_suffix and composed(entry.stem) not in targets
         if is_lone and entry.name not in (FOR_ALL, "README.txt", "LICENSE.txt"):
             cure = "rename it to the stem of its target, or remove it"
             yield Fault(name(entry, folders.root), "a text without a picture of its stem", cure)

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from customize.errors import Fault
+from customize.files.parse import parse_json
+from customize.files.spelling import as_stored, composed
+from customize.files.text import MOST_TABLE_BYTES, Unreadable
 from customize.pairs.picture_files import (
     Find,
+    instruction_fault,
     name,
     one_line,
     overlooked,
@@ -36,8 +39,8 @@ def read_numbered(root: Path) -> Iterator[Find]:
     else:
         listed = [(entry.name, None) for entry in visible(root) if _holds_prompt(entry)]
     for folder, seeds in listed:
-        if (root / folder).is_dir():
-            yield from _one_prompt(root / folder, root, seeds)
+        if (place := as_stored(root / folder)).is_dir():
+            yield from _one_prompt(place, root, seeds)
         else:
             cure = "copy the folder here, or take it out of seeds.json"
             yield Fault(folder, "listed in seeds.json, but there is no such folder", cure)
@@ -63,13 +66,13 @@ def _seeds(root: Path) -> list[tuple[str, list[str] | None]] | Fault:
 
 
 def _json(path: Path, root: Path) -> Any:
-    text = read_text(path, root)
+    text = read_text(path, root, MOST_TABLE_BYTES)
     if isinstance(text, Fault):
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Fault(name(path, root), f"not JSON ({error})", "write the file again")
+        return parse_json(text)
+    except Unreadable as error:
+        return Fault(name(path, root), error.found, error.cure)
 
 
 def _one_prompt(folder: Path, root: Path, seeds: list[str] | None) -> Iterator[Find]:
@@ -85,6 +88,7 @@ def _one_prompt(folder: Path, root: Path, seeds: list[str] | None) -> Iterator[F
             cure = "name pictures SEED_0 (source) and SEED_1 (target)"
             yield Fault(name(folder, root), "no SEED_0 and SEED_1 pictures", cure)
     for seed in seeds:
+        seed = composed(seed)
         source, target = pictures.get(f"{seed}_0"), pictures.get(f"{seed}_1")
         if source is None or target is None:
             lost = f"{seed}_0" if source is None else f"{seed}_1"
@@ -107,6 +111,8 @@ def _prompt(folder: Path, root: Path) -> tuple[str, str | None, str | None] | Fa
         case {"edit": str() as edit, **rest} if one_line(edit):
             before, after = rest.get("input", rest.get("caption")), rest.get("output")
             captions = [text if isinstance(text, str) else None for text in (before, after)]
-            return one_line(edit), captions[0], captions[1]
+            texts = [one_line(edit), *(text for text in captions if text)]
+            faults = (instruction_fault(text, name(path, root)) for text in texts)
+            return next(filter(None, faults), (texts[0], captions[0], captions[1]))
         case _:
             return Fault(name(path, root), "no instruction", 'write it under "edit"')

@@ -16,7 +16,7 @@ from typing import Any
 
 from customize.errors import Fault
 from customize.pairs.layouts.table_rows import Row, read_rows
-from customize.pairs.picture_files import Find, find_picture, name, one_line
+from customize.pairs.picture_files import Find, find_picture, instruction_fault, name, one_line
 from customize.shapes import Pair
 
 
@@ -130,7 +130,11 @@ def _pair(
     match sources, instruction, target, weight:
         case [Path() as source, *references], str(), Path(), float():
             captions = (_first(row, columns.source_caption), _first(row, columns.target_caption))
-            before, after = (c if isinstance(c, str) else None for c in captions)
+            texts = [c if isinstance(c, str) else None for c in captions]
+            before, after = texts
+            if fault := next((f for t in texts if t and (f := instruction_fault(t, place))), None):
+                yield fault
+                return
             further = tuple(path for path in references if isinstance(path, Path))
             if len(further) == len(references):
                 yield Pair(source, instruction, target, before, after, weight, place, further)
@@ -155,13 +159,15 @@ def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
 
 def _instruction(place: str, row: Mapping[str, Any], columns: Columns) -> str | Fault:
     value = _first(row, columns.instruction)
-    if isinstance(value, str) and one_line(value):
-        return one_line(value)
+    if isinstance(value, str) and (said := one_line(value)):
+        return instruction_fault(said, place) or said
     wanted = next(
         (column for column in columns.instruction if column in row), columns.instruction[0]
     )
     found = (
-        "no instruction" if value is None or isinstance(value, str) else f"instruction {value!r}"
+        "no instruction"
+        if value is None or isinstance(value, str)
+        else f"instruction {value!r:.60}"
     )
     return Fault(place, found, f"write what to do to the picture in `{wanted}`")
 
@@ -172,11 +178,11 @@ def _weight(place: str, row: Mapping[str, Any], columns: Columns) -> float | Fau
         return 1.0
     try:
         weight = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if math.isfinite(weight) and weight > 0:
         return weight
-    return Fault(place, f"weight {value!r}", "write a number above 0, or leave weight out")
+    return Fault(place, f"weight {value!r:.60}", "write a number above 0, or leave weight out")
 
 
 def _stray_columns(place: str, row: Mapping[str, Any], columns: Columns) -> Iterator[Fault]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from customize.errors import Fault
+from customize.files.parse import MEND, parse_json
+from customize.files.text import MOST_TABLE_BYTES, Unreadable
 from customize.pairs.picture_files import name, read_text
 
 Row = tuple[str, dict[str, Any]]
@@ -20,7 +21,7 @@ TABLE_SUFFIXES = frozenset((".jsonl", ".json", ".csv"))
 
 def read_rows(path: Path, root: Path) -> Iterator[Row | Fault]:
     """Yield the rows of the table at `path`, or why one is none; places are relative to `root`."""
-    text = read_text(path, root)
+    text = read_text(path, root, MOST_TABLE_BYTES)
     if isinstance(text, Fault):
         yield text
     elif path.suffix.lower() == ".csv":
@@ -28,19 +29,18 @@ def read_rows(path: Path, root: Path) -> Iterator[Row | Fault]:
     elif path.suffix.lower() == ".json" or text.lstrip().startswith("["):
         yield from _json_rows(text, name(path, root))
     else:
-        for number, line in enumerate(text.splitlines(), start=1):
+        # Only a newline ends a line: others that Unicode knows may stand in a text.
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield _json_row(line, f"{name(path, root)}:{number}")
 
 
 def _json_row(line: str, place: str) -> Row | Fault:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        found = f"not JSON ({error.msg} at column {error.colno})"
-        return Fault(place, found, "write one JSON object on the line")
-    except (ValueError, RecursionError) as error:  # numbers too long, nesting too deep
-        return Fault(place, f"not JSON ({error})", "write one JSON object on the line")
+        row = parse_json(line)
+    except Unreadable as error:
+        cure = error.cure if error.cure != MEND else "write one JSON object on the line"
+        return Fault(place, error.found, cure)
     if not isinstance(row, dict):
         return Fault(place, f"a JSON {type(row).__name__}", "write one JSON object on the line")
     return place, row
@@ -48,9 +48,10 @@ def _json_row(line: str, place: str) -> Row | Fault:
 
 def _json_rows(text: str, place: str) -> Iterator[Row | Fault]:
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        yield Fault(place, f"not JSON ({error})", "write a JSON list of objects")
+        rows = parse_json(text)
+    except Unreadable as error:
+        cure = error.cure if error.cure != MEND else "write a JSON list of objects"
+        yield Fault(place, error.found, cure)
         return
     if not isinstance(rows, list):
         yield Fault(place, f"a JSON {type(rows).__name__}", "write a JSON list of objects")
@@ -65,6 +66,11 @@ def _json_rows(text: str, place: str) -> Iterator[Row | Fault]:
 def _csv_rows(text: str, place: str) -> Iterator[Row | Fault]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        columns = list(reader.fieldnames or ())
+        if len(set(columns)) < len(columns):
+            double = next(column for column in columns if columns.count(column) > 1)
+            yield Fault(f"{place}:1", f"the column {double!r:.60} given twice", "keep one of them")
+            return
         for row in reader:
             here = f"{place}:{reader.line_num}"
             if None in row or None in row.values():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
+from operator import add, itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from customize.errors import Fault, PairsError
 from customize.pairs.buckets import WIDEST, frame_fault, same_frame
-from customize.pairs.decode import load_picture
+from customize.pairs.decode import exif_entry, load_picture, opened_picture
 from customize.shapes import Pair
 
 THUMB = 32
@@ -56,8 +58,8 @@ def look_at(path: Path, alpha_color: str) -> Look:
     """Return the look of one picture; raises PairsError as `load_picture` does."""
     picture = load_picture(path, alpha_color)
     thumb = picture.resize((THUMB, THUMB), Image.Resampling.BOX)
-    with Image.open(path) as opened:
-        camera = bool(opened.getexif().get(0x010F))  # EXIF Make
+    with opened_picture(path) as opened:
+        camera = bool(exif_entry(opened, 0x010F))  # EXIF Make
     return Look(picture.size, np.asarray(thumb, dtype=np.float32), camera)
 
 
@@ -136,17 +138,34 @@ def asks_for_nothing(instruction: str) -> bool:
 
 
 def duplicate_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
-    """Yield pairs that repeat an earlier one: same instruction, and pictures alike."""
-    kept: dict[str, list[Seen]] = {}
-    for item in seen:
-        earlier = kept.setdefault(item.pair.instruction.lower(), [])
-        for other in earlier:
+    """Yield pairs that repeat an earlier one: same instruction, and pictures alike.
+
+    Only pairs whose sources' quarters are about as bright are compared, not each with every other.
+    """
+    kept: dict[tuple[str, tuple[int, ...]], list[tuple[int, Seen]]] = {}
+    for index, item in enumerate(seen):
+        said, place = item.pair.instruction.lower(), _brightness_of_quarters(item.source)
+        around = (tuple(map(add, place, step)) for step in product((-1, 0, 1), repeat=len(place)))
+        earlier = sorted(
+            chain.from_iterable(kept.get((said, spot), ()) for spot in around), key=itemgetter(0)
+        )
+        for _, other in earlier:
             if near(item.source, other.source) and near(item.target, other.target):
                 found = f"the same pair as {other.pair.place}"
                 yield Fault(item.pair.place, found, "remove one, or use its `weight`", "warning")
                 break
         else:
-            earlier.append(item)
+            kept.setdefault((said, place), []).append((index, item))
+
+
+def _brightness_of_quarters(look: Look) -> tuple[int, ...]:
+    """Count the mean level of a picture's quarters in steps so wide that near ones are neighbours.
+
+    Where no cell of two thumbnails differs by more than `NEAR_LEVELS`, no mean of cells does.
+    """
+    half = THUMB // 2
+    quarters = look.thumb_HWC.reshape(2, half, 2, half, 3).mean(axis=(1, 3, 4))
+    return tuple(int(level) for level in np.floor(quarters.flatten() / (NEAR_LEVELS + 0.01)))
 
 
 def _same_bytes(a: Path, b: Path) -> bool:

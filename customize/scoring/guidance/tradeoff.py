@@ -23,6 +23,7 @@ from customize.errors import ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import sampling_of
 from customize.files import write_text
+from customize.files.parse import load_json
 from customize.scoring.edits.tasks import EditTask, reworded
 from customize.scoring.edits.variants import Variant
 from customize.scoring.guidance.sweep import Point, check_settings, distinct, measurable, measure
@@ -117,7 +118,7 @@ def curves_table(curves: Sequence[Curve]) -> str:
 def read_points(path: Path) -> dict[str, Point]:
     """Read the points a file holds by key, none where there is no file; raises ScoreError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r}")
         return {key: Point(**point) for key, point in content["points"].items()}

@@ -13,6 +13,7 @@ from typing import Any
 from customize.errors import BaseModelError, ScoreError
 from customize.families.base import EMBEDDED
 from customize.families.loading.weight_files import component_files, fingerprint
+from customize.files.parse import load_json
 
 DINO_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 """Vision models whose first token stands for the whole picture."""
@@ -90,7 +91,7 @@ def _download(name: str, what: str) -> Path:
 
 def _read_json(path: Path, name: str, what: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path)
     except FileNotFoundError:
         whole = path.parent / "model_index.json"
         cure = "name its clip/ folder" if whole.is_file() else "save or download the whole model"

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from customize.errors import Fault, PairsError, TrainingError
 from customize.families.loading.quiet import quiet_loading
 from customize.files import refuse_existing, set_aside
+from customize.files.text import MOST_TABLE_BYTES, Unreadable, read_text
 from customize.synthesis.writing.captions import LONGEST
 from customize.synthesis.writing.few_shot import completed, line_prompt
 from customize.synthesis.writing.local_model import load_model
@@ -53,9 +54,9 @@ def read_rows(path: Path) -> list[Rewrite]:
     """Read a JSONL of triplets; raises PairsError with every line that is none."""
     rows, faults = list[Rewrite](), list[Fault]()
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        fault = Fault(str(path), f"cannot be read ({error})", "name a JSONL file of triplets")
+        lines = read_text(path, MOST_TABLE_BYTES).split("\n")
+    except Unreadable as error:
+        fault = Fault(str(path), error.found, "name a JSONL file of triplets")
         raise PairsError(f"rows {path}", [fault]) from None
     for number, line in enumerate(lines[:MOST_ROWS], 1):
         if line.strip():
