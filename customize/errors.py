@@ -84,6 +84,11 @@ class AdapterFileError(CustomizeError):
 class OutputError(CustomizeError):
     """An output cannot or must not be written: no room, no right to, or somebody's data there."""
 
+    def __init__(self, found: str, cure: str = "") -> None:
+        """Take what was found and expected, and what to do: faults in a recipe show them apart."""
+        super().__init__(f"{found}; {cure}" if cure else found)
+        self.found, self.cure = found, cure
+
 
 class OutputExistsError(OutputError):
     """Writing would replace a result that is already there."""

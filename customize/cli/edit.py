@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.cli.inputs import used_adapters, used_bases
 from customize.errors import EditError
 
 if TYPE_CHECKING:
@@ -111,15 +112,19 @@ def edit(arguments: argparse.Namespace) -> int:
     """Edit a picture by one instruction, or by several in a chain, and save every stage."""
     from customize.editing.edited_picture import check_output, keeps_settings
     from customize.editing.options import with_strength
+    from customize.files import Used, check_place
     from customize.pairs.decode import load_picture
 
     _check_guidance(arguments)
     _warn_of_missing_quotes(arguments.instructions)
     outputs = _outputs(arguments)
+    adapters = [with_strength(text) for text in arguments.adapters]
+    used = [Used("the picture to edit", arguments.image)]
+    used += used_adapters(path for path, _ in adapters)
     for output in outputs:
         check_output(output, overwrite=arguments.overwrite)
+        check_place(output, [*used, *used_bases([arguments.base])])
     image = load_picture(arguments.image)
-    adapters = [with_strength(text) for text in arguments.adapters]
     editor = opened_editor(arguments, progress=True)
     options = sampling_options(arguments)
     if arguments.guidance == "auto":
@@ -199,8 +204,10 @@ def _tuned(
 def _outputs(arguments: argparse.Namespace) -> list[Path]:
     """Name a file for every stage: `-o x.png` is the last one's, `x_1.png` and so on come before.
 
-    Without `-o` the name is made from the picture's, and is free.
+    Without `-o` the name is made from the picture's, and is free, or of an edit to be replaced.
     """
+    from customize.editing.edited_picture import carries_settings
+
     count = len(arguments.instructions)
     if arguments.output is not None:
         return _stages(arguments.output, count)
@@ -208,8 +215,9 @@ def _outputs(arguments: argparse.Namespace) -> list[Path]:
     while True:
         suffix = "" if number == 1 else f"_{number}"
         outputs = _stages(Path(f"{arguments.image.stem}_edited{suffix}.png"), count)
-        if arguments.overwrite or not any(output.exists() for output in outputs):
-            return outputs
+        there = [output for output in outputs if output.exists()]
+        if not there or (arguments.overwrite and all(map(carries_settings, there))):
+            return outputs  # nobody named these: a picture that is no edit stays
         number += 1
 
 

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from customize.cli.inputs import used_bases
 from customize.drawing.escape import visible
 from customize.drawing.table import table
 from customize.errors import AdapterFileError, ExportError
@@ -138,6 +139,7 @@ def import_file(arguments: argparse.Namespace) -> int:
     """Read another program's file and save it as an adapter."""
     from customize.adapters.file import save_adapter
     from customize.exporting.foreign.import_adapter import import_adapter
+    from customize.files import Used, check_place
 
     output: Path = arguments.output
     if output.suffix != ".safetensors":
@@ -145,10 +147,14 @@ def import_file(arguments: argparse.Namespace) -> int:
             f"{output}: an adapter is saved as safetensors; expected a name that ends in "
             ".safetensors; choose such a name"
         )
+    words = [_word(text) for text in arguments.word]
+    used = [Used("the file to import", arguments.file)]
+    used += [Used(f"the file of {word}", place) for word, place in words if place is not None]
+    check_place(output, [*used, *used_bases([arguments.base])])
     adapter, facts = import_adapter(
         arguments.file,
         arguments.base,
-        words=[_word(text) for text in arguments.word],
+        words=words,
         drop_biases=arguments.drop_biases,
     )
     save_adapter(output, adapter.header, adapter.tensors, overwrite=arguments.overwrite)

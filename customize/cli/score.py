@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.cli.scoring_arguments import (
+    AGAIN,
     WHAT,
     add_compared,
     add_swept,
     check_free,
     dispatch,
     options_of,
+    used_by,
     variants_of,
 )
 from customize.errors import ScoreError
+from customize.files import check_place, refuse_existing
 
 if TYPE_CHECKING:
     from customize.scoring.items import Item
@@ -70,10 +74,8 @@ def score(arguments: argparse.Namespace) -> int:
     check_models(metrics or (), dino=arguments.dino is not None)
     folder = arguments.output or Path("runs") / f"scores_{Path(arguments.what).stem}"
     result, page = folder / "scores.json", folder / "report.html"
-    cache = folder / "cache.sqlite"
-    check_free(result, arguments)
-    if not result.exists() and not cache.exists():
-        check_free(page, arguments)  # with one of them there it is of a run to go on with
+    check_place(folder, used_by(arguments), folder=True)
+    refuse_existing(result, overwrite=arguments.overwrite, cure=AGAIN)
     looks_by_clip, looks_by_dino = models_needed(metrics)
     asked = read_asked(arguments.what, arguments.count)
     if asked.finished:
@@ -84,31 +86,62 @@ def score(arguments: argparse.Namespace) -> int:
     if looks_by_clip and clip is None:
         bases = [variant.base for variant in variants]
         clip = clip_for_bases(bases) if bases else clip_for_items(asked.finished)
-    models = open_models(clip, dino, device=arguments.device, cache=cache)
-    made: Mapping[str, Sequence[Item]] = {Path(arguments.what).stem: asked.finished}
-    if variants:
-        given = options_of(arguments, "steps", "seed", "text_guidance", "image_guidance")
-        made = make_edits(
-            variants,
-            asked.tasks,
-            given,
-            folder / "edits",
-            **options_of(arguments, "at_once"),
-            device=arguments.device,
-            progress=True,
-        )
-    scored = [
-        Scored(label, tuple(items), score_edits(items, models, metrics, progress=True))
-        for label, items in made.items()
-    ]
-    used = [f"{kind} {name}" for kind, name in (("CLIP", clip), ("DINO", dino)) if name]
-    by = f", measured by {', '.join(used)}" if used else ""
-    about = [f"{len(scored[0].items)} edits of {arguments.what}{by}"]
-    write_report(page, scored, "Scores of edits", about)
-    write_json(result, scored, models, {"what": arguments.what})  # last: it says all is done
+    with _held(folder, overwrite=arguments.overwrite):
+        models = open_models(clip, dino, device=arguments.device, cache=folder / _CACHE)
+        made: Mapping[str, Sequence[Item]] = {Path(arguments.what).stem: asked.finished}
+        if variants:
+            given = options_of(arguments, "steps", "seed", "text_guidance", "image_guidance")
+            made = make_edits(
+                variants,
+                asked.tasks,
+                given,
+                folder / "edits",
+                **options_of(arguments, "at_once"),
+                device=arguments.device,
+                progress=True,
+            )
+        scored = [
+            Scored(label, tuple(items), score_edits(items, models, metrics, progress=True))
+            for label, items in made.items()
+        ]
+        models.store.close()
+        used = [f"{kind} {name}" for kind, name in (("CLIP", clip), ("DINO", dino)) if name]
+        by = f", measured by {', '.join(used)}" if used else ""
+        about = [f"{len(scored[0].items)} edits of {arguments.what}{by}"]
+        write_report(page, scored, "Scores of edits", about)
+        write_json(result, scored, models, {"what": arguments.what})  # last: it says all is done
     print(summary_table(scored))
     print("\n".join([*notes_of(scored), about[0], str(result), str(page)]))
     return 0
+
+
+@contextmanager
+def _held(folder: Path, *, overwrite: bool) -> Iterator[None]:
+    """Hold the folder of results; with `overwrite` earlier results wait aside meanwhile.
+
+    Edits and figures made earlier are used again where they follow from the same things.
+    """
+    from customize.files.lock import in_use
+    from customize.files.manifest import Manifest
+
+    with in_use(folder):
+        listed = Manifest(folder, "score", _RESULTS[-1])
+        if overwrite:
+            listed.begin_anew([*_RESULTS, *_KEPT], replaces=lambda name: name in _RESULTS)
+        else:
+            listed.begin([*_RESULTS, *_KEPT])
+        try:
+            yield
+        except Exception:
+            if listed.replaces:
+                listed.undo(keep=_KEPT)
+            raise
+        listed.finish()
+
+
+_CACHE = "cache.sqlite"
+_RESULTS = ("report.html", "scores.json")
+_KEPT = (_CACHE, "edits/[0-9][0-9][0-9][0-9]_*.png")
 
 
 def tradeoff(arguments: argparse.Namespace) -> int:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.errors import ScoreError
-from customize.files import REPLACE, refuse_existing
+from customize.cli.inputs import used_adapters, used_bases
+from customize.files import REPLACE, Used, check_place, refuse_existing
 
 if TYPE_CHECKING:
     from customize.scoring.edits.requests import Asked
     from customize.scoring.edits.variants import Variant
 
+AGAIN = f"{REPLACE}; what was made and measured before is used again"
 WHAT = "a recipe, pairs in any layout, or `embedded`, `embedded/my_dog`: edits of the drawn world"
 
 
@@ -111,17 +113,22 @@ def options_of(arguments: argparse.Namespace, *names: str) -> Any:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def used_by(arguments: argparse.Namespace) -> list[Used]:
+    """List what a scoring command reads, as far as the command line names it."""
+    from customize.scoring.edits.variants import group_of
+
+    what = Path(arguments.what)
+    groups = [group_of(text) for text in arguments.adapters]
+    there = os.path.exists(what)
+    found = [Used(f"what is scored, {what}", what, shared=what.is_file())] if there else []
+    adapters = used_adapters(path for group in groups for path, _ in group)
+    return [*found, *adapters, *used_bases(arguments.bases)]
+
+
 def check_free(path: Path, arguments: argparse.Namespace) -> None:
     """Refuse a result that is there already, or that cannot be put where it is to be.
 
-    Raises OutputExistsError and ScoreError.
+    Raises OutputError.
     """
-    if path.is_dir():
-        raise ScoreError(f"output {path}: it is a folder; expected a file; name one in it")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise ScoreError(
-            f"output {path}: {above.name} is a file; expected a folder to write in; name another"
-        )
-    cure = f"{REPLACE}; what was made and measured before is used again"
-    refuse_existing(path, overwrite=arguments.overwrite, cure=cure)
+    check_place(path, used_by(arguments))
+    refuse_existing(path, overwrite=arguments.overwrite, cure=AGAIN)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.cli.inputs import used_adapters
 from customize.errors import ExportError
 
 if TYPE_CHECKING:
@@ -38,17 +39,24 @@ def add_to(commands: Any) -> None:
 
 def card(arguments: argparse.Namespace) -> int:
     """Write the card, and the picture it shows."""
-    from customize.files import refuse_existing, replacing, write_text
+    from customize.files import check_place, refuse_existing, replacing, write_text
+    from customize.files.lock import in_use
+    from customize.files.manifest import Manifest
 
     output: Path = arguments.output or arguments.file.parent / "README.md"
     picture = output.parent / _PICTURE
     text, sheet = _card(arguments)
     shown = [picture] if sheet else []
+    check_place(output, used_adapters([arguments.file]))
     refuse_existing(output, *shown, overwrite=arguments.overwrite)
-    if sheet:
-        with replacing(picture) as temporary:
-            shutil.copyfile(sheet, temporary)
-    write_text(output, text)
+    with in_use(output.parent):
+        listed = Manifest(output.parent, "card", output.name)
+        listed.begin([output.name, *([_PICTURE] if sheet else [])])
+        if sheet:
+            with replacing(picture) as temporary:
+                shutil.copyfile(sheet, temporary)
+        write_text(output, text)
+        listed.finish()
     print(f"card: {output}")
     _advise(arguments)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.drawing.table import table
-from customize.errors import BaseModelError, Fault
+from customize.errors import BaseModelError, Fault, TrainingError
 
 if TYPE_CHECKING:
     from customize.recipe import Recipe
@@ -23,6 +23,12 @@ def add_to(commands: Any) -> None:
     _add_recipe(train_command)
     train_command.add_argument(
         "--overwrite", action="store_true", help="start over where a run is already"
+    )
+    train_command.add_argument(
+        "--continue",
+        dest="further",
+        action="store_true",
+        help="train a run further, to more steps than it was to have",
     )
     train_command.set_defaults(run=train)
 
@@ -60,7 +66,12 @@ def train(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)  # before torch: faults show at once
     from customize.training.run import run_recipe
 
-    result = run_recipe(recipe, overwrite=arguments.overwrite)
+    if arguments.further and arguments.overwrite:
+        raise TrainingError(
+            "--continue and --overwrite: one goes on where a run ended, the other begins anew; "
+            "expected one of them; leave the other out"
+        )
+    result = run_recipe(recipe, overwrite=arguments.overwrite, further=arguments.further)
     return 130 if result.adapter is None else 0
 
 
@@ -69,22 +80,26 @@ def check(arguments: argparse.Namespace) -> int:
     from customize.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    from customize.drawing.contact_sheet import pairs_sheet
+    from customize.drawing.contact_sheet import is_pairs_sheet, pairs_sheet, save_pairs_sheet
     from customize.editing.edited_picture import check_output
+    from customize.files import Used, check_place, refuse_existing
     from customize.training.check import check_recipe
     from customize.training.memory.card import card_bytes
 
     room = card_bytes(arguments.card) if arguments.card not in (None, "here") else None
     sheet = arguments.output or Path(f"{arguments.recipe.stem}_pairs.png")
+    check_place(sheet, [Used(f"the pairs of {one.name}", one.pairs) for one in recipe.concepts])
     if arguments.output:
         check_output(sheet, overwrite=arguments.overwrite)
+    elif sheet.exists() and not is_pairs_sheet(sheet):
+        cure = "it is no contact sheet of pairs; name another place for that with --output"
+        refuse_existing(sheet, cure=cure)
     checked = check_recipe(recipe)
     for name, found in checked.pairs.items():
         print(f"{name}: {len(found.pairs)} pairs ({found.layout})")
     if pairs := checked.all_pairs():
         again = " (drawn again)" if sheet.exists() else ""
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        pairs_sheet(pairs, recipe.pairs.alpha_color).save(sheet)
+        save_pairs_sheet(pairs_sheet(pairs, recipe.pairs.alpha_color), sheet)
         print(f"contact sheet: {sheet}{again}")
     rows = _grouped(checked.faults)
     print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")

@@ -7,11 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from customize.drawing.escape import visible
 from customize.errors import PairsError
-from customize.pairs.decode import load_picture
+from customize.files import replacing
+from customize.pairs.decode import load_picture, opened_picture
 from customize.shapes import Pair
 
 Cell = Image.Image | str
@@ -19,6 +20,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 INK, FAINT, PAPER, RULE = "#1a1a1a", "#6b6b6b", "#ffffff", "#e4e4e4"
 MOST_ROWS = 40
 SMALLEST = 9
+_MARK = ("customize", "contact sheet of pairs")
 
 
 def contact_sheet(
@@ -71,6 +73,25 @@ def pairs_sheet(
     if len(pairs) > MOST_ROWS:
         rows.append(["", f"and {len(pairs) - MOST_ROWS} pairs more", ""])
     return contact_sheet(rows or [["", "no pairs", ""]], ("source", "instruction", "target"), cell)
+
+
+def save_pairs_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a sheet whole or not at all; a PNG says in a text chunk what it is."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(*_MARK)
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    options = {"pnginfo": chunks} if kind == "PNG" else {}
+    with replacing(path) as temporary:
+        sheet.save(temporary, kind, **options)
+
+
+def is_pairs_sheet(path: Path) -> bool:
+    """Tell a PNG that `save_pairs_sheet` wrote from any other file."""
+    try:
+        with opened_picture(path) as picture:
+            return getattr(picture, "text", {}).get(_MARK[0]) == _MARK[1]
+    except PairsError:
+        return False
 
 
 def _label(pair: Pair) -> str:

@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from PIL import Image, PngImagePlugin
 
-from customize.errors import EditError
+from customize.errors import EditError, PairsError
 from customize.files import refuse_existing, replacing
+from customize.files.text import MOST_BYTES
+from customize.pairs.decode import opened_picture
 from customize.untrusted import bounded_json
 
 KEY = "customize"
@@ -120,22 +122,30 @@ class Edited:
     settings: Settings
     kept: Metadata = NOTHING_KEPT
 
-    def save(self, path: Path | str, *, overwrite: bool = False, quality: int = 95) -> Path:
+    def save(
+        self,
+        path: Path | str,
+        *,
+        overwrite: bool = False,
+        quality: int = 95,
+        note: tuple[str, str] | None = None,
+    ) -> Path:
         """Write the picture whole or not at all; see `encoded`.
 
         Raises EditError for an unknown suffix, OutputExistsError when `path` may not be replaced.
         """
         path = Path(path)
         check_output(path, overwrite=overwrite)
-        content = self.encoded(path.suffix, quality)
+        content = self.encoded(path.suffix, quality, note)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
         return path
 
-    def encoded(self, suffix: str, quality: int = 95) -> bytes:
+    def encoded(self, suffix: str, quality: int = 95, note: tuple[str, str] | None = None) -> bytes:
         """Return the file's content; a PNG carries the settings, JPEG and WebP cannot.
 
-        `quality`, 1 to 100, is theirs. A JPEG is laid on white, as it knows no transparency.
+        `quality`, 1 to 100, is theirs; `note` is one more text, by name, of a PNG. A JPEG is laid
+        on white, as it knows no transparency.
         """
         kind = FORMATS[suffix.lower()]
         image, options = self.image, self._metadata(kind)
@@ -143,6 +153,8 @@ class Edited:
             chunks = options["pnginfo"] = PngImagePlugin.PngInfo()
             chunks.add_itxt(KEY, json.dumps(asdict(self.settings), ensure_ascii=False))
             chunks.add_text("parameters", self.settings.as_parameters())
+            if note is not None:
+                chunks.add_text(*note)
             if self.kept.xmp is not None:
                 chunks.add_itxt("XML:com.adobe.xmp", self.kept.xmp.decode("utf-8", "replace"))
         else:
@@ -182,18 +194,27 @@ def keeps_settings(path: Path) -> bool:
     return path.suffix.lower() == ".png"
 
 
+def carries_settings(path: Path) -> bool:
+    """Tell a picture that an edit wrote from any other file."""
+    try:
+        return read_settings(path) is not None
+    except EditError:
+        return False
+
+
 def read_settings(path: Path) -> dict[str, Any] | None:
     """Return the settings a PNG carries, None for a picture that carries none.
 
     Raises EditError for a file that is missing or no picture.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             text = getattr(image, "text", {}).get(KEY)
-        settings = bounded_json(text) if text else None
-    except OSError as error:
-        found = error.strerror or "it is no picture, or damaged"
+    except PairsError as error:
+        found = error.faults[0].found
         raise EditError(f"{path}: {found}; expected a PNG of `customize edit`") from None
+    try:
+        settings = bounded_json(text, longest=MOST_BYTES) if text else None
     except ValueError:
         return None
     return settings if isinstance(settings, dict) else None

@@ -70,7 +70,8 @@ def full_disk(path: Path, size: int | None = None) -> OutputError:
     needed = "room to write" if size is None else f"room for {size_told(size)}"
     return OutputError(
         f"{path}: the disk of {disk_of(path)} is full ({size_told(free_at(path))} free); expected "
-        f"{needed}; free some, or name an output on another disk, and repeat"
+        f"{needed}",
+        "free some, or name an output on another disk, and repeat",
     )
 
 
@@ -115,4 +116,4 @@ def refused(path: Path, error: OSError) -> OutputError:
             found = f"it cannot be written ({error.strerror or error})"
             cure = "name another output"
     shown = str(path) if len(str(path)) < 120 else f"{str(path)[:100]}..."
-    return OutputError(f"{shown}: {found}; expected a place for an output; {cure}")
+    return OutputError(f"{shown}: {found}; expected a place for an output", cure)

@@ -114,7 +114,7 @@ class Manifest:
         """Remove what a failed run wrote, but for names to `keep`; bring back what was aside."""
         kept = {name for name, known in self.own.names.items() if known is not None} | {*keep}
         for path in self._there(self.own):
-            if self._name(path) not in kept:
+            if not any(fnmatch.fnmatchcase(self._name(path), name) for name in kept):
                 remove(path)
                 self._remove_empty(path.parent)
         mine = self._hashes()

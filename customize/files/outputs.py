@@ -49,13 +49,13 @@ def check_place(output: Path, used: Iterable[Used] = (), *, folder: bool = False
     """Raise OutputError for a file, or a `folder`, that must not or cannot be written."""
     if "\0" in str(output):
         raise OutputError(
-            f"output {str(output)!r}: a zero byte in a name; expected the path of a file or "
-            "folder; name another output"
+            f"output {str(output)!r}: a zero byte in a name; expected the path of a file or folder",
+            "name another output",
         )
     name, place = f"output {output}", Path(os.path.realpath(output))
     cure = "choose a folder of its own, such as runs/my_dog" if folder else "choose another file"
     for found in _faults(place, used, folder):
-        raise OutputError(f"{name}: {found}; expected a place of its own; {cure}")
+        raise OutputError(f"{name}: {found}; expected a place of its own", cure)
     _check_possible(output, folder)
 
 
@@ -176,12 +176,12 @@ def _check_possible(output: Path, folder: bool) -> None:
 
 def _check_kind(output: Path, mode: int, folder: bool) -> None:
     if folder and not stat.S_ISDIR(mode):
-        raise OutputError(f"output {output}: it is a file; expected a folder; name another output")
+        raise OutputError(f"output {output}: it is a file; expected a folder", "name another")
     if not folder and stat.S_ISDIR(mode):
-        raise OutputError(f"output {output}: it is a folder; expected a file; name one in it")
+        raise OutputError(f"output {output}: it is a folder; expected a file", "name one in it")
     if not folder and not stat.S_ISREG(mode):
         raise OutputError(
-            f"output {output}: it is a device or a pipe, no file; expected a file; name another"
+            f"output {output}: it is a device or a pipe, no file; expected a file", "name another"
         )
 
 

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from customize.adapters.factors import Limits
 from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
-from customize.errors import MergeError
-from customize.files import refuse_existing
+from customize.files import Used, check_place, refuse_existing
 from customize.merging.constrained.merge_layers import Constraining
 from customize.merging.header import header_of, name_of, options_of
 from customize.merging.job import Job, open_job
@@ -78,13 +77,10 @@ def merge(
 def check_free(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse an output that is one of the inputs, or that is there and may not be replaced.
 
-    Raises MergeError and OutputExistsError.
+    Raises OutputError.
     """
-    if output.exists() and any(path.exists() and path.samefile(output) for path in inputs):
-        raise MergeError(
-            f"output {output}: it is one of the adapters to merge, which are read to the end; "
-            "expected another file; choose another output"
-        )
+    used = [Used(f"the adapter to merge {path}", path, shared=True) for path in inputs]
+    check_place(output, used)
     refuse_existing(output, overwrite=overwrite)
 
 
@@ -123,6 +119,7 @@ def write_merged(
 ) -> Merged:
     """Merge every layer by `combine_one` and write the file; its header tells of `options`."""
     losses: dict[str, float] = {}
+    check_place(output, [Used("the base", Path(job.base_name))])
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         yield from job.vocabulary.rows.items()

@@ -57,6 +57,8 @@ def exif_entry(image: Image.Image, number: int) -> object:
 
     The picture itself may be whole: some programs write EXIF that no reader understands.
     """
+    if image.format == "PNG":
+        image.load()  # a PNG's EXIF may come after its pixels, whose faults count
     try:
         return image.getexif().get(number)
     except Exception:  # Pillow raises whatever it stumbles over

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from customize.errors import BaseModelError, Fault, PairsError
+from customize.errors import BaseModelError, Fault, OutputError, PairsError
 from customize.families import profile_of
 from customize.families.base import Base, resolve_base
 from customize.families.profile import Profile
+from customize.files import Used, check_place
 from customize.pairs.find import PairSet, find_pairs
 from customize.pairs.lint.lint_pairs import lint
 from customize.recipe import Recipe
@@ -52,6 +56,27 @@ def base_of(recipe: Recipe) -> Base:
         found, cure = base.untrainable
         raise BaseModelError(f"base {base.name!r}: {found}", cure)
     return base
+
+
+def check_output(recipe: Recipe, base: Base | None = None, pairs: Sequence[Pair] = ()) -> None:
+    """Raise OutputError where the run's folder is, holds or lies in what the run reads.
+
+    With its base and pairs found, wherever they lie, as well as by the recipe's own paths.
+    """
+    kept, images = recipe.preservation, recipe.preview.images
+    used = [Used(f"the pairs of {concept.name}", concept.pairs) for concept in recipe.concepts]
+    if images is not None:
+        used.append(Used("the previews' pictures", images))
+    if kept.regularization_pairs is not None:
+        used.append(Used("the pairs to rehearse", kept.regularization_pairs))
+    if isinstance(kept.instructions, Path):
+        used.append(Used("the instructions to preserve", kept.instructions))
+    places = [Path(recipe.base.name)] if os.path.exists(recipe.base.name) else []
+    used += [Used("the base", place) for place in (*places, *([base.folder] if base else []))]
+    pictures = (p for pair in pairs for p in (pair.source, pair.target, *pair.references))
+    folders = {picture.parent: picture for picture in pictures}
+    used += [Used("pictures of the pairs", picture) for picture in folders.values()]
+    check_place(recipe.output, used, folder=True)
 
 
 def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
@@ -99,6 +124,10 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
             find_pairs(others, references=references)
         except PairsError as error:
             faults += error.faults
+    try:
+        check_output(recipe, base, [pair for found in pairs.values() for pair in found.pairs])
+    except OutputError as error:
+        faults.append(Fault("output", error.found, error.cure))
     return Checked(pairs, sorted(faults, key=lambda fault: fault.level != "error"), base)
 
 

@@ -48,10 +48,10 @@ def write_adapter(session: Session, path: Path) -> None:
 
 
 def write_results(session: Session, folder: RunFolder) -> RunResult:
-    """Write curve and adapter, the adapter last, and drop the checkpoint."""
+    """Write curve, checkpoint (to train further one day) and adapter, which comes last."""
     save_picture(loss_curve([total for total, _, _ in session.history]), folder.curve)
+    session.save(folder)
     write_adapter(session, folder.adapter)
-    folder.checkpoint.unlink(missing_ok=True)
     best = folder.best if folder.best.exists() else None
     return RunResult(session.done, session.seconds, late_loss(session), folder.adapter, best)
 

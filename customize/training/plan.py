@@ -20,7 +20,7 @@ from customize.recipe import Recipe
 from customize.recipe.sections import CrossAttentionKV, LowRank
 from customize.shapes import Pair
 from customize.training.cache import View, pair_digest
-from customize.training.check import Checked, base_of, check_recipe
+from customize.training.check import Checked, base_of, check_output, check_recipe
 from customize.training.family_limits import plain_words
 from customize.training.preserved_edits import instructions_to_preserve
 
@@ -33,6 +33,9 @@ UNSHAPING = (
     "train.gradient_checkpointing",
 )
 """Fields that do not change what is learned, or whose meaning `Plan` holds: a path's content."""
+
+LENGTH = ("train.steps", "train.epochs")
+"""Fields that say how long a run is, which may be lengthened."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,11 @@ class Plan:
 def plan_run(recipe: Recipe, log: Callable[[str], None], checked: Checked | None = None) -> Plan:
     """Find and check all that the recipe names, if it is not `checked` yet; warnings are logged.
 
-    Raises BaseModelError, or PairsError with every error the lint found.
+    Raises BaseModelError, OutputError, or PairsError with every error the lint found.
     """
     base = (checked.base if checked else None) or base_of(recipe)
     checked = checked or check_recipe(recipe, base)
+    check_output(recipe, base, checked.all_pairs())
     for fault in checked.faults:
         if fault.level == "warning":
             log(str(fault))

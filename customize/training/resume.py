@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,15 +56,23 @@ def store(
 
 
 def take_up(
-    path: Path, run: Run, shaping: Mapping[str, Any], *, same: str, anew: str
+    path: Path,
+    run: Run,
+    shaping: Mapping[str, Any],
+    *,
+    same: str,
+    anew: str,
+    free: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """Bring the run to where the checkpoint at `path` is; returns the numbers stored with it.
 
-    Raises TrainingError when it is damaged, or when what shapes training has changed since: the
-    message says to keep the `same` things, and how to begin `anew`.
+    Raises TrainingError when it is damaged, or when what shapes training has changed since, but for
+    names that are `free`: the message says to keep the `same` things, and how to begin `anew`.
     """
     saved = read_checkpoint(path)
-    if differences := changed(saved.shaping, shaping):
+    then = {place: value for place, value in saved.shaping.items() if place not in free}
+    now = {place: value for place, value in shaping.items() if place not in free}
+    if differences := changed(then, now):
         raise TrainingError(
             f"{path}: step {saved.step} of this run was trained otherwise "
             f"({'; '.join(differences)}); expected the same {same}; set them back to go on, "

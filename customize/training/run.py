@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from customize.errors import TrainingError
 from customize.recipe import Recipe
+from customize.training.check import check_output
 from customize.training.device import memory_explained, open_accelerator
 from customize.training.finish import RunResult, late_loss, write_adapter, write_results
 from customize.training.learning_left import still_falling
@@ -32,28 +34,67 @@ MOVED_BY = 10
 
 
 def run_recipe(
-    recipe: Recipe, *, overwrite: bool = False, log: Log = print, progress: bool = True
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    further: bool = False,
+    log: Log = print,
+    progress: bool = True,
 ) -> RunResult:
     """Train what the recipe says into `recipe.output`; a stopped run of the same recipe goes on.
 
-    `progress` shows a bar on a terminal. Raises OutputExistsError for a finished run,
-    BaseModelError and PairsError for what cannot be used, TrainingError for what breaks on the way.
+    `overwrite` trains anew where a run is finished, whose files are removed when this one is.
+    `further` goes on where a run of fewer steps ended. `progress` shows a bar on a terminal. Raises
+    OutputExistsError for a finished run and OutputError for an output that must not be written,
+    BaseModelError and PairsError for what cannot be used, all of them before anything is touched;
+    TrainingError for what breaks on the way.
     """
     accelerator = open_accelerator(recipe.train.precision)
     folder, main = RunFolder(recipe.output), accelerator.is_main_process
     say = log if main else _silent
     with _warnings_told(say):
-        if main:
-            folder.begin(overwrite=overwrite)
-        accelerator.wait_for_everyone()
+        check_output(recipe)
+        folder.check_free(recipe, overwrite=overwrite, further=further)
         plan = plan_run(recipe, say)
-        room = f"train.batch: {recipe.train.batch}"
-        with memory_explained(room, lambda: _smaller(plan, accelerator.device)):
+        room, held = f"train.batch: {recipe.train.batch}", nullcontext()
+        if main:
+            held = folder.held(recipe, overwrite=overwrite)
+        with held as listed, memory_explained(room, lambda: _smaller(plan, accelerator.device)):
+            accelerator.wait_for_everyone()
             session = open_session(plan, accelerator, folder, progress=progress and main)
-            if folder.checkpoint.exists():
-                session.restore(folder)
-                say(f"going on after step {session.done} of {session.pace.steps}")
-            return _Run(session, folder, say, progress=progress and main).to_the_end()
+            if folder.checkpoint.exists() and _restored(session, folder, overwrite, further):
+                say(_going_on(session))
+            elif listed is not None and overwrite:
+                listed.begin_anew(folder.names(recipe))
+            result = _Run(session, folder, say, progress=progress and main).to_the_end()
+            if listed is not None and result.finished:
+                listed.finish()
+            return result
+
+
+def _restored(session: Session, folder: RunFolder, overwrite: bool, further: bool) -> bool:
+    """Bring a session to its checkpoint, but for one that does not fit and is to be replaced."""
+    try:
+        session.restore(folder, further=further)
+    except TrainingError:
+        if not overwrite:
+            raise
+        return False
+    return True
+
+
+def _going_on(session: Session) -> str:
+    """Say where a run goes on, and what becomes of the rate where it was to end before."""
+    pace, done = session.pace, session.done
+    said = f"going on after step {done} of {pace.steps}"
+    if session.planned in (None, pace.steps) or pace.schedule == "constant":
+        return said
+    before = replace(pace, steps=session.planned).factor(max(0, done - 1))
+    return (
+        f"{said}: {session.planned} were planned, so the {pace.schedule} schedule is drawn anew "
+        f"over {pace.steps}, and the rate goes on at {pace.factor(done):.0%} of the full one, "
+        f"which was at {before:.0%}"
+    )
 
 
 def _smaller(plan: Plan, device: torch.device) -> list[str]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from customize.adapters.file import read_header
+from customize.errors import AdapterFileError, TrainingError
 from customize.files import refuse_existing, replacing
-from customize.files.write import remove_temporaries
+from customize.files.lock import in_use
+from customize.files.manifest import Manifest
+from customize.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The private state from which a stopped run goes on; gone when it is finished."""
+        """The private state from which a stopped run goes on, and a finished one further."""
         return self.path / "checkpoint.safetensors"
 
     @property
@@ -58,21 +63,62 @@ class RunFolder:
         """The loss curve."""
         return self.path / "loss.png"
 
-    def begin(self, *, overwrite: bool) -> None:
-        """Make the folder ready, and clear an earlier run's results away if that is wanted.
+    def check_free(self, recipe: Recipe, *, overwrite: bool, further: bool) -> None:
+        """Refuse a finished run that is neither to be replaced nor to be trained further.
 
-        Raises OutputExistsError for a finished run that is not to be overwritten.
+        Raises OutputExistsError, and TrainingError for a run that cannot be trained further.
         """
-        cure = "choose another output, or pass --overwrite to train anew"
-        refuse_existing(self.adapter, overwrite=overwrite, cure=cure)
-        if overwrite:
-            for path in (self.adapter, self.best, self.rescued, self.checkpoint, self.curve):
-                path.unlink(missing_ok=True)
-            for folder in (self.logs, self.previews):
-                shutil.rmtree(folder, ignore_errors=True)
-        for folder in (self.path, self.cache, self.previews):
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_temporaries(folder)
+        done = _steps_in(self.adapter) if self.adapter.exists() else None
+        if further:
+            if not self.checkpoint.exists():
+                raise TrainingError(
+                    f"{self.path}: there is no checkpoint of a run to train further; expected "
+                    f"{self.checkpoint.name} there; leave --continue out, or name that run's output"
+                )
+            steps = recipe.train.steps
+            if done is not None and steps is not None and steps <= done:
+                raise TrainingError(
+                    f"train.steps: {steps}, and {self.adapter} has learned {done} already; "
+                    "expected more to train further; raise it, such as "
+                    f"--set train.steps={2 * done}"
+                )
+            return
+        more = "raise train.steps and pass --continue to train it further, choose another output, "
+        refuse_existing(
+            self.adapter, overwrite=overwrite, cure=f"{more}or pass --overwrite to train anew"
+        )
+
+    @contextmanager
+    def held(self, recipe: Recipe, *, overwrite: bool) -> Iterator[Manifest]:
+        """Hold the folder for one run; with `overwrite` what a run wrote there waits aside.
+
+        It is gone when `finish` of the list given is called, and back where the run fails; a run
+        that was stopped or killed while it replaced another goes on by the same call. Raises
+        OutputError for a folder in use, OutputExistsError where a file lies that no run wrote.
+        """
+        with in_use(self.path):
+            listed = Manifest(self.path, "train", self.adapter.name)
+            stopped = listed.replaces and self.checkpoint.exists() and not self.adapter.exists()
+            if overwrite and not stopped:
+                listed.begin_anew(self.names(recipe))
+            else:
+                listed.begin(self.names(recipe))
+            try:
+                yield listed
+            except Exception:
+                if listed.replaces:
+                    listed.undo(keep=[self.rescued.name])
+                raise
+
+    def names(self, recipe: Recipe) -> list[str]:
+        """List what a run of this recipe writes, but for the cache, whose names are hashes."""
+        names = [self.adapter.name, self.rescued.name, self.checkpoint.name, self.curve.name]
+        names.append(f"{self.logs.name}/events.out.tfevents.*")
+        if recipe.preview.every is not None:
+            names.append(f"{self.previews.name}/step_*.png")
+            if recipe.preview.images is not None and recipe.save.keep_best:
+                names.append(self.best.name)
+        return names
 
     def preview(self, step: int) -> Path:
         """Name the preview of a step."""
@@ -83,3 +129,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG whole or not at all."""
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
+
+
+def _steps_in(adapter: Path) -> int | None:
+    """Return how many steps an adapter learned, None where it does not say."""
+    try:
+        steps = read_header(adapter).training.get("steps")
+    except AdapterFileError:
+        return None
+    return steps if isinstance(steps, int) else None

@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from customize.adapters import Attached
+from customize.errors import TrainingError
 from customize.families import Family
 from customize.training.batches import Batch, Sample, Shard, batches
 from customize.training.loss import Goal
 from customize.training.optimizer import Average, Pace
-from customize.training.plan import Plan, shaping_facts
+from customize.training.plan import LENGTH, Plan, shaping_facts
 from customize.training.resume import store, take_up
 from customize.training.run_folder import RunFolder
 from customize.training.steps import Step, train_steps
@@ -26,7 +27,7 @@ class Session:
     """A run in progress: what learns, what it learns from, and what it has come to so far.
 
     `live` is the family unwrapped, for previews; `history` the figures of every step; `best` the
-    best score of a preview.
+    best score of a preview; `planned` the steps that the run was to have when it was last saved.
     """
 
     plan: Plan
@@ -42,6 +43,7 @@ class Session:
     done: int = 0
     seconds: float = 0.0
     best: float | None = None
+    planned: int | None = None
     history: list[tuple[float, float, float]] = field(default_factory=list)
 
     def steps(self) -> Iterator[Step]:
@@ -96,11 +98,11 @@ class Session:
 
     def save(self, folder: RunFolder) -> None:
         """Write the checkpoint."""
-        numbers = {"seconds": self.seconds, "best": self.best}
+        numbers = {"seconds": self.seconds, "best": self.best, "planned": self.pace.steps}
         store(folder.checkpoint, self, self._shaping(), numbers)
 
-    def restore(self, folder: RunFolder) -> None:
-        """Go back to the checkpoint.
+    def restore(self, folder: RunFolder, *, further: bool = False) -> None:
+        """Go back to the checkpoint; the number of steps may have changed to train `further`.
 
         Raises TrainingError when it is damaged, or when what shapes training has changed since.
         """
@@ -109,9 +111,16 @@ class Session:
             self,
             self._shaping(),
             same="recipe and pairs",
-            anew="begin anew with --overwrite",
+            anew="begin anew with --overwrite (or pass --continue where the steps alone differ)",
+            free=LENGTH if further else (),
         )
         self.seconds, self.best = numbers["seconds"], numbers["best"]
+        self.planned = numbers["planned"]
+        if self.done > self.pace.steps or (further and self.done == self.pace.steps):
+            raise TrainingError(
+                f"{folder.checkpoint}: {self.done} steps are done, and the recipe asks for "
+                f"{self.pace.steps}; expected more to train further; raise train.steps or epochs"
+            )
 
     def _shaping(self) -> dict[str, Any]:
         """List what shapes training; the number of processes does so by the whole batch alone."""

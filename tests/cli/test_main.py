@@ -177,7 +177,8 @@ def test_train_runs_the_recipe(
 ) -> None:
     calls: list[tuple[Recipe, bool]] = []
 
-    def run_recipe(recipe: Recipe, *, overwrite: bool) -> RunResult:
+    def run_recipe(recipe: Recipe, *, overwrite: bool, further: bool) -> RunResult:
+        assert not further
         calls.append((recipe, overwrite))
         return RunResult(7, 1.0, 0.1, adapter)
 
@@ -380,7 +381,7 @@ def test_inspect_tells_an_edit(base: Path, capsys: pytest.CaptureFixture[str]) -
     Path("text.png").write_text("no picture")
     for name, found in (
         ("plain.png", "carries no settings"),
-        ("text.png", "it is no picture"),
+        ("text.png", "not a picture"),
         ("none.png", "No such file"),
         ("none.safetensors", "there is no such file"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import fields
 from typing import Any
@@ -91,7 +92,7 @@ def test_a_stage_ends_in_time_and_is_at_its_end_when_it_goes_on(tmp_path):
     net = small_net()
     fit_stage("s", net, loss_for(net), budget, tmp_path, Worker())
     with safe_open(tmp_path / "s.safetensors", framework="pt") as file:
-        facts = file.metadata()
+        facts = json.loads(file.metadata()["facts"])
     assert 1.2 <= float(facts["seconds"]) < 6
     assert 100 < int(facts["step"]) < 10**5
     assert (tmp_path / "s-800.safetensors").exists()

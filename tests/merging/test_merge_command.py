@@ -93,7 +93,7 @@ def test_an_output_that_is_an_input_is_refused(
     files = [str(world / f"{name}.safetensors") for name in ("my_dog", "look")]
     for more in ((), ("--overwrite",)):
         assert main(["merge", *files, "-o", str(output), "--method", method, *more]) == 2
-        assert "it is one of the adapters to merge" in capsys.readouterr().err
+        assert "it is the adapter to merge" in capsys.readouterr().err
     assert output.read_bytes() == before
 
 

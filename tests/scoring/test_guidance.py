@@ -239,14 +239,14 @@ def test_the_report_tells_the_taught_word_and_what_texts_cannot_see(
         ("score pairs --base nowhere", "base 'nowhere': there is no such file"),
         ("score pairs --at-once 0", "--at-once: 0: expected a whole number of at least 1"),
         ("score pairs --device nowhere", "device nowhere: it cannot be used here"),
-        ("score pairs -o pairs/pairs.jsonl", "pairs.jsonl is a file; expected a folder"),
+        ("score pairs -o pairs/pairs.jsonl", "it lies in what is scored"),
         ("score pairs --metrics lpips dino_concept", "'dino_concept' cannot be had: no DINO"),
         ("score pairs -a pairs", "pairs: it is a folder; expected an adapter"),
         ("score tradeoff pairs -o x.jpg", "x.jpg: expected a .png"),
         ("score tradeoff pairs --text-guidance 0", "text_guidance 0.0: expected 1 to 50"),
         ("score tradeoff pairs --image-guidance 1 99", "image_guidance 99.0: expected 1 to 50"),
         ("score tradeoff pairs --text-guidance 5 7", "a trade-off has one; expected one number"),
-        ("tune-guidance pairs -o pairs", "output pairs: it is a folder; expected a file"),
+        ("tune-guidance pairs -o pairs", "output pairs: it is what is scored"),
         ("tune-guidance pairs --floor nan", "floor nan: expected an image similarity"),
         ("tune-guidance pairs --base a b", "base 'a': there is no such file"),
         ("tune-guidance pairs red", "a set of edits has its own instructions"),
@@ -255,7 +255,7 @@ def test_the_report_tells_the_taught_word_and_what_texts_cannot_see(
         ("tune-guidance pairs/0_a.png red --captions a a", "both are 'a', so nothing changes"),
         ("tune-guidance nothing.png red", "nothing.png"),
         ("edit pairs/0_a.png red --guidance best", "invalid choice: 'best'"),
-        ("edit pairs/0_a.png red -o pairs/0_a.png/x.png", "expected a folder where folders go"),
+        ("edit pairs/0_a.png red -o pairs/0_a.png/x.png", "a file lies where a folder is needed"),
     ],
 )
 def test_every_mistake_is_one_message(
@@ -311,7 +311,7 @@ def test_a_report_of_another_program_stays(
     page.parent.mkdir()
     page.write_text("mine")
     assert run("score", "pairs", "-o", "mine", "--metrics", "psnr") == 2
-    assert "mine/report.html: it is there already" in capsys.readouterr().err
+    assert "mine/report.html: no run wrote what lies there" in capsys.readouterr().err
     assert page.read_text() == "mine"
     assert run("score", "pairs", "-o", "mine", "--metrics", "psnr", "--overwrite") == 0
 

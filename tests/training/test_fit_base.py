@@ -21,6 +21,9 @@ from customize.cli.main import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
 from customize.families.base import resolve_base, resolve_plain
+from customize.files.manifest import NAME as MANIFEST
+from customize.files.manifest import Manifest
+from customize.pairs.find import find_pairs
 from customize.recipe.editing_base import EditingBaseRecipe, load_editing_base
 from customize.recipe.embedded_base import is_embedded_base
 from customize.training.base_fitting import fit_base
@@ -121,7 +124,7 @@ def test_a_fit_learns_and_leaves_a_base_that_edits(plain: Path, tmp_path: Path) 
     model = _fit(recipe)
     assert model == tmp_path / "run/model"
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"model", "cache", "logs", "loss.png"}
+    assert left == {"model", "cache", "logs", "loss.png", MANIFEST}
     base = resolve_base(str(model))
     configs = [path.read_text() for path in base.folder.rglob("*.json")]
     assert len(configs) > 5
@@ -204,9 +207,16 @@ def test_running_out_of_memory_before_the_first_step_is_told(
         _fit(_recipe(tmp_path, plain))
 
 
+def _opened(recipe: EditingBaseRecipe) -> fit_base.Fit:
+    """Open a fit as the command does."""
+    plain, pairs = resolve_plain(recipe.start), find_pairs(recipe.pairs).pairs
+    Manifest(recipe.output, "fit-base").begin(fit_base._WRITTEN)
+    return fit_base._open(recipe, plain, fit_base._views(recipe, plain, pairs), progress=False)
+
+
 def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, plain)
-    fit = fit_base._open(recipe, progress=False)
+    fit = _opened(recipe)
     next(fit.steps())
     fit.save()
     with pytest.raises(TrainingError, match=r"learning_rate: 0\.005 -> 0\.001"):
@@ -216,7 +226,7 @@ def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
 
 
 def test_an_average_begins_at_the_start_and_movement_at_zero(plain: Path, tmp_path: Path) -> None:
-    fit = fit_base._open(_recipe(tmp_path, plain), progress=False)
+    fit = _opened(_recipe(tmp_path, plain))
     assert fit.attached.movement().adapter == 0
     next(fit.steps())
     assert fit.attached.movement().adapter > 0

@@ -25,6 +25,7 @@ import customize
 from customize.adapters import Attached
 from customize.adapters.file import read_adapter
 from customize.errors import OutputExistsError, PairsError, TrainingError
+from customize.files.manifest import NAME as MANIFEST
 from customize.recipe import Recipe
 from customize.training import open_session, steps
 from customize.training.batches import Batch
@@ -78,7 +79,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_leaves_an_adapter_a_curve_and_logs(unbroken: Path) -> None:
     left = {path.name for path in (unbroken / "run").iterdir()}
-    assert left == {"adapter.safetensors", "cache", "logs", "loss.png", "previews"}
+    results = {"adapter.safetensors", "cache", "checkpoint.safetensors", "logs", "loss.png"}
+    assert left == {*results, MANIFEST}
     assert list((unbroken / "run" / "logs").glob("events.out.tfevents*"))
     with Image.open(unbroken / "run" / "loss.png") as curve:
         assert curve.size == (960, 480)
@@ -138,7 +140,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     adapter = tmp_path / "run" / "adapter.safetensors"
     assert equal(adapter, unbroken / "run" / "adapter.safetensors")
     assert len(read_adapter(adapter).header.training) > 3
-    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").step == STEPS
 
 
 NURSERY = """
@@ -150,6 +152,7 @@ hush()
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 from customize.adapters import attach
+from customize.files.manifest import NAME as MANIFEST
 from customize.recipe import Recipe
 from customize.training.run import run_recipe
 torch.set_num_threads(1)

@@ -24,8 +24,9 @@ from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
 from customize.embedded.models import new_autoencoder, size_of
 from customize.embedded.tokenizer import write_tokenizer
-from customize.files import refuse_existing
+from customize.files import Used, check_place, make_folder, refuse_existing
 from customize.files.disk import naming_disk
+from customize.files.lock import in_use
 from customize.recipe.embedded_base import EmbeddedBaseRecipe, FitStage
 
 log = logging.getLogger(__name__)
@@ -43,16 +44,20 @@ def fit_embedded_base(recipe: EmbeddedBaseRecipe, start_from: Path | None = None
     """
     model = recipe.output / "model"
     refuse_existing(model, cure="choose another output, or move it away to fit again")
+    started = [] if start_from is None else [Used("the base to go on from", start_from)]
+    check_place(recipe.output, started, folder=True)
     state = recipe.output / "state"
-    state.mkdir(parents=True, exist_ok=True)
-    if start_from is None:
-        write_tokenizer(state / "tokenizer", recipe.seed)
-    worker = Worker(device="cuda" if torch.cuda.is_available() else "cpu")
-    if worker.device == "cpu" and recipe.workers > 1:
-        _fit_in_processes(recipe, state, start_from)
-    else:
-        torch.backends.cudnn.benchmark = True  # every step has the same shapes
-        _fit(recipe, state, start_from, worker)
+    with in_use(recipe.output):
+        make_folder(state)
+        if start_from is None:
+            with naming_disk(state):
+                write_tokenizer(state / "tokenizer", recipe.seed)
+        worker = Worker(device="cuda" if torch.cuda.is_available() else "cpu")
+        if worker.device == "cpu" and recipe.workers > 1:
+            _fit_in_processes(recipe, state, start_from)
+        else:
+            torch.backends.cudnn.benchmark = True  # every step has the same shapes
+            _fit(recipe, state, start_from, worker)
     return model
 
 

@@ -65,7 +65,7 @@ def merge_looking(
     """
     check_free(output, files, overwrite=overwrite)
     if looking.report is not None:
-        check_folder(looking.report, overwrite=overwrite)
+        check_folder(looking.report, files, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
     stage = open_stage(job, looking.pairs, device=looking.device, most=looking.most)
     models = _models(job, looking)

@@ -13,7 +13,9 @@ from PIL import Image
 from customize.adapters.labels import labels_of
 from customize.drawing.contact_sheet import to_picture
 from customize.drawing.table import table
-from customize.files import refuse_existing, replacing, write_text
+from customize.files import Used, check_place, refuse_existing, replacing, write_text
+from customize.files.lock import in_use
+from customize.files.manifest import Manifest
 from customize.merging.by_edits.leaks import OWN, Leaks, find_leaks
 from customize.merging.by_edits.report_pictures import edits_sheet, kept_map
 from customize.merging.by_edits.retention import Judge, Verdict
@@ -25,9 +27,16 @@ if TYPE_CHECKING:
 FIGURES, SHEET, MAP = "report.json", "edits.png", "map.png"
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds a report already; raises OutputExistsError."""
-    refuse_existing(*(folder / name for name in (FIGURES, SHEET, MAP)), overwrite=overwrite)
+def check_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a folder that holds a report already, or that is no place for one.
+
+    Raises OutputError.
+    """
+    used = [Used(f"the adapter to merge {path}", path, shared=True) for path in inputs]
+    check_place(folder, used, folder=True)
+    names = (SHEET, MAP, FIGURES)
+    refuse_existing(*(folder / name for name in names), overwrite=overwrite)
+    Manifest(folder, "merge report").check(names)
 
 
 def write_report(
@@ -46,10 +55,14 @@ def write_report(
     leaks = find_leaks(judge, verdict)
     figures = {**facts, **figures_of(judge, verdict, files, leaks, models)}
     sheet, drawn = edits_sheet(judge, verdict), kept_map(judge, verdict, leaks)
-    for picture, name in ((sheet, SHEET), (drawn, MAP)):
-        with replacing(folder / name) as temporary:
-            picture.save(temporary, "PNG")
-    write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
+    with in_use(folder):
+        listed = Manifest(folder, "merge report")
+        listed.begin((SHEET, MAP, FIGURES))
+        for picture, name in ((sheet, SHEET), (drawn, MAP)):
+            with replacing(folder / name) as temporary:
+                picture.save(temporary, "PNG")
+        write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
+        listed.finish()
     return figures_table(judge, verdict, leaks)
 
 

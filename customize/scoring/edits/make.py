@@ -13,11 +13,15 @@ from tqdm import tqdm
 from customize import __version__
 from customize.editing import Editor
 from customize.editing.options import Options
-from customize.errors import ScoreError
+from customize.errors import PairsError, ScoreError
+from customize.pairs.decode import opened_picture
 from customize.scoring.edits.tasks import EditTask, reworded
 from customize.scoring.edits.variants import Variant
 from customize.scoring.items import Item
 from customize.scoring.networks.embed import Contents
+
+_KEY = "customize-edit"
+"""Name of the PNG text that binds an edit to its name: a file under another's is no edit of it."""
 
 
 def make_edits(
@@ -49,7 +53,7 @@ def make_edits(
             editor: Editor | None = None
             for start in range(0, len(asked), at_once):
                 part = slice(start, start + at_once)
-                if not all(path.is_file() for path in paths[part]):
+                if not all(map(_is_made, paths[part])):
                     editor = editor or variant.put_on(_editor(variant.base, editors, device))
                     seed = options.get("seed", 0) + start
                     _make(editor, asked[part], paths[part], options, seed)
@@ -92,7 +96,17 @@ def _make(
         **given,
     )
     for one, path in zip(edited, paths, strict=True):
-        one.save(path, overwrite=True)
+        one.save(path, overwrite=True, note=(_KEY, path.stem))
+
+
+def _is_made(path: Path) -> bool:
+    """Tell whether the edit of this very name is there, and whole."""
+    try:
+        with opened_picture(path) as picture:
+            picture.load()
+            return getattr(picture, "text", {}).get(_KEY) == path.stem
+    except PairsError:
+        return False
 
 
 def _paths(

@@ -8,7 +8,7 @@ model, `cache` and `checkpoint.safetensors` while it learns, and `model` at the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from customize.drawing.loss_curve import loss_curve
 from customize.errors import TrainingError
 from customize.families import Dropout, open_family
 from customize.families.base import Base, resolve_base, resolve_plain
-from customize.files import forget_places, refuse_existing, replacing_folder
+from customize.files import Used, check_place, forget_places, refuse_existing, replacing_folder
+from customize.files.lock import in_use
+from customize.files.manifest import Manifest
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
 from customize.recipe.editing_base import EditingBaseRecipe
+from customize.shapes import Pair
 from customize.training.base_fitting.fit_session import UNSHAPING, Fit
 from customize.training.base_fitting.widen import write_widened
 from customize.training.batches import Sample
@@ -35,6 +38,9 @@ from customize.training.optimizer import Average, make_optimizer
 from customize.training.progress import Reports
 from customize.training.run_folder import save_picture
 from customize.training.stop_signal import stop_on_signal
+
+_WRITTEN = ("checkpoint.safetensors", "loss.png", "logs/events.out.tfevents.*")
+"""Names in the output beside the folders `model`, `cache` and `start-...`, for the list of them."""
 
 
 def fit_editing_base(
@@ -47,14 +53,35 @@ def fit_editing_base(
     """
     model = recipe.output / "model"
     refuse_existing(model, cure="choose another output, or move it away to fit again")
-    with memory_explained(f"batch: {recipe.batch}", lambda: _smaller(recipe)):
-        return _fit(recipe, model, log, progress=progress)
+    plain = resolve_plain(recipe.start, recipe.revision)
+    pairs = find_pairs(recipe.pairs).pairs
+    used = [Used("the pairs", recipe.pairs), Used("the model to start from", plain.folder)]
+    pictures = {place.parent: place for pair in pairs for place in (pair.source, pair.target)}
+    used += [Used("pictures of the pairs", place) for place in pictures.values()]
+    check_place(recipe.output, used, folder=True)
+    views = _views(recipe, plain, pairs)
+    with (
+        in_use(recipe.output),
+        memory_explained(f"batch: {recipe.batch}", lambda: _smaller(recipe)),
+    ):
+        listed = Manifest(recipe.output, "fit-base", "model/model_index.json")
+        listed.begin(_WRITTEN)
+        made = _fit(recipe, plain, views, model, log, progress=progress)
+        if made is not None:
+            listed.finish()
+        return made
 
 
 def _fit(
-    recipe: EditingBaseRecipe, model: Path, log: Callable[[str], None], *, progress: bool
+    recipe: EditingBaseRecipe,
+    plain: Base,
+    views: Sequence[View],
+    model: Path,
+    log: Callable[[str], None],
+    *,
+    progress: bool,
 ) -> Path | None:
-    fit = _open(recipe, progress=progress)
+    fit = _open(recipe, plain, views, progress=progress)
     if fit.checkpoint.exists():
         fit.restore()
         log(f"going on after step {fit.done} of {recipe.steps}")
@@ -71,19 +98,20 @@ def _fit(
     return model
 
 
-def _open(recipe: EditingBaseRecipe, *, progress: bool) -> Fit:
+def _open(recipe: EditingBaseRecipe, plain: Base, views: Sequence[View], *, progress: bool) -> Fit:
     accelerator = open_accelerator(recipe.precision)
     if accelerator.num_processes > 1:
         raise TrainingError(
             f"fit-base: launched as {accelerator.num_processes} processes; expected one; "
             "run it as `customize fit-base`"
         )
-    plain, device = resolve_plain(recipe.start, recipe.revision), accelerator.device
+    device = accelerator.device
     start = recipe.output / f"start-{plain.fingerprint[:12]}"
     if not start.exists():
         write_widened(plain, start)
     base = resolve_base(str(start))
-    samples, goal, digests = _encode(recipe, base, device, progress=progress)
+    samples, goal = _encode(recipe, base, views, device, progress=progress)
+    digests = [pair_digest(view.pair)[:16] for view in views[:: len(_flips(recipe))]]
     family = open_family(base, device=device, dtype=torch.float32)
     attached = Attached(None, (), (WholeDenoiser(family),), ())
     suit_attention(family.denoiser, device)
@@ -107,17 +135,29 @@ def _open(recipe: EditingBaseRecipe, *, progress: bool) -> Fit:
     )
 
 
-def _encode(
-    recipe: EditingBaseRecipe, base: Base, device: torch.device, *, progress: bool
-) -> tuple[list[Sample], Goal, list[str]]:
-    """Return the samples, what to learn of them, and the pairs' digests."""
-    pairs = find_pairs(recipe.pairs).pairs
+def _views(recipe: EditingBaseRecipe, plain: Base, pairs: Sequence[Pair]) -> list[View]:
+    """List how each pair is looked at; raises PairsError for sources that cannot be read."""
     views = list[View]()
     for pair in pairs:
         size = load_picture(pair.source).size
-        size = bucket_for(*size, recipe.resolution, base.multiple)
-        flips = (False, True) if recipe.flip else (False,)
-        views += [View(pair, size, flip=flip) for flip in flips]
+        size = bucket_for(*size, recipe.resolution, plain.multiple)
+        views += [View(pair, size, flip=flip) for flip in _flips(recipe)]
+    return views
+
+
+def _flips(recipe: EditingBaseRecipe) -> tuple[bool, ...]:
+    return (False, True) if recipe.flip else (False,)
+
+
+def _encode(
+    recipe: EditingBaseRecipe,
+    base: Base,
+    views: Sequence[View],
+    device: torch.device,
+    *,
+    progress: bool,
+) -> tuple[list[Sample], Goal]:
+    """Return the samples, and what to learn of them."""
     cache, setting = recipe.output / "cache", Setting(base)
     cached, texts = encode_all(cache, setting, views, [""], device=device, progress=progress)
     samples = [
@@ -129,7 +169,7 @@ def _encode(
         empty_text={key: value[0].to(device) for key, value in texts.items()},
         dropout=Dropout(text=hidden.text, both=hidden.both, image=hidden.image),
     )
-    return samples, goal, [pair_digest(pair)[:16] for pair in pairs]
+    return samples, goal
 
 
 def _reports(fit: Fit, log: Callable[[str], None], progress: bool) -> Reports:
