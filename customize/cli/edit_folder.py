@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.cli.edit import add_base, add_sampling, opened_editor, sampling_options
+from customize.cli.inputs import used_adapters, used_bases
 from customize.drawing.table import table
 from customize.errors import EditError, Fault
+from customize.files import Used, check_place
 
 if TYPE_CHECKING:
     from customize.editing.folders.items import Item
@@ -90,14 +93,18 @@ def _add_what_else(add: Any) -> None:
 def edit_folder(arguments: argparse.Namespace) -> int:
     """Edit all pictures; return 0, or 1 where some could not be edited."""
     from customize.editing.folders.manifest import MANIFEST, opened_manifest
-    from customize.editing.folders.page import write_page
+    from customize.editing.folders.page import PAGE, write_page
     from customize.editing.folders.plan import pictures_at_once, together
     from customize.editing.folders.run import kept, unfinished
     from customize.editing.folders.thumbnails import opened_thumbnails
+    from customize.files.manifest import Manifest
 
     _check(arguments)
     folder = arguments.output or _usual_output(arguments.what)
     items, faults = _items(arguments, folder)
+    check_place(folder, _used(arguments, folder), folder=True)
+    listed, own = Manifest(folder, "edit-folder"), [PAGE, *_sheets(arguments, items)]
+    listed.check(own)
     editor = opened_editor(arguments, progress=False)
     if arguments.strengths and not arguments.adapters:
         raise EditError("--strengths are the adapters', and there are none; add --adapter FILE")
@@ -108,6 +115,7 @@ def edit_folder(arguments: argparse.Namespace) -> int:
         opened_manifest(folder / MANIFEST, arguments.at_once, usual) as manifest,
         opened_thumbnails(folder) as store,
     ):
+        listed.begin(own)
         wanted, outcomes = unfinished(edits, manifest, folder, overwrite=arguments.overwrite)
         print(_beginning(arguments.what, edits, wanted, faults))
         groups = together(edits, manifest.at_once)
@@ -122,6 +130,7 @@ def edit_folder(arguments: argparse.Namespace) -> int:
         page = write_page(folder, title, about, outcomes, faults, store)
         if arguments.grid or arguments.strengths:
             _write_sheets(folder, outcomes, store)
+        listed.finish()
     print("\n".join([*about[2:], f"{page}: before and after"]))
     return _told(faults, outcomes)
 
@@ -157,7 +166,7 @@ def _usual_output(what: str) -> Path:
 
 def _items(arguments: argparse.Namespace, folder: Path) -> tuple[list[Item], list[Fault]]:
     """Find all that is to be edited, spread over instructions and strengths."""
-    from customize.editing.folders.find import find_items
+    from customize.editing.folders.find import beside_inputs, find_items
     from customize.editing.folders.grid import read_instructions, read_strengths, spread
 
     grid = read_instructions(arguments.grid) if arguments.grid else []
@@ -170,8 +179,29 @@ def _items(arguments: argparse.Namespace, folder: Path) -> tuple[list[Item], lis
             'no instruction: expected one such as "make it night", or a table with a column '
             "`instruction`; write it after the folder"
         )
-    faults = [one for one in found if isinstance(one, Fault)]
-    return list(spread(items, grid, strengths)), faults
+    spread_out = list(beside_inputs(spread(items, grid, strengths), folder))
+    faults = [one for one in (*found, *spread_out) if isinstance(one, Fault)]
+    return [one for one in spread_out if not isinstance(one, Fault)], faults
+
+
+def _used(arguments: argparse.Namespace, folder: Path) -> list[Used]:
+    """List what is read; a folder of pictures may hold that of the answers, which is not read."""
+    from customize.editing.options import with_strength
+
+    what, mask = Path(arguments.what), arguments.mask
+    found = used_adapters(with_strength(text)[0] for text in arguments.adapters)
+    found += used_bases([arguments.base])
+    found += [Used("the instructions", arguments.grid, shared=True)] if arguments.grid else []
+    found += [Used("the mask", Path(mask), shared=True)] if mask not in (None, "auto") else []
+    if what.is_file():
+        found.append(Used("what is to be edited", what, shared=True))
+    elif what.is_dir() and Path(os.path.realpath(what)) not in _above(folder):
+        found.append(Used("the pictures to edit", what))
+    return found
+
+
+def _above(folder: Path) -> Sequence[Path]:
+    return Path(os.path.realpath(folder)).parents
 
 
 def _mask(arguments: argparse.Namespace) -> Mask | None:
@@ -262,6 +292,14 @@ def _about(
     told = edits[0].settings.as_parameters().splitlines()[-1] if edits else ""
     rate = f"{made} made in {seconds:.1f} s, {made / seconds:.2f} a second" if made else "none made"
     return [" → ".join(arguments.instructions), told, rate]
+
+
+def _sheets(arguments: argparse.Namespace, items: Sequence[Item]) -> list[str]:
+    """Name the sheets that a grid of these items has."""
+    from customize.editing.folders.grid import sheet_names
+
+    pictures = len({item.image for item in items})
+    return sheet_names(pictures) if arguments.grid or arguments.strengths else []
 
 
 def _write_sheets(folder: Path, outcomes: Sequence[Outcome], store: Any) -> None:

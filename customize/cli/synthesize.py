@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from customize.cli.inputs import used_adapters, used_bases
 from customize.errors import SynthesisError
+from customize.files import Used, check_place
 
 KINDS = ("recipe", "backward", "widen", "fit-writer")
 
@@ -196,10 +198,15 @@ def widen(arguments: argparse.Namespace) -> int:
     for one, other in together:
         if (getattr(arguments, one) is None) != (getattr(arguments, other) is None):
             raise SynthesisError(f"--{one} and --{other} go together; give both or none")
+    from customize.editing.options import with_strength
     from customize.pairs.find import find_pairs
     from customize.synthesis.widening.make import WidenOptions
     from customize.synthesis.widening.make import widen as run
 
+    used = [Used("the pairs", arguments.pairs, shared=arguments.pairs.is_file())]
+    used += used_adapters([with_strength(arguments.adapter)[0]] if arguments.adapter else [])
+    used += [Used("the new sources", arguments.sources)] if arguments.sources else []
+    check_place(arguments.output, [*used, *used_bases([arguments.base])], folder=True)
     pairs = find_pairs(arguments.pairs).pairs
     options = WidenOptions(count=arguments.to, weight=arguments.weight, seed=arguments.seed)
     chat = None
@@ -250,6 +257,7 @@ def fit_writer(arguments: argparse.Namespace) -> int:
     from customize.synthesis.writing.fit_writer import FitOptions, read_rows
     from customize.synthesis.writing.fit_writer import fit_writer as fit
 
+    check_place(arguments.output, [Used("the rows", arguments.rows, shared=True)], folder=True)
     rows = read_rows(arguments.rows)
     options = FitOptions(
         epochs=arguments.epochs,

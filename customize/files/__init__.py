@@ -11,7 +11,6 @@ from customize.files.write import (
     refuse_existing,
     replacing,
     replacing_folder,
-    set_aside,
     write_text,
 )
 
@@ -25,6 +24,5 @@ __all__ = [
     "refuse_existing",
     "replacing",
     "replacing_folder",
-    "set_aside",
     "write_text",
 ]

@@ -48,8 +48,9 @@ def _locked(folder: Path) -> Iterator[None]:
     path = folder / NAME
     handle = _take(path)
     try:
-        os.truncate(handle, 0)
-        os.write(handle, json.dumps(_who()).encode())
+        with naming_disk(path, everything=True):
+            os.truncate(handle, 0)
+            os.write(handle, json.dumps(_who()).encode())
         yield
     finally:
         if os.name == "posix":  # elsewhere an open file cannot be removed

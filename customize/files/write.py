@@ -119,28 +119,6 @@ def remove_temporaries(folder: Path) -> None:
             remove(path)
 
 
-@contextmanager
-def set_aside(*places: Path) -> Iterator[None]:
-    """Move what lies at `places` out of the way of what is written there, and then remove it.
-
-    Where writing fails, what it left there is removed and everything is back.
-    """
-    moved: list[tuple[Path, Path]] = []
-    try:
-        for place in filter(Path.exists, places):
-            aside = place.with_name(f".replaced-{os.getpid()}-{place.name}")
-            place.replace(aside)
-            moved.append((place, aside))
-        yield
-    except BaseException:
-        for place, aside in moved:
-            remove(place)
-            aside.replace(place)
-        raise
-    for _, aside in moved:
-        remove(aside)
-
-
 _PLACE = "_name_or_path"
 """Where diffusers and transformers note what a model was opened from: often a private folder."""
 

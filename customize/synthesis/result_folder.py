@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from PIL import Image
 
 from customize.errors import OutputExistsError
-from customize.files import replacing, write_text
+from customize.files import Used, check_place, replacing, write_text
+from customize.files.lock import in_use
+from customize.files.manifest import Manifest
 from customize.synthesis.filtering.thresholds import CRITERIA, Criterion
 from customize.synthesis.output.journal import Journal
 from customize.synthesis.output.triplet import Triplet
@@ -21,11 +23,19 @@ from customize.synthesis.samples import Sample
 SHOWN = 6
 """Rejected samples whose pictures are kept for the report, of each threshold the nearest."""
 
-OURS = (
-    *("pictures", "rejected", "shards", "imagefolder", "texts.jsonl", "samples.jsonl"),
-    *("trial.json", "pairs.jsonl", "provenance.jsonl", "sheet.png", "report.html", "recipe.json"),
+MARK = "recipe.json"
+WRITTEN = (
+    *(
+        "pictures/[0-9][0-9][0-9][0-9]*.png",
+        "pictures/changed_[0-9]*.png",
+        "pictures/new_[0-9]*.png",
+    ),
+    *("rejected/[0-9]*.jpg", "shards/[0-9]*.tar"),
+    *("imagefolder/train/[0-9]*.png", "imagefolder/train/metadata.jsonl"),
+    *("texts.jsonl", "samples.jsonl", "trial.json", "pairs.jsonl", "provenance.jsonl"),
+    *("sheet.png", "report.html", MARK),
 )
-"""All that a synthesis writes, and all that `--overwrite` removes."""
+"""Names of all that a synthesis writes, and all that `--overwrite` replaces."""
 
 
 @dataclass(frozen=True)
@@ -59,37 +69,48 @@ class ResultFolder:
         """Thresholds that a trial chose."""
         return self.path / "trial.json"
 
-    def claim(self, recipe: Mapping[str, Any], *, overwrite: bool) -> None:
-        """Note whose folder this is, after `overwrite` removed what a synthesis left in it.
+    @contextmanager
+    def held(
+        self, recipe: Mapping[str, Any], used: Iterable[Used] = (), *, overwrite: bool
+    ) -> Iterator[None]:
+        """Hold the folder for the recipe told, whose stopped run goes on.
 
-        Raises OutputExistsError where it is another recipe's, or holds other things.
+        With `overwrite` what a synthesis left there waits aside, until this one is done; it comes
+        back where this one fails. Raises OutputError for a place that is `used` or in use, and
+        OutputExistsError where it is another recipe's, or holds other things.
         """
-        mark = self.path / "recipe.json"
+        check_place(self.path, used, folder=True)
         told = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
-        ours = mark.exists()
-        if ours and overwrite:
-            self._clear()
-        if mark.exists() and mark.read_text("utf-8") != told:
+        with in_use(self.path):
+            listed, mark = Manifest(self.path, "synthesize"), self.path / MARK
+            same = mark.is_file() and mark.read_text("utf-8") == told
+            if overwrite and mark.exists() and not (same and listed.replaces):
+                listed.begin_anew(WRITTEN)
+            else:
+                self._check_whose(same)
+                listed.begin(WRITTEN)
+            write_text(mark, told)
+            try:
+                yield
+            except Exception:
+                if listed.replaces:
+                    listed.undo()
+                raise
+            listed.finish()
+
+    def _check_whose(self, same: bool) -> None:
+        """Refuse another recipe's folder, and one with other things in it."""
+        if not same and (self.path / MARK).exists():
             raise OutputExistsError(
                 f"{self.path}: triplets of another recipe, base or CLIP are there already; "
                 "expected a free folder or those of this one; choose another output, or allow "
                 "replacing it (--overwrite)"
             )
-        if not ours and self.path.is_dir() and any(self.path.iterdir()):
+        if not same and any(not path.name.startswith(".customize") for path in self.path.iterdir()):
             raise OutputExistsError(
                 f"{self.path}: this folder holds other things; expected a free one, or triplets "
                 "begun earlier; choose another output"
             )
-        write_text(mark, told)
-
-    def _clear(self) -> None:
-        """Remove what is ours; recipe.json, which says so, last."""
-        for name in OURS:
-            place = self.path / name
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            else:
-                place.unlink(missing_ok=True)
 
     def keep(self, samples: Sequence[Sample], journal: Journal, about: Mapping[str, Any]) -> None:
         """Write a group's pictures, then its line in the journal, which makes them count."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 from tqdm import tqdm
 
 from customize.errors import SynthesisError
+from customize.families.base import Base
 from customize.families.stable_diffusion.text_to_image import resolve_text_to_image
+from customize.files import Used
 from customize.recipe.synthesis import SynthesisRecipe
 from customize.scoring.networks.encoders import open_clip
 from customize.synthesis.filtering.thresholds import Thresholds
@@ -74,21 +77,31 @@ def synthesize(
     writer = open_writer(recipe.writer)
     pipeline = open_pipeline(recipe.pictures, base)
     folder = ResultFolder(recipe.output)
-    folder.claim(claimed(recipe, base, clip), overwrite=overwrite)
-    journal = Journal(folder.samples)
-    texts = TextStage(
-        writer,
-        checker_of(recipe, pipeline.tokenizer),
-        captions,
-        Journal(folder.texts),
-        edits_each=recipe.edits_each,
-        seed=recipe.seed,
-    )
-    stage = stage_of(recipe, pipeline, base, drawing, clip)
-    stage = with_thresholds(recipe, stage, texts, folder)
-    about = {"models": models_of(writer, base, clip), "thresholds": stage.thresholds.facts()}
-    _stream(recipe, stage, texts, folder, journal, about, progress, draw or draw_here)
-    return _finish(recipe, folder, journal, texts)
+    with folder.held(claimed(recipe, base, clip), _used(recipe, base), overwrite=overwrite):
+        journal = Journal(folder.samples)
+        texts = TextStage(
+            writer,
+            checker_of(recipe, pipeline.tokenizer),
+            captions,
+            Journal(folder.texts),
+            edits_each=recipe.edits_each,
+            seed=recipe.seed,
+        )
+        stage = stage_of(recipe, pipeline, base, drawing, clip)
+        stage = with_thresholds(recipe, stage, texts, folder)
+        about = {"models": models_of(writer, base, clip), "thresholds": stage.thresholds.facts()}
+        _stream(recipe, stage, texts, folder, journal, about, progress, draw or draw_here)
+        return _finish(recipe, folder, journal, texts)
+
+
+def _used(recipe: SynthesisRecipe, base: Base) -> list[Used]:
+    """List what is read, of what lies on this machine."""
+    writer, captions = recipe.writer, recipe.captions
+    found = [Used("the base", base.folder)]
+    found += [Used("the captions", captions, shared=True)] if captions is not None else []
+    found += [Used("the writer", writer.adapter)] if writer.adapter is not None else []
+    models = (("the writer's model", writer.model), ("the CLIP", recipe.filter.clip))
+    return found + [Used(what, Path(name)) for what, name in models if name and Path(name).exists()]
 
 
 def open_stage(recipe: SynthesisRecipe, thresholds: Thresholds) -> SampleStage:
@@ -138,10 +151,10 @@ def _stream(
         an_hour = 3600 * (kept - first) / max(1e-9, time.monotonic() - begun)
         bar.set_postfix_str(f"{kept} kept, {drawn - kept} rejected, {an_hour:.0f} pairs/h")
 
-    with bar:
+    # Closed, so that nothing is written ahead any more when this is left, whatever the reason.
+    with bar, closing(texts.groups(len(journal.pieces))) as groups:
         if kept >= recipe.triplets:
             return
-        groups = texts.groups(len(journal.pieces))
         for _, samples in draw(recipe, stage, groups, tell):
             folder.keep(samples, journal, about)
             new = sum(sample.verdict == "kept" for sample in samples)

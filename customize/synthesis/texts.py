@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,10 +58,11 @@ class TextStage:
         """Count the groups."""
         return -(-len(self._captions) * self._each // A_GROUP)
 
-    def groups(self, start: int, stop: int | None = None) -> Iterator[Prompts]:
+    def groups(self, start: int, stop: int | None = None) -> Generator[Prompts]:
         """Yield the groups from number `start` on, to before `stop` where it is given.
 
-        A writer that works elsewhere writes the next one while the caller draws this one.
+        A writer that works elsewhere writes the next one while the caller draws this one; close the
+        generator to wait for that.
         """
         numbers = range(start, min(len(self), len(self) if stop is None else stop))
         if not self._writer.waits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 
 from customize.errors import SynthesisError
@@ -44,9 +45,10 @@ def with_thresholds(
 
 def _trial(stage: SampleStage, texts: TextStage, groups: int) -> list[Similarities]:
     silent, found = replace(stage, judge=None), list[Similarities]()
-    for prompts in texts.groups(0, groups):
-        wanted = [(p, r, attempt) for p, r in prompts.edits() for attempt in range(EACH)]
-        for start in range(0, len(wanted), stage.at_once):
-            some = silent.draw(wanted[start : start + stage.at_once])
-            found += [each.found for each in some]
+    with closing(texts.groups(0, groups)) as written:
+        for prompts in written:
+            wanted = [(p, r, attempt) for p, r in prompts.edits() for attempt in range(EACH)]
+            for start in range(0, len(wanted), stage.at_once):
+                some = silent.draw(wanted[start : start + stage.at_once])
+                found += [each.found for each in some]
     return found

@@ -24,7 +24,7 @@ from customize.editing import Editor
 from customize.errors import BaseModelError
 from customize.exporting.whole_model.single_file_keys import to_single_file
 from customize.families.base import EMBEDDED, resolve_base
-from customize.families.single_file import clip_vocabulary, configs
+from customize.families.single_file import clip_vocabulary, configs, convert
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -98,6 +98,25 @@ def test_conversion_is_kept_until_something_changes(
     second = resolve_base(str(path)).folder
     assert second != first
     assert sorted(p.name for p in first.parent.iterdir()) == sorted([first.name, second.name])
+
+
+def test_two_processes_that_convert_one_file_both_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = toy_base(tmp_path / "folder")
+    path = _single_file(folder, tmp_path / "model.safetensors")
+    _put_beside(folder, path)
+    own, first = convert._write, list[Path]()
+
+    def beside_another(*arguments: Any) -> None:
+        own(*arguments)
+        if not first:  # the other one is done before this one is
+            first.append(path)
+            first.append(convert.convert(path))
+
+    monkeypatch.setattr(convert, "_write", beside_another)
+    assert convert.convert(path) == first[1]
+    assert [place.name for place in first[1].parent.iterdir()] == [first[1].name]
 
 
 def test_half_precision_and_averaged_weights_are_kept(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from builders.text_to_image import toy_drawing_base
 from builders.writers import ToyWriter
 
 from customize.cli.main import main
-from customize.errors import OutputExistsError, RecipeError, SynthesisError
+from customize.errors import OutputError, OutputExistsError, RecipeError, SynthesisError
+from customize.files.lock import in_use
+from customize.files.manifest import NAME as MANIFEST
 from customize.pairs.find import find_pairs
 from customize.recipe.synthesis import SynthesisRecipe, load_synthesis_recipe
 from customize.synthesis import run
@@ -51,7 +53,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "texts.jsonl"  # may be one group ahead
+        if path.is_file() and path.name not in ("texts.jsonl", MANIFEST)  # may be one group ahead
     }
 
 
@@ -149,14 +151,67 @@ def test_a_recipe_goes_on_for_more_and_never_mixes_with_another(recipe: Synthesi
 def test_overwriting_removes_triplets_and_nothing_else(recipe: SynthesisRecipe) -> None:
     few = recipe.model_copy(update={"triplets": 4})
     run.synthesize(few, progress=False)
-    mine = put(recipe.output / "mine.txt", "kept")
+    names = ("mine.txt", "pictures/holiday.png", "shards/mine.tar", "imagefolder/train/mine.png")
+    mine = [put(recipe.output / name, "kept") for name in names]
     other = few.model_copy(update={"seed": 1})
     run.synthesize(other, overwrite=True, progress=False)
-    assert mine.read_text() == "kept"
+    assert {path.read_text() for path in mine} == {"kept"}
     foreign = put(recipe.output.with_name("home") / "thesis.txt", "years of work").parent
     with pytest.raises(OutputExistsError, match="holds other things"):
         run.synthesize(few.model_copy(update={"output": foreign}), overwrite=True, progress=False)
     assert [file.name for file in foreign.iterdir()] == ["thesis.txt"]
+
+
+def test_triplets_come_back_where_those_to_replace_them_fail(
+    recipe: SynthesisRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = recipe.model_copy(update={"triplets": 4})
+    run.synthesize(few, progress=False)
+    before = contents(recipe.output)
+
+    def fail(self: Any, wanted: Any) -> Any:
+        raise SynthesisError("the judge went home")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleStage, "draw", fail)
+        with pytest.raises(SynthesisError, match="went home"):
+            run.synthesize(few.model_copy(update={"seed": 1}), overwrite=True, progress=False)
+    assert contents(recipe.output) == before
+    assert run.synthesize(few, progress=False).kept == 4
+
+
+def test_a_stopped_replacement_goes_on(
+    recipe: SynthesisRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = recipe.model_copy(update={"triplets": 4})
+    run.synthesize(few, progress=False)
+    other, draw, drawn = few.model_copy(update={"seed": 1, "triplets": 12}), SampleStage.draw, 0
+
+    def stop(self: Any, wanted: Any) -> Any:
+        nonlocal drawn
+        drawn += 1
+        if drawn == 4:
+            raise KeyboardInterrupt
+        return draw(self, wanted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SampleStage, "draw", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run.synthesize(other, overwrite=True, progress=False)
+    begun = Journal(recipe.output / "samples.jsonl").pieces
+    assert begun
+    run.synthesize(other, overwrite=True, progress=False)
+    assert Journal(recipe.output / "samples.jsonl").pieces[: len(begun)] == begun
+    assert not [path for path in recipe.output.iterdir() if path.name.startswith(".replaced")]
+
+
+def test_triplets_keep_away_from_what_they_are_made_of(recipe: SynthesisRecipe) -> None:
+    base = Path(recipe.pictures.base)
+    for output, found in ((base / "out", "it lies in the base"), (base, "it is the base")):
+        with pytest.raises(OutputError, match=found):
+            run.synthesize(recipe.model_copy(update={"output": output}), progress=False)
+    with in_use(recipe.output), pytest.raises(OutputError, match="it is in use"):
+        run.synthesize(recipe, progress=False)
 
 
 def test_a_trial_chooses_thresholds_once(recipe: SynthesisRecipe) -> None:

@@ -128,7 +128,7 @@ class KnowingEditor:
 
     def __init__(self, answers: dict[bytes, Image.Image]) -> None:
         self._answers = answers
-        self.base = type("Base", (), {"fingerprint": "0" * 64})
+        self.base = type("Base", (), {"fingerprint": "0" * 64, "folder": Path("no base")})
 
     def settings(self, *_: Any) -> Any:
         return type("Settings", (), {"adapters": ()})

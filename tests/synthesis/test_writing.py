@@ -13,7 +13,7 @@ from builders.language_models import toy_language_model
 from builders.pairs import put
 
 from customize.embedded.world.colors import PALETTE
-from customize.errors import PairsError, SynthesisError
+from customize.errors import OutputError, PairsError, SynthesisError
 from customize.synthesis.writing.captions import read_captions
 from customize.synthesis.writing.chat import FAILURES, ServerOptions
 from customize.synthesis.writing.check import Checker
@@ -213,6 +213,14 @@ def test_a_writer_is_fitted_to_rows_and_then_writes_them(tmp_path: Path) -> None
     assert fitted.write(["a dog", "a cat"], [0, 1]) == read
     assert before != read
     assert "writer" in fitted.name
+    (tmp_path / "writer" / "notes.txt").write_text("mine")
+    short = FitOptions(epochs=1, batch=2)
+    fit_writer(read, str(model), tmp_path / "writer", short, overwrite=True, progress=False)
+    left = {path.name for path in (tmp_path / "writer").iterdir()}
+    assert left >= {"notes.txt", "adapter_model.safetensors"}
+    for place in (model, model / "writer"):
+        with pytest.raises(OutputError, match="the model"):
+            fit_writer(read, str(model), place, short, overwrite=True, progress=False)
 
 
 def test_a_local_model_writes_the_same_for_the_same_seed(tmp_path: Path) -> None:

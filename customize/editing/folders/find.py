@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from customize.editing.folders.items import Item, OutputFormat, output_name, printable
@@ -56,6 +57,26 @@ def find_items(
             "'shots/*.jpg', one picture, or a table (.csv, .jsonl); check the path"
         )
     return _without_clashes(found)
+
+
+def beside_inputs(items: Iterable[Item], folder: Path) -> Iterator[Item | Fault]:
+    """Pass items on, but for those whose answer would replace a picture or a mask that is read.
+
+    `folder` is the output's, which may lie in the folder of the pictures.
+    """
+    listed, real = list(items), cache(os.path.realpath)
+
+    def place(path: Path) -> str:
+        return os.path.join(real(path.parent), path.name)
+
+    masks = (mask.file for item in listed for mask in item.masks if mask and mask.file)
+    read = {place(path) for path in (*(item.image for item in listed), *masks)}
+    for item in listed:
+        if place(folder / item.output) in read:
+            found = f"its answer {printable(str(item.output))} would replace what is read"
+            yield Fault(item.place, found, "name another output")
+        else:
+            yield item
 
 
 def _listed(what: str, besides: Path) -> tuple[Path, list[Path | Fault]]:

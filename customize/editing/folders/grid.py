@@ -85,6 +85,11 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w]+", "-", text.lower()).strip("-")[:48] or "edit"
 
 
+def sheet_names(pictures: int) -> list[str]:
+    """Name the contact sheets of so many pictures, `MOST_ROWS` on each."""
+    return [f"sheet_{number + 1}.jpg" for number in range(-(-pictures // MOST_ROWS))]
+
+
 def write_sheets(folder: Path, outcomes: Iterable[Outcome], store: Store) -> list[Path]:
     """Write contact sheets, pictures down and variants across, 40 pictures on each."""
     rows: dict[Path, dict[str, Outcome]] = {}
@@ -94,9 +99,10 @@ def write_sheets(folder: Path, outcomes: Iterable[Outcome], store: Store) -> lis
         titles[item.variant] = None
         rows.setdefault(item.image, {})[item.variant] = outcome
     paths, listed = list[Path](), list(rows.values())
-    for start in range(0, len(listed), MOST_ROWS):
-        cells = [_row(row, list(titles), store) for row in listed[start : start + MOST_ROWS]]
-        path = folder / f"sheet_{start // MOST_ROWS + 1}.jpg"
+    for number, name in enumerate(sheet_names(len(listed))):
+        shown = listed[number * MOST_ROWS : (number + 1) * MOST_ROWS]
+        cells = [_row(row, list(titles), store) for row in shown]
+        path = folder / name
         with replacing(path) as temporary:
             contact_sheet(cells, ["source", *titles], cell=SIDE).save(temporary, "JPEG", quality=90)
         paths.append(path)

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 from customize.errors import EditError
 from customize.files import write_text
+from customize.files.disk import naming_disk
+from customize.files.lock import in_use
 
 FORMAT = "customize folder 1"
 MANIFEST = "manifest.jsonl"
@@ -57,8 +59,9 @@ class Manifest:
         """Keep a record at once: what a killed process wrote is on disk."""
         assert self._file is not None, "records are added while the manifest is open"
         self.done[record.output] = record
-        self._file.write(record.line())
-        self._file.flush()
+        with naming_disk(self.path):
+            self._file.write(record.line())
+            self._file.flush()
 
     def holds(self, output: str, key: str, image: Path, folder: Path) -> bool:
         """Tell whether an answer is there and still follows from the same input and settings."""
@@ -79,16 +82,16 @@ def opened_manifest(path: Path, at_once: int | None, usual: int) -> Iterator[Man
 
     `at_once` None keeps the number of pictures sampled together that earlier runs had (it decides
     the last bits of the answers), else takes `usual`. Raises EditError for a foreign or damaged
-    file, and where another run works in the folder.
+    file, OutputError where another run works in the folder.
     """
-    head, done = _read(path)
-    together = at_once or int(head.get("at_once", usual))
-    manifest = Manifest(path, together, done)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    _read(path)  # a damaged one is told before anything is touched
+    with in_use(path.parent):
+        head, done = _read(path)
+        together = at_once or int(head.get("at_once", usual))
+        manifest = Manifest(path, together, done)
         facts = json.dumps({"format": FORMAT, "at_once": together})
         write_text(path, "".join([f"{facts}\n", *(record.line() for record in done.values())]))
-        with path.open("a", encoding="utf-8") as manifest._file:
+        with naming_disk(path), path.open("a", encoding="utf-8") as manifest._file:
             yield manifest
         manifest._file = None
 
@@ -131,31 +134,6 @@ def _damaged(path: Path, number: int, error: Exception) -> EditError:
         "what `customize edit-folder` writes; remove the file to edit all pictures anew, or name "
         "another output"
     )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process at a time work in a folder, where the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EditError(
-                f"{path.parent}: another run is writing there; expected one at a time; wait for "
-                "it, or name another output"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def described(path: Path) -> InputFile:

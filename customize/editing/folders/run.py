@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from customize.editing.edited_picture import Edited
+from customize.editing.edited_picture import Edited, carries_settings
 from customize.editing.folders.group import Answer, Group, finished, make_group, strengths_in_turn
 from customize.editing.folders.manifest import Done, InputFile, Manifest, described
 from customize.editing.folders.plan import Edit
 from customize.editing.folders.thumbnails import Store, Thumbnails, thumbnails_of
 from customize.editing.photograph import Photograph, open_photograph
-from customize.errors import CustomizeError, EditError, Fault, FaultsError
+from customize.errors import CustomizeError, EditError, Fault, FaultsError, OutputError
+from customize.files import replacing
+from customize.files.disk import is_full
 
 if TYPE_CHECKING:
     from customize.editing import Editor
@@ -109,25 +112,31 @@ def kept(
 
 
 def keep(made: Finished, manifest: Manifest, folder: Path) -> Done | Fault:
-    """Write an answer, its record first, so that after a kill every file there has one."""
-    output = made.edit.item.output
+    """Write an answer, its record first, so that after a kill every file there has one.
+
+    Raises OutputError where the disk is full; what cannot be written for itself is a fault.
+    """
+    output, place = made.edit.item.output, made.edit.item.place
     path = folder / output
     record = Done(str(output), made.edit.key(), made.input, len(made.content), made.notes)
-    temporary = path.with_name(f".{path.name}.tmp")
+    masks = {
+        path.with_name(f"{path.stem}.mask{number}.png"): content
+        for number, content in enumerate(made.found, start=1)
+    }
+    if theirs := [mask for mask in masks if os.path.lexists(mask) and not carries_settings(mask)]:
+        return Fault(place, f"{theirs[0].name} is there already", "move it, or name another -o")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        found = f"{path.parent} is a file, where a folder is needed"
-        return Fault(made.edit.item.place, found, "move it, or name another -o")
-    try:
-        temporary.write_bytes(made.content)
-        for number, content in enumerate(made.found, start=1):
-            path.with_name(f"{path.stem}.mask{number}.png").write_bytes(content)
-        path.unlink(missing_ok=True)
-        manifest.add(record)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(made.content)
+            for mask, content in masks.items():
+                with replacing(mask) as aside:
+                    aside.write_bytes(content)
+            path.unlink(missing_ok=True)
+            manifest.add(record)
+    except OutputError as error:
+        if is_full(error, path):
+            raise
+        return Fault(place, error.found, error.cure)
     return record
 
 

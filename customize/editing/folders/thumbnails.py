@@ -13,6 +13,8 @@ from typing import IO
 
 from PIL import Image
 
+from customize.files.disk import naming_disk
+
 THUMBNAILS = ".thumbnails.jsonl"
 SIDE = 192
 
@@ -54,8 +56,9 @@ class Store:
             "before": base64.b64encode(both.before).decode(),
             "after": base64.b64encode(both.after).decode(),
         }
-        self._file.write(json.dumps(fields) + "\n")
-        self._file.flush()
+        with naming_disk(self._path):
+            self._file.write(json.dumps(fields) + "\n")
+            self._file.flush()
 
     def get(self, output: str, key: str) -> Thumbnails | None:
         """Return an answer's thumbnails, None where there are none of just this answer."""
@@ -76,7 +79,7 @@ class Store:
 def opened_thumbnails(folder: Path) -> Iterator[Store]:
     """Open the thumbnails of an output folder to read and add to; damaged lines count as none."""
     path, places = folder / THUMBNAILS, dict[str, int]()
-    with path.open("ab+") as file:
+    with naming_disk(path), path.open("ab+") as file:
         file.seek(0)
         place, ended = 0, True
         for line in file:
@@ -86,7 +89,7 @@ def opened_thumbnails(folder: Path) -> Iterator[Store]:
             place += len(line)
         if not ended:  # cut short by a kill
             file.write(b"\n")
-    with path.open("a", encoding="utf-8") as file:
+    with naming_disk(path), path.open("a", encoding="utf-8") as file:
         yield Store(file, path, places)
 
 

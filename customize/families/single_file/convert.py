@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from customize.errors import BaseModelError
+from customize.errors import BaseModelError, OutputError
 from customize.families.identify import Kind
 from customize.families.loading.weight_files import (
     check_safetensors,
@@ -48,8 +48,12 @@ def convert(path: Path, kind: Kind = "editing") -> Path:
     room_for(path.stat().st_size, cache, owner)
     with written(owner, cache):
         remove(folder)  # half of a conversion, of a version that did not write whole ones
-        with replacing_folder(folder) as temporary:
-            _write(path, shapes, own, temporary, owner)
+        try:
+            with replacing_folder(folder) as temporary:
+                _write(path, shapes, own, temporary, owner)
+        except OutputError:
+            if not (folder / "model_index.json").is_file():  # else another process was first
+                raise
     return folder
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from customize import __version__
 from customize.editing.editor import Editor
 from customize.errors import Fault, PairsError, SynthesisError
-from customize.files import replacing
+from customize.files import Used, replacing
 from customize.pairs.decode import load_picture
 from customize.pairs.picture_files import PICTURE_SUFFIXES, visible
 from customize.scoring.networks.encoders import Clip
@@ -84,26 +84,39 @@ def make_backward(
         )
     vectors_BD = clip.image_BD(finished)
     place = ResultFolder(output)
-    place.claim(_claimed(editor, clip, files, options), overwrite=overwrite)
-    journal = Journal(place.samples)
-    for number in tqdm(
-        range(len(journal.pieces), len(finished)), "sources", disable=None if progress else True
-    ):
-        edits = _candidates(editor, finished[number], number, options)
-        gone = look_gone(vectors_BD, number, clip.image_BD(edits))
-        scores = [
-            SourceScores(structure(finished[number], edit), lost)
-            for edit, lost in zip(edits, gone, strict=True)
-        ]
-        chosen = best(scores, options.keep, options.least_structure, options.least_gone)
-        stem = f"{number:04}"
-        if chosen:
-            _save(finished[number], place.pictures / f"{stem}_edited.png")
-        for rank in chosen:
-            _save(edits[rank], place.pictures / f"{stem}_{rank:03}_source.png")
-        facts = [score.facts() for score in scores]
-        journal.append({"picture": files[number].name, "scores": facts, "chosen": chosen})
-    return _finish(place, journal, editor, clip, options)
+    used = [Used("the finished pictures", folder), Used("the base", editor.base.folder)]
+    with place.held(_claimed(editor, clip, files, options), used, overwrite=overwrite):
+        journal = Journal(place.samples)
+        numbers = range(len(journal.pieces), len(finished))
+        for number in tqdm(numbers, "sources", disable=None if progress else True):
+            edits = _candidates(editor, finished[number], number, options)
+            gone = look_gone(vectors_BD, number, clip.image_BD(edits))
+            journal.append(
+                _kept(place, number, files[number].name, finished[number], edits, gone, options)
+            )
+        return _finish(place, journal, editor, clip, options)
+
+
+def _kept(
+    place: ResultFolder,
+    number: int,
+    name: str,
+    picture: Image.Image,
+    edits: Sequence[Image.Image],
+    gone: Sequence[float],
+    options: BackwardOptions,
+) -> dict[str, Any]:
+    """Write the best sources of a picture, and return what the journal is to hold of it."""
+    scores = [
+        SourceScores(structure(picture, edit), lost) for edit, lost in zip(edits, gone, strict=True)
+    ]
+    chosen = best(scores, options.keep, options.least_structure, options.least_gone)
+    stem = f"{number:04}"
+    if chosen:
+        _save(picture, place.pictures / f"{stem}_edited.png")
+    for rank in chosen:
+        _save(edits[rank], place.pictures / f"{stem}_{rank:03}_source.png")
+    return {"picture": name, "scores": [score.facts() for score in scores], "chosen": chosen}
 
 
 def _candidates(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import SynthesisError
+from customize.files import make_folder
+from customize.files.disk import naming_disk
 
 
 class Journal:
@@ -20,7 +22,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open or begin the file; raises SynthesisError where it is no such journal."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         whole = path.read_bytes() if path.exists() else b""
         end = whole.rfind(b"\n") + 1
         try:
@@ -44,7 +46,7 @@ class Journal:
     def append(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add the next piece: it is on the disk when this returns."""
         piece = {"piece": len(self.pieces), **content}
-        with self.path.open("ab") as file:
+        with naming_disk(self.path), self.path.open("ab") as file:
             file.write(json.dumps(piece, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from customize import __version__
 from customize.editing.editor import Editor
 from customize.errors import SynthesisError
-from customize.files import replacing
+from customize.files import Used, replacing
 from customize.pairs.decode import load_picture
 from customize.scoring.networks.encoders import Clip
 from customize.shapes import Pair
@@ -86,17 +86,27 @@ def widen(
         raise SynthesisError("nothing to widen: expected at least one pair and a count above 0")
     loaded = [(load_picture(pair.source), load_picture(pair.target)) for pair in pairs]
     place = ResultFolder(output)
-    place.claim(_claimed(pairs, options, new), overwrite=overwrite)
-    wordings = _wordings(place, pairs, options, chat)
-    triplets, failed = list[Triplet](), 0
+    with place.held(_claimed(pairs, options, new), _used(pairs, new), overwrite=overwrite):
+        wordings = _wordings(place, pairs, options, chat)
+        triplets, failed = list[Triplet](), 0
+        if new is not None:
+            triplets, failed = _on_new_sources(place, loaded, wordings, options, new, progress)
+        made = len(triplets)
+        for number in range(max(0, options.count - made)):
+            triplets.append(_changed(place, pairs, loaded, wordings, number, options))
+        write_sheet(place, triplets)
+        written = write_pairs(place.path, triplets)
+        return Widened(written, len(triplets) - made, made, failed)
+
+
+def _used(pairs: Sequence[Pair], new: NewSources | None) -> list[Used]:
+    """List what is read: the real pairs' pictures, new sources and the base that edits them."""
+    real = {place.parent: place for pair in pairs for place in (pair.source, pair.target)}
+    found = [Used("a picture of the pairs", place) for place in real.values()]
     if new is not None:
-        triplets, failed = _on_new_sources(place, loaded, wordings, options, new, progress)
-    made = len(triplets)
-    for number in range(max(0, options.count - made)):
-        triplets.append(_changed(place, pairs, loaded, wordings, number, options))
-    write_sheet(place, triplets)
-    written = write_pairs(place.path, triplets)
-    return Widened(written, len(triplets) - made, made, failed)
+        found.append(Used("the base", new.editor.base.folder))
+        found += [Used("new sources", place) for place in {p.parent for p in new.pictures}]
+    return found
 
 
 def _wordings(

@@ -7,6 +7,7 @@ tokens after `Edit:` alone.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,12 @@ from tqdm import tqdm
 
 from customize.errors import Fault, PairsError, TrainingError
 from customize.families.loading.quiet import quiet_loading
-from customize.files import refuse_existing, set_aside
+from customize.files import Used, check_place, refuse_existing
+from customize.files.disk import naming_disk
+from customize.files.lock import in_use
+from customize.files.manifest import Manifest
 from customize.files.text import MOST_TABLE_BYTES, Unreadable, read_text
+from customize.files.write import open_to_readers, temporary_folder
 from customize.synthesis.writing.captions import LONGEST
 from customize.synthesis.writing.few_shot import completed, line_prompt
 from customize.synthesis.writing.local_model import load_model
@@ -34,6 +39,8 @@ KEYS = {
     "edited_caption": ("edited_caption", "edited caption", "output"),
 }
 """How rows may call each part; InstructPix2Pix's released files say input, edit, output."""
+_RUN = "synthesize fit-writer"
+_FILES = ("adapter_config.json", "adapter_model.safetensors", "README.md")
 MOST_ROWS = 1_000_000
 IGNORED = -100
 
@@ -100,10 +107,12 @@ def fit_writer(
 ) -> list[float]:
     """Fit and write a PEFT folder to `output`; the mean loss of each epoch is returned.
 
-    Raises SynthesisError for a model that cannot be opened, OutputExistsError, TrainingError for a
-    loss that is no number.
+    Raises SynthesisError for a model that cannot be opened, OutputError, TrainingError for a loss
+    that is no number.
     """
+    check_place(output, [Used("the model", Path(model_name))], folder=True)
     refuse_existing(output, overwrite=overwrite)
+    Manifest(output, _RUN).check(_FILES)
     from peft import LoraConfig, get_peft_model
 
     model, words = load_model(model_name, device)
@@ -117,8 +126,14 @@ def fit_writer(
         )
         learner = get_peft_model(model, config).train()
         losses = _fit(learner, words, rows, options, progress)
-    with set_aside(output), quiet_loading():
-        learner.save_pretrained(str(output))
+    with in_use(output), temporary_folder(output) as made, naming_disk(output), quiet_loading():
+        learner.save_pretrained(str(made))
+        listed = Manifest(output, _RUN)
+        listed.begin_anew(_FILES)
+        open_to_readers(made)
+        for path in made.iterdir():
+            os.replace(path, output / path.name)
+        listed.finish()
     return losses
 
 

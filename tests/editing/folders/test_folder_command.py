@@ -101,6 +101,78 @@ def test_files_of_others_are_not_replaced(
     assert (out / "1.png").read_bytes() != mine
 
 
+@pytest.mark.parametrize("name", [PAGE, "sheet_1.jpg", "0.mask1.png"])
+def test_a_page_sheets_and_masks_take_nobody_s_place(
+    base: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots, out = tmp_path / "shots", tmp_path / "out"
+    put(shots / "0.png", 0)
+    out.mkdir()
+    (out / name).write_bytes(b"mine")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("make it red\nmake it blue\n")
+    grid = ["--instructions", str(texts)] if name.startswith("sheet") else ["--mask", "auto"]
+    text = "" if name.startswith("sheet") else "make it red"
+    for more in ((), ("--overwrite",)):
+        assert edit(base, shots, out, *grid, *more, text=text) == (1 if "mask" in name else 2)
+        assert name in "".join(capsys.readouterr())
+        assert (out / name).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ("shots", "it is the folder of the pictures"),
+        ("base/out", "it lies in the base"),
+        ("base", "it is the base"),
+        (".", "it holds the pictures to edit"),
+        ("pairs/out", "it lies in the pairs"),
+    ],
+)
+def test_an_output_keeps_away_from_what_is_read(
+    base: Path, tmp_path: Path, output: str, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "shots" / "0.png", 0)
+    put(tmp_path / "pairs" / "0_before.png", 1)
+    (tmp_path / "pairs" / "pairs.jsonl").write_text("{}")
+    (tmp_path / "base").symlink_to(base)
+    assert edit(tmp_path / "base", tmp_path / "shots", tmp_path / output) == 2
+    assert found in capsys.readouterr().err
+    assert contents(tmp_path) == {
+        "shots/0.png": (tmp_path / "shots" / "0.png").read_bytes(),
+        "pairs/0_before.png": (tmp_path / "pairs" / "0_before.png").read_bytes(),
+    }
+
+
+def test_no_answer_replaces_a_picture_that_is_read(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shot = put(tmp_path / "shots" / "a" / "0.png", 0)
+    before = shot.read_bytes()
+    row = {"image": "shots/a/0.png", "output": "a/0.png", "instruction": "make it red"}
+    (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n")
+    table, out = tmp_path / "table.jsonl", tmp_path / "shots"
+    assert edit(base, table, out, "--overwrite", text="") == 1
+    assert "would replace what is read" in " ".join(capsys.readouterr().out.split())
+    assert shot.read_bytes() == before
+
+
+def test_a_full_disk_is_one_message_and_loses_nothing(
+    base: Path, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        put(tmp_path / "shots" / f"{number}.png", number)
+    out = small_disk / "out"
+    (small_disk / "rest").write_bytes(bytes(2 * 2**20 - 16384))
+    assert edit(base, tmp_path / "shots", out) == 2
+    assert str(small_disk) in capsys.readouterr().err
+    assert not list(out.glob(".customize-*.tmp"))
+    (small_disk / "rest").unlink()
+    assert edit(base, tmp_path / "shots", out) == 0
+    assert edit(base, tmp_path / "shots", tmp_path / "whole") == 0
+    assert contents(out) == contents(tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_killed_runs_end_like_one_that_was_not(base: Path, tmp_path: Path) -> None:
     shots = tmp_path / "shots"
@@ -195,17 +267,18 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     shots, out = tmp_path / "shots", tmp_path / "out"
     for number in range(4):
         put(shots / f"{number}.png", number)
-    own = Path.write_bytes
+    own, written = Path.write_bytes, list[Path]()
 
     def full(path: Path, content: bytes) -> int:
-        if path.name == ".2.png.tmp":
+        written.append(path)
+        if len(written) == 3:
             own(path, content[:10])
             raise OSError(28, "No space left on device", str(path))
         return own(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert edit(base, shots, out, "--at-once", "1") == 2
-    assert "No space left" in capsys.readouterr().err
+    assert "is full" in capsys.readouterr().err
     assert contents(out).keys() == {"0.png", "1.png"}
     monkeypatch.undo()
     assert edit(base, shots, out, "--at-once", "1") == 0
@@ -285,7 +358,7 @@ def test_two_runs_and_damaged_manifests(
     put(shots / "1.png", 1)
     with opened_manifest(out / MANIFEST, None, 4):
         assert edit(base, shots, out) == 2
-    assert "another run" in capsys.readouterr().err
+    assert "it is in use by" in capsys.readouterr().err
     assert edit(base, shots, out) == 0
     whole = (out / MANIFEST).read_text()
     (out / MANIFEST).write_text(whole[:-20])  # a kill in the middle of a line
