@@ -48,10 +48,13 @@ def card(arguments: argparse.Namespace) -> int:
     text, sheet = _card(arguments)
     shown = [picture] if sheet else []
     check_place(output, used_adapters([arguments.file]))
-    refuse_existing(output, *shown, overwrite=arguments.overwrite)
+    listed = Manifest(output.parent, "card")
+    refuse_existing(output, *shown, overwrite=arguments.overwrite or listed.unfinished)
+    names = [output.name, *([_PICTURE] if sheet else [])]
+    listed.check(names)
     with in_use(output.parent):
-        listed = Manifest(output.parent, "card", output.name)
-        listed.begin([output.name, *([_PICTURE] if sheet else [])])
+        listed = Manifest(output.parent, "card")
+        listed.begin(names)
         if sheet:
             with replacing(picture) as temporary:
                 shutil.copyfile(sheet, temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import assert_never
 
 from torch import Tensor
@@ -65,6 +66,19 @@ class Layer:
         """The shape of the layer's weight."""
         return self.inputs[0].shapes[self.name]
 
+    @property
+    def rank(self) -> int | None:
+        """The sum of the inputs' ranks, None where one of them is not low-rank."""
+        factors = [item.factors(self.name) for item in self.inputs]
+        ranks = [pair[0].shape[0] for pair in factors if pair is not None]
+        return sum(ranks) if len(ranks) == len(factors) else None
+
+    @property
+    def thin(self) -> bool:
+        """Whether the sum takes less room as factors than as a full weight."""
+        rank, whole = self.rank, prod(self.shape)
+        return rank is not None and rank * (self.shape[0] + whole // self.shape[0]) < whole
+
     def __iter__(self) -> Iterator[Tensor]:
         """Make the changes."""
         return map(self.delta, self.inputs)
@@ -80,7 +94,7 @@ def combine(method: Linear | Concat | Svd | Ties | Dare, layer: Layer, limits: L
     """Merge one layer by a method that looks at nothing else, and cut it by the limits."""
     match method:
         case Linear() if not limits.cuts:
-            return Change(full=linear(layer, layer.weights))
+            return stacked(layer) if layer.thin else Change(full=linear(layer, layer.weights))
         case Concat():
             return cut(stacked(layer), limits) if limits.cuts else stacked(layer)
         case Svd() | Linear():

@@ -20,6 +20,7 @@ from customize.merging.header import header_of, name_of, options_of
 from customize.merging.job import Job, open_job
 from customize.merging.layers import Change, Layer, combine
 from customize.merging.methods import Concat, Constrained, Dare, Linear, Method, Svd, Ties
+from customize.merging.size import check_size
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +97,7 @@ def merge_job(
 ) -> Merged:
     """Merge an open job as `merge` does its files."""
     limits = limits or Limits()
+    check_size(job, output, method, limits, width=dtype.itemsize if dtype else 4)
     return write_merged(
         job,
         _combiner(job, method, limits, texts),

@@ -8,7 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Linear:
-    """Sum the changes, each times its weight: naive addition."""
+    """Sum the changes, each times its weight: naive addition.
+
+    A layer's sum stays in low rank, exactly, while that is smaller than a full weight.
+    """
 
 
 @dataclass(frozen=True)

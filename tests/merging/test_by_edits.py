@@ -257,13 +257,14 @@ def test_a_report_holds_figures_a_sheet_and_a_map(
     stage: Stage, judge: Judge, world: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "report"
-    check_folder(folder, overwrite=False)
+    check_folder(folder, [], overwrite=False)
     merged = read_adapter(world / "look.safetensors")
     words = read_adapter(world / "my_dog.safetensors").tensors
     rows = {name: words[name] for name in words if name.startswith("words.")}
     verdict = judge.judge(AdapterFile(merged.header, {**dict(merged.tensors), **rows}))
     files = [Path("runs/x/adapter.safetensors"), Path("also/x/adapter.safetensors")]
-    text = write_report(folder, judge, verdict, files, {"method": "look alone"})
+    with write_report(folder, judge, verdict, files, {"method": "look alone"}) as text:
+        pass
     figures: Mapping[str, Any] = json.loads((folder / FIGURES).read_text())
     assert figures["method"] == "look alone"
     assert figures["concepts"]["look"]["alone"] == figures["concepts"]["look"]["merged"]
@@ -279,8 +280,8 @@ def test_a_report_holds_figures_a_sheet_and_a_map(
     assert OWN in text
     assert len(text.splitlines()) >= 4
     with pytest.raises(OutputExistsError):
-        check_folder(folder, overwrite=False)
-    check_folder(folder, overwrite=True)
+        check_folder(folder, files, overwrite=False)
+    check_folder(folder, files, overwrite=True)
 
 
 def test_renamed_words_are_said_as_the_merge_knows_them(judge: Judge) -> None:

@@ -27,6 +27,7 @@ from customize.errors import MergeError, OutputExistsError
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights
 from customize.families.words import Word
+from customize.merging import size
 from customize.merging.constrained import merge_layers
 from customize.merging.constrained.constraints import Rows
 from customize.merging.constrained.instruction_rows import Texts, read_texts
@@ -130,6 +131,37 @@ def test_concat_stays_low_rank_where_inputs_are(base: Base, tmp_path: Path) -> N
     ranks = {t.shape[0] for name, t in tensors.items() if name.endswith("lora_A")}
     assert ranks == {5}
     assert not any(name.endswith("delta") for name in tensors)
+
+
+def test_a_sum_stays_low_rank_while_that_is_smaller(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = _taught(tmp_path / "1.safetensors", base, replace(PLAIN, rank=4), "<one>", 1)
+    small = _taught(tmp_path / "2.safetensors", base, PLAIN, "<two>", 2)
+    merged = merge([large, small], tmp_path / "m.safetensors", Linear(), weights=[0.5, -2.0])
+    tensors = read_adapter(merged.path).tensors
+    layers = {name.rpartition(".")[0] for name in tensors if name.startswith("denoiser")}
+    for layer in layers:
+        if f"{layer}.delta" in tensors:
+            whole = tensors[f"{layer}.delta"].numel()
+            side = sum(tensors[f"{layer}.delta"].flatten(1).shape)
+            assert 6 * side >= whole, layer
+        else:
+            assert tensors[f"{layer}.lora_A"].shape[0] == 6
+    assert {name.rpartition(".")[2] for name in tensors} >= {"lora_A", "lora_B"}
+    _assert_equal(_changes(merged.path, base), _sum([large, small], base, [0.5, -2.0]), 1e-5)
+    together = large.stat().st_size + small.stat().st_size
+    assert merged.path.stat().st_size < 1.2 * together
+
+    monkeypatch.setattr(size, "FROM", 0)
+    monkeypatch.setattr(size, "MUCH", 0)
+    merge([large, small], tmp_path / "whole.safetensors", Ties())
+    assert "full weights; --rank" in caplog.text
+    expected = sum(
+        size.elements(layer, Ties(), Limits()) for layer in open_job([large, small]).layers()
+    )
+    written = read_adapter(tmp_path / "whole.safetensors").tensors
+    assert expected == sum(t.numel() for n, t in written.items() if not n.startswith("words."))
 
 
 @pytest.mark.parametrize("method", [*EXACT.values(), Ties(), Dare(seed=3), Dare(then="ties")])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
 from customize.adapters.header_facts import shareable
+from customize.files.write import temporary_folder
 from customize.merging.by_edits.choose import Chosen, merge_automatically, rule
 from customize.merging.by_edits.distillation import merge_by_distillation
 from customize.merging.by_edits.editing_job import Stage, open_stage
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.report import check_folder, write_report
+from customize.merging.by_edits.retention import Judge, Verdict
 from customize.merging.job import Job, open_job
 from customize.merging.merge_files import Merged, check_free, merge_job
 from customize.merging.methods import Distillation, Method, Regression
@@ -70,26 +73,38 @@ def merge_looking(
     stage = open_stage(job, looking.pairs, device=looking.device, most=looking.most)
     models = _models(job, looking)
     judge = stage.judge()
-    chosen: Chosen | None = None
-    options: Any = {"limits": limits, "dtype": dtype, "overwrite": overwrite}
+    options: Any = {"limits": limits, "dtype": dtype, "log": log}
+    if looking.report is None:
+        return _merged(stage, judge, way, output, overwrite=overwrite, **options)[0]
+    with temporary_folder(output.parent) as aside:
+        made, verdict, chosen = _merged(stage, judge, way, aside / output.name, **options)
+        verdict = verdict or judge.judge(read_adapter(made.path), made.renamed)
+        facts = _facts(stage, made, chosen)
+        told_of = (looking.report, judge, verdict, job.files, facts, models)
+        with write_report(*told_of, overwrite=overwrite) as told:
+            os.replace(made.path, output)  # last: it says that all is done
+    log(told)
+    return replace(made, path=output)
+
+
+def _merged(
+    stage: Stage,
+    judge: Judge,
+    way: Way,
+    output: Path,
+    *,
+    log: Callable[[str], None],
+    **options: Any,
+) -> tuple[Merged, Verdict | None, Chosen | None]:
+    """Merge by a way; returns what is known of the outcome already."""
     if way == "auto":
         chosen = merge_automatically(stage, judge, output, log=log, **options)
-        merged, verdict = chosen.merged, chosen.best.verdict
-    elif isinstance(way, Regression):
-        merged, verdict = merge_by_regression(stage, output, **asdict(way), **options), None
-    elif isinstance(way, Distillation):
-        merged, verdict = merge_by_distillation(stage, output, way, **options), None
-    else:
-        merged, verdict = merge_job(job, output, way, **options), None
-    if looking.report is not None:
-        verdict = verdict or judge.judge(read_adapter(output), merged.renamed)
-        paths = job.files
-        log(
-            write_report(
-                looking.report, judge, verdict, paths, _facts(stage, merged, chosen), models
-            )
-        )
-    return merged
+        return chosen.merged, chosen.best.verdict, chosen
+    if isinstance(way, Regression):
+        return merge_by_regression(stage, output, **asdict(way), **options), None, None
+    if isinstance(way, Distillation):
+        return merge_by_distillation(stage, output, way, **options), None, None
+    return merge_job(stage.job, output, way, **options), None, None
 
 
 def _models(job: Job, looking: Looking) -> Models | None:

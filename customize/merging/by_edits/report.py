@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from customize.scoring.items import Models
 
 FIGURES, SHEET, MAP = "report.json", "edits.png", "map.png"
+_RUN = "merge report"
 
 
 def check_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
@@ -34,11 +36,13 @@ def check_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> No
     """
     used = [Used(f"the adapter to merge {path}", path, shared=True) for path in inputs]
     check_place(folder, used, folder=True)
-    names = (SHEET, MAP, FIGURES)
-    refuse_existing(*(folder / name for name in names), overwrite=overwrite)
-    Manifest(folder, "merge report").check(names)
+    listed, names = Manifest(folder, _RUN), (SHEET, MAP, FIGURES)
+    places = [folder / name for name in names]
+    refuse_existing(*places, overwrite=overwrite or listed.unfinished)
+    listed.check(names)
 
 
+@contextmanager
 def write_report(
     folder: Path,
     judge: Judge,
@@ -46,24 +50,31 @@ def write_report(
     files: Sequence[Path],
     facts: Mapping[str, Any],
     models: Models | None = None,
-) -> str:
-    """Write figures, contact sheet and heat map into `folder`, and return the table of figures.
+    *,
+    overwrite: bool = False,
+) -> Iterator[str]:
+    """Write figures, contact sheet and heat map into `folder`, and give the table of figures.
 
-    `files` are the merged adapters' own files, `facts` what else belongs into the figures. Scores
-    by CLIP are there where `models` are given.
+    The report is done when what is done with it given is. `files` are the merged adapters' own
+    files, `facts` what else belongs into the figures. Scores by CLIP are there where `models` are
+    given.
     """
     leaks = find_leaks(judge, verdict)
     figures = {**facts, **figures_of(judge, verdict, files, leaks, models)}
     sheet, drawn = edits_sheet(judge, verdict), kept_map(judge, verdict, leaks)
     with in_use(folder):
-        listed = Manifest(folder, "merge report")
-        listed.begin((SHEET, MAP, FIGURES))
-        for picture, name in ((sheet, SHEET), (drawn, MAP)):
-            with replacing(folder / name) as temporary:
-                picture.save(temporary, "PNG")
-        write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
+        listed, names = Manifest(folder, _RUN), (SHEET, MAP, FIGURES)
+        (listed.begin_anew if overwrite else listed.begin)(names)
+        try:
+            for picture, name in ((sheet, SHEET), (drawn, MAP)):
+                with replacing(folder / name) as temporary:
+                    picture.save(temporary, "PNG")
+            write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
+            yield figures_table(judge, verdict, leaks)
+        except BaseException:
+            listed.undo()
+            raise
         listed.finish()
-    return figures_table(judge, verdict, leaks)
 
 
 def figures_of(
