@@ -477,12 +477,12 @@ def test_recipes_are_bounded_and_are_files(folder: Path) -> None:
         with pytest.raises(RecipeError, match="a pipe or a device"):
             load_recipe(path)
     assert any("half of a character" in f for f in faults(folder, GOOD + r'output: "\ud800"'))
-    start = time.monotonic()
+    start = time.process_time()
     assert (
         "more than 20000 values" in faults(folder, GOOD + "x:\n" + "- [[[[[[[[]]]]]]]]\n" * 9000)[0]
     )
     assert "more than 0.2 MB" in faults(folder, GOOD + "#" * 300_000)[0]
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 5
     with pytest.raises(RecipeError):
         load_recipe(folder / ("n" * 300))
     with pytest.raises(RecipeError):
