@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
 import logging
 import os
 import sys
@@ -63,14 +62,11 @@ _LINE_END, _LONGEST = "\n", 1000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 a fault the user can mend, 130 Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):  # a terminal without some letters gets escapes
+    for stream in (sys.stdout, sys.stderr):  # letters that a terminal lacks, odd names
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("customize").setLevel(logging.INFO)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names on disk may hold what no terminal can show
-            stream.reconfigure(errors="backslashreplace")
     try:
         parsed = parser().parse_args(
             synthesize.spelled(sys.argv[1:] if arguments is None else arguments)

@@ -38,11 +38,18 @@ class Input:
         """The adapter's header."""
         return self.adapter.header
 
-    def factors(self, layer: str) -> tuple[Tensor, Tensor] | None:
-        """Return (down, up), the scale within, where they are all there is to the layer."""
+    def rank(self, layer: str) -> int | None:
+        """Return the rank of the layer's change, None where factors are not all there is to it."""
         tensors = self.adapter.tensors
         if f"{layer}.delta" in tensors or f"{layer}.magnitude" in tensors:
             return None
+        return tensors[f"{layer}.lora_A"].shape[0]
+
+    def factors(self, layer: str) -> tuple[Tensor, Tensor] | None:
+        """Return (down, up), the scale within, where they are all there is to the layer."""
+        if self.rank(layer) is None:
+            return None
+        tensors = self.adapter.tensors
         up = tensors[f"{layer}.lora_B"].float()
         return tensors[f"{layer}.lora_A"].float(), self.header.scale * up
 

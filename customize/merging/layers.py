@@ -69,9 +69,9 @@ class Layer:
     @property
     def rank(self) -> int | None:
         """The sum of the inputs' ranks, None where one of them is not low-rank."""
-        factors = [item.factors(self.name) for item in self.inputs]
-        ranks = [pair[0].shape[0] for pair in factors if pair is not None]
-        return sum(ranks) if len(ranks) == len(factors) else None
+        ranks = [item.rank(self.name) for item in self.inputs]
+        low = [rank for rank in ranks if rank is not None]
+        return sum(low) if len(low) == len(ranks) else None
 
     @property
     def thin(self) -> bool:

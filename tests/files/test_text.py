@@ -51,10 +51,10 @@ LAUGHS = "\n".join(
 def test_what_nothing_can_hold_is_refused_at_once(
     parse: Callable[[str], Any], text: str, found: str
 ) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(Unreadable, match=found):
         parse(text)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_what_people_write_is_read() -> None:

@@ -39,10 +39,10 @@ def decompose(folder: Path) -> None:
 
 
 def faults(folder: Path) -> str:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(PairsError) as caught:
         find_pairs(folder)
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     return str(caught.value)
 
 
