@@ -379,6 +379,14 @@ def test_a_kept_pool_is_filled_once(tmp_path):
     for name in (field.name for field in fields(Pool)):
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert torch.equal(getattr(first, name), getattr(filled[0], name))
+    path = tmp_path / "pool.safetensors"
+    kept_pool(path, fill, key="another")
+    assert len(filled) == 2
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    kept_pool(path, fill, key="another")
+    assert len(filled) == 3
 
 
 def test_a_source_that_edits_share_is_drawn_and_encoded_once(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +44,28 @@ def edits(count: int = COUNT, side: int = 64) -> list[Item]:
         Item(noise(0, side), "x", noise(n, side), noise(n + 90, side), "a dog", f"a dog {n}")
         for n in range(1, count + 1)
     ]
+
+
+def test_what_is_kept_counts_only_as_it_was_put_under_its_key(tmp_path: Path) -> None:
+    vectors = {name: np.full(3, number, np.float32) for number, name in enumerate("abc")}
+    Store(tmp_path / "cache.sqlite").put(vectors)
+    with closing(sqlite3.connect(tmp_path / "cache.sqlite")) as database, database:
+        (a,), (b,) = (
+            database.execute("SELECT value FROM vectors WHERE key = ?", key).fetchone()
+            for key in "ab"
+        )
+        database.execute("UPDATE vectors SET value = ? WHERE key = 'a'", (b,))
+        flipped = a[:-1] + bytes([a[-1] ^ 1])
+        database.execute("UPDATE vectors SET value = ? WHERE key = 'b'", (flipped,))
+    found = Store(tmp_path / "cache.sqlite").get([*"abc"])
+    assert found.keys() == {"c"}
+    assert np.array_equal(found["c"], vectors["c"])
+
+
+def test_a_damaged_store_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "cache.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(ScoreError, match="cannot be used as a cache"):
+        Store(tmp_path / "cache.sqlite")
 
 
 @pytest.fixture

@@ -135,6 +135,22 @@ def test_a_damaged_file_is_encoded_anew(
     assert not list((tmp_path / "cache").glob(".*"))
 
 
+def test_whole_files_under_other_names_are_not_taken(
+    tmp_path: Path, setting: Setting, pair: Pair, opened: list[object]
+) -> None:
+    folder = tmp_path / "cache"
+    views = [View(pair, (32, 32)), View(pair, (32, 32), flip=True)]
+    right, _ = encode_all(folder, setting, views, INSTRUCTIONS)
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    contents = [(folder / name).read_bytes() for name in names]
+    for name, content in zip(names, [*contents[1:], contents[0]], strict=True):
+        (folder / name).write_bytes(content)
+    again, _ = encode_all(folder, setting, views, INSTRUCTIONS)
+    assert len(opened) == 2
+    for one, other in zip(right, again, strict=True):
+        assert torch.equal(one.edited.target_mean_Chw, other.edited.target_mean_Chw)
+
+
 def test_the_encoders_leave_memory(tmp_path: Path, setting: Setting, pair: Pair) -> None:
     from diffusers import AutoencoderKL
 
