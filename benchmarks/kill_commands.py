@@ -44,7 +44,7 @@ COMMANDS = {
     "export": "export IN/my_dog.safetensors --to all --output OUT --dtype float32",
     "merge": "merge IN/my_dog.safetensors IN/look.safetensors --method distill --steps 6 "
     "--report OUT/report -o OUT/merged.safetensors",
-    "score": "score IN/scored -a IN/my_dog.safetensors --steps 2 --device cpu -o OUT",
+    "score": "score IN/scored -a IN/my_dog.safetensors --clip embedded --steps 2 -o OUT",
     "card": "card IN/my_dog.safetensors --output OUT/README.md",
     "fit-base": "fit-base OUT.yaml",
 }
