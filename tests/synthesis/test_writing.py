@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,16 @@ def test_captions_are_read_of_text_and_of_json_lines(tmp_path: Path) -> None:
     for name, content in (("c.txt", ""), ("d.txt", b"\xff\xfe\x00"), ("e.txt", "x" * 3000)):
         with pytest.raises(PairsError):
             read_captions(put(tmp_path / name, content))
-    with pytest.raises(PairsError, match="No such file"):
+    with pytest.raises(PairsError, match="no such file"):
         read_captions(tmp_path / "none.txt")
+    odd = put(tmp_path / "odd.jsonl", '{"caption": "a dog\u2028by a tree"}\n')
+    assert read_captions(odd) == ["a dog by a tree"]
+    twice = put(tmp_path / "twice.jsonl", '{"caption": "a dog", "caption": "a cat"}\n')
+    with pytest.raises(PairsError, match="given twice"):
+        read_captions(twice)
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(PairsError, match="a pipe or a device"):
+        read_captions(tmp_path / "pipe.txt")
 
 
 def test_a_writer_is_fitted_to_rows_and_then_writes_them(tmp_path: Path) -> None:
@@ -239,4 +248,6 @@ def test_faults_of_models_and_rows_are_one_message(tmp_path: Path) -> None:
     bad = put(tmp_path / "bad.jsonl", '{"caption": "a dog", "edit": "x"}\nnot json\n')
     with pytest.raises(PairsError) as caught:
         read_rows(bad)
-    assert [fault.found for fault in caught.value.faults] == ["no edited caption", "no JSON object"]
+    found = [fault.found for fault in caught.value.faults]
+    assert found[0] == "no edited caption"
+    assert found[1].startswith("not JSON")

@@ -99,6 +99,8 @@ def opened_manifest(path: Path, at_once: int | None, usual: int) -> Iterator[Man
 def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Done]]:
     """Return the head and the last record of each output; a line cut short by a kill is dropped."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
         lines = path.read_text("utf-8").split("\n")
     except FileNotFoundError:
         return {}, {}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from customize.errors import Fault, PairsError
+from customize.files.parse import parse_json
+from customize.files.text import Unreadable, read_text
 from customize.synthesis.writing.read_answer import one_line
 
 MOST = 5_000_000
 """Captions read of one file."""
+MOST_BYTES = 2**30
 LONGEST = 2000
 """Letters of a caption; also what a line may have, times four, before it is refused."""
 
@@ -22,7 +24,11 @@ def read_captions(path: Path) -> list[str]:
     """
     captions, faults = list[str](), list[Fault]()
     for number, line in _lines(path):
-        caption = _caption(path, line)
+        try:
+            caption = _caption(path, line)
+        except Unreadable as error:
+            faults.append(Fault(f"{path}:{number}", error.found, error.cure))
+            continue
         if caption is None or not 0 < len(caption) <= LONGEST:
             found = "no caption" if not caption else f"a caption of {len(caption)} letters"
             cure = f"write a text of 1 to {LONGEST} letters, or an object with `caption`"
@@ -37,28 +43,23 @@ def read_captions(path: Path) -> list[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield numbers and lines that are not blank; only a newline ends a line."""
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if number > MOST:
-                    fault = Fault(str(path), f"more than {MOST} lines", "split the file")
-                    raise PairsError(f"captions {path}", [fault])
-                if line.strip():
-                    yield number, line.strip()
-    except UnicodeDecodeError:
-        fault = Fault(str(path), "not UTF-8 text", "save it as UTF-8, one caption a line")
-        raise PairsError(f"captions {path}", [fault]) from None
-    except OSError as error:
-        fault = Fault(str(path), f"cannot be read ({error.strerror})", "check the file")
-        raise PairsError(f"captions {path}", [fault]) from None
+        lines = read_text(path, MOST_BYTES).split("\n")
+    except Unreadable as error:
+        raise PairsError(
+            f"captions {path}", [Fault(str(path), error.found, f"{error.cure}, one caption a line")]
+        ) from None
+    if len(lines) > MOST:
+        fault = Fault(str(path), f"more than {MOST} lines", "split the file")
+        raise PairsError(f"captions {path}", [fault])
+    yield from ((n, line.strip()) for n, line in enumerate(lines, 1) if line.strip())
 
 
 def _caption(path: Path, line: str) -> str | None:
+    """Return a line's caption; raises Unreadable for JSON that is none."""
     if path.suffix not in (".jsonl", ".ndjson"):
         return one_line(line)
-    try:
-        row = json.loads(line) if len(line) <= 4 * LONGEST else None
-    except (ValueError, RecursionError):
-        return None
+    row = parse_json(line) if len(line) <= 4 * LONGEST else None
     caption = row.get("caption") if isinstance(row, dict) else None
     return one_line(caption) if isinstance(caption, str) else None

@@ -6,7 +6,6 @@ tokens after `Edit:` alone.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from customize.files import Used, check_place, refuse_existing
 from customize.files.disk import naming_disk
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
+from customize.files.parse import parse_json
 from customize.files.text import MOST_TABLE_BYTES, Unreadable, read_text
 from customize.files.write import open_to_readers, temporary_folder
 from customize.synthesis.writing.captions import LONGEST
@@ -81,9 +81,9 @@ def read_rows(path: Path) -> list[Rewrite]:
 
 def _row(line: str) -> Rewrite | str:
     try:
-        row = json.loads(line) if len(line) <= 8 * LONGEST else None
-    except (ValueError, RecursionError):
-        row = None
+        row = parse_json(line) if len(line) <= 8 * LONGEST else None
+    except Unreadable as error:
+        return error.found
     if not isinstance(row, dict):
         return "no JSON object"
     parts = dict[str, str]()
