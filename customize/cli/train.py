@@ -41,6 +41,12 @@ def add_to(commands: Any) -> None:
         "--overwrite", action="store_true", help="replace the sheet if it exists"
     )
     check_command.add_argument(
+        "--align",
+        type=Path,
+        metavar="FOLDER",
+        help="write copies of the pairs there, targets moved to where their sources show the same",
+    )
+    check_command.add_argument(
         "--card",
         metavar="SIZE",
         help="say what memory training takes, and how to fit a GPU of this much, such as 8GB; "
@@ -88,12 +94,16 @@ def check(arguments: argparse.Namespace) -> int:
 
     room = card_bytes(arguments.card) if arguments.card not in (None, "here") else None
     sheet = arguments.output or Path(f"{arguments.recipe.stem}_pairs.png")
-    check_place(sheet, [Used(f"the pairs of {one.name}", one.pairs) for one in recipe.concepts])
+    used = [Used(f"the pairs of {one.name}", one.pairs) for one in recipe.concepts]
+    check_place(sheet, used)
     if arguments.output:
         check_output(sheet, overwrite=arguments.overwrite)
     elif sheet.exists() and not is_pairs_sheet(sheet):
         cure = "it is no contact sheet of pairs; name another place for that with --output"
         refuse_existing(sheet, cure=cure)
+    if arguments.align:
+        refuse_existing(arguments.align, cure="choose another folder")
+        check_place(arguments.align, used, folder=True)
     checked = check_recipe(recipe)
     for name, found in checked.pairs.items():
         print(f"{name}: {len(found.pairs)} pairs ({found.layout})")
@@ -103,11 +113,26 @@ def check(arguments: argparse.Namespace) -> int:
         print(f"contact sheet: {sheet}{again}")
     rows = _grouped(checked.faults)
     print(table(rows, ["", "where", "found", "what to do"]) if rows else "nothing to complain of")
+    if arguments.align and checked.pairs:
+        _align(checked, recipe.pairs.alpha_color, arguments.align)
     if checked.has_errors:
         return 2
     if arguments.card:
         print("\n".join(_memory(recipe, checked, room)))
     return 0
+
+
+def _align(checked: Checked, alpha_color: str, folder: Path) -> None:
+    """Write aligned copies of every concept's pairs, and say how each lay."""
+    from customize.drawing.alignment_sheet import write_aligned
+    from customize.files import replacing_folder
+
+    rows = list[list[str]]()
+    with replacing_folder(folder) as temporary:
+        for name, found in checked.pairs.items():
+            rows += write_aligned(found.pairs, alpha_color, temporary / name)
+    print(table(rows, ["pair", "the target lies", "pixels apart", "copy"]))
+    print(f"copies and their overlays, before and after: {folder}")
 
 
 def _memory(recipe: Recipe, checked: Checked, room: int | None) -> list[str]:

@@ -30,6 +30,7 @@ MetricName = Literal[
     "ssim",
     "lpips",
     "outside_change",
+    "shift",
 ]
 
 
@@ -131,4 +132,5 @@ METRICS = (
     Metric("ssim", "SSIM", "higher", "nearness to the target, by local structure"),
     Metric("lpips", "LPIPS", "lower", "distance to the target, as people see it"),
     Metric("outside_change", "change outside", "lower", "damage outside of the mask"),
+    Metric("shift", "shift px", "lower", "how far what stayed was moved from its place"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from customize.errors import Fault
+from customize.pairs.lint.misaligned import alignment_faults
 from customize.pairs.lint.pictures import (
     copy_faults,
     duplicate_faults,
@@ -43,6 +44,7 @@ def lint(
     faults += copy_faults(seen)
     faults += duplicate_faults(seen)
     faults += reversed_faults(seen)
+    faults += alignment_faults(pairs, alpha_color)
     faults += instruction_faults(pairs, word, flip)
     if tokenizer is not None:
         faults += token_faults(pairs, word, tokenizer, most_tokens)

@@ -24,6 +24,7 @@ from customize.scoring.items import (
     Scores,
 )
 from customize.scoring.metrics import lpips, pixels, similarities
+from customize.scoring.metrics.shift import shift
 from customize.scoring.networks.embed import Vectors, embed, opened
 from customize.scoring.networks.store import Store
 
@@ -144,11 +145,13 @@ def _answer(name: MetricName, item: Item, vectors: Vectors, store: Store) -> Ans
             if item.mask is None:
                 return "it needs a mask, white where the edit may change the picture"
             return _compared(name, (item.output, item.source, item.mask), vectors, store)
+        case "shift":
+            return _compared(name, (item.output, item.source), vectors, store)
         case _:
             assert_never(name)
 
 
-_Compared = Literal["psnr", "ssim", "lpips", "outside_change"]
+_Compared = Literal["psnr", "ssim", "lpips", "outside_change", "shift"]
 
 
 def _compared(
@@ -163,6 +166,7 @@ def _compared(
         "ssim": pixels.ssim,
         "lpips": lpips.no_lpips,  # those that can be had were kept before
         "outside_change": pixels.outside_change,
+        "shift": shift,
     }[name]
     answer = compare(*map(opened, pictures))
     if isinstance(answer, float):
