@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from customize.editing.edited_picture import Settings
 
 
+LARGE = 2**30
+"""Parameters of a text encoder above which its answers are too large to keep."""
+
+
 @dataclass(frozen=True)
 class Work:
     """One edit at the working size: the source, RGB, and where it may change (grey, None: all).
@@ -97,8 +101,8 @@ def _sampled(
         if settings.fast and not settings.tiles:
             steps = deep_features_kept(denoiser_of(pipeline), settings.steps)
             stack.enter_context(steps)
-        layers = _layers(pipeline, settings, tile, len(works), watch)
-        stack.enter_context(answered_by(denoiser_of(pipeline), *layers))
+        if layers := list(_layers(pipeline, settings, tile, len(works), watch)):
+            stack.enter_context(answered_by(denoiser_of(pipeline), *layers))
         if any(work.mask is not None for work in works):
             stack.enter_context(_held(pipeline, works, torch.stack(noises_Chw)))
         return sample(pipeline, requests, sampling, at_once=len(works))
@@ -112,7 +116,9 @@ def _layers(
         yield watch
     if settings.fast and settings.text_guidance > 1:
         yield GuidanceKept(settings.steps)
-    left_out = without_branches(settings.text_guidance, settings.image_guidance)
+    left_out = None
+    if profile_of(family_of_pipeline(pipeline)).guides_by_source:
+        left_out = without_branches(settings.text_guidance, settings.image_guidance)
     if left_out is not None and not settings.fast:
         yield left_out
     if settings.tiles:
@@ -121,8 +127,10 @@ def _layers(
 
 def _noise(pipeline: Any, work: Work, settings: Settings) -> Tensor:
     """Return the noise an edit starts from: its field's, or what the pipeline itself would draw."""
-    dtype, channels = denoiser_of(pipeline).dtype, pipeline.vae.config.latent_channels
-    sides = [side // pipeline.vae_scale_factor for side in (settings.height, settings.width)]
+    denoiser = denoiser_of(pipeline)
+    dtype, channels = denoiser.dtype, denoiser.config.out_channels or denoiser.config.in_channels
+    factor = pipeline.image_processor.config.vae_scale_factor  # patches count, where there are some
+    sides = [side // factor for side in (settings.height, settings.width)]
     if settings.noise == "field":
         return noise_field(work.seed, channels, *sides).to(pipeline.device, dtype)
     generator = torch.Generator().manual_seed(work.seed)
@@ -187,6 +195,8 @@ def ready_for_many(pipeline: Any) -> Iterator[None]:
     pipeline.vae.to(memory_format=torch.channels_last)
     with ExitStack() as stack:
         for name in profile_of(family_of_pipeline(pipeline)).text_encoders:
-            stack.enter_context(remembering(getattr(pipeline, name), "forward"))
+            encoder = getattr(pipeline, name)
+            if sum(p.numel() for p in encoder.parameters()) < LARGE:
+                stack.enter_context(remembering(encoder, "forward"))
         stack.enter_context(remembering(pipeline.vae, "encode", most=2))
         yield

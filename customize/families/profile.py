@@ -81,7 +81,8 @@ class Profile:
     transformers' `tokenizer_class`, and read at most `longest_text` tokens of an instruction, None
     what they say themselves. Where a family does not `learns_text`, neither words nor text encoders
     can be taught. One that `reads_references` takes further pictures beside the source. One that
-    `guides_by_source` has a guidance that pulls to the source, which training may hide for it.
+    `guides_by_source` has a guidance that pulls to the source, which training may hide for it. One
+    that `holds_steps` lets masks, tiles and savings act on the calls of its denoiser.
     """
 
     pipeline: str
@@ -102,6 +103,7 @@ class Profile:
     objective: Literal["diffusion", "flow_matching"] = "diffusion"
     learns_text: bool = True
     guides_by_source: bool = True
+    holds_steps: bool = True
 
     @property
     def tokenizers(self) -> tuple[str, ...]:

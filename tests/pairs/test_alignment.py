@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.pairs import pair, put_rows
+from builders.pairs import pair, put, put_rows
 from PIL import Image, ImageFilter, ImageOps
 
 from customize.cli.main import main
@@ -152,11 +152,11 @@ def test_check_tells_and_align_writes_corrected_copies(
         names = [f"{number}a.png", f"{number}b.png"]
         views = _view(picture), ImageOps.posterize(_view(picture, x), 3)
         for name, view in zip(names, views, strict=True):
-            view.save(tmp_path / name)
+            put(tmp_path / "pairs" / name, view)
         rows.append({"source": names[0], "instruction": "few colours", "edited": names[1]})
-    put_rows(tmp_path / "pairs.jsonl", *rows)
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
-    (tmp_path / "r.yaml").write_text("concepts:\n  - {name: few, pairs: pairs.jsonl}\n")
+    put_rows(tmp_path / "pairs" / "pairs.jsonl", *rows)
+    before = {path: path.read_bytes() for path in (tmp_path / "pairs").iterdir()}
+    (tmp_path / "r.yaml").write_text("concepts:\n  - {name: few, pairs: pairs}\n")
     assert main(["check", "r.yaml", "-o", "sheet.png", "--align", "aligned"]) == 0
     told = capsys.readouterr().out
     assert "the target lies beside the source: 2.0 pixels right" in told
@@ -166,5 +166,6 @@ def test_check_tells_and_align_writes_corrected_copies(
     assert sizes[0] == sizes[2] == (SIDE, SIDE) != sizes[1]
     assert not list(alignment_faults(copies, "#ffffff"))
     assert Image.open(tmp_path / "aligned" / "few" / "alignment.png").width > 300
-    assert all((tmp_path / name).read_bytes() == content for name, content in before.items())
+    assert len(before) == 7
+    assert all(path.read_bytes() == content for path, content in before.items())
     assert main(["check", "r.yaml", "-o", "sheet2.png", "--align", "aligned"]) == 2

@@ -11,7 +11,7 @@ import pytest
 import torch
 from builders.bases import shake
 from builders.klein import klein_recipe, toy_klein
-from builders.pairs import put_rows, scene
+from builders.pairs import put, put_rows, scene
 from PIL import Image
 from safetensors.torch import load_file
 from test_run import after_step, equal, run
@@ -22,7 +22,9 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.adapters.header import Header
 from customize.editing import Editor
-from customize.errors import BaseModelError, EditError, PairsError
+from customize.editing.folders.items import Item
+from customize.editing.folders.plan import How
+from customize.errors import BaseModelError, EditError, Fault, PairsError
 from customize.families.base import resolve_base
 from customize.training import open_session
 from customize.training.check import check_recipe
@@ -87,6 +89,18 @@ def test_a_chain_keeps_what_an_edit_leaves_alone(unbroken: Path) -> None:
     apart = editor.chain(scene(4, (80, 64)), ["make it red"], steps=1, keep_unchanged=False)
     assert [stage.settings.keep_unchanged for stage in (*stages, *apart)] == [True, True, False]
     assert np.isfinite(np.array(stages[1].image)).all()
+
+
+def test_a_folder_is_edited_each_by_itself(unbroken: Path, tmp_path: Path) -> None:
+    editor = Editor.from_base(str(unbroken / "base"), device="cpu")
+    items = [Item(put(tmp_path / f"{n}.png", n), ("make it red",), place=f"{n}") for n in (1, 2, 3)]
+    answers = list(editor.edit_many(items, How(), at_once=2, steps=1))
+    edits = [edited for _, edited in answers if not isinstance(edited, Fault)]
+    assert len(edits) == 3
+    assert len({edited.image.tobytes() for edited in edits}) == 3
+    for how in (How(tiles=True), How(fast=True)):
+        with pytest.raises(EditError, match="whose steps are its pipeline's own"):
+            list(editor.edit_many(items, how, steps=1))
 
 
 def test_several_edits_at_once_are_those_alone(unbroken: Path) -> None:

@@ -15,6 +15,7 @@ from customize.editing.folders.manifest import described, key_of
 from customize.editing.masks import AUTO, Mask
 from customize.editing.options import Options, keeps_unchanged, padded_size
 from customize.errors import EditError, Fault, PairsError
+from customize.families import profile_of
 from customize.pairs.decode import upright_size
 
 if TYPE_CHECKING:
@@ -77,7 +78,13 @@ def plan_edits(
 
     Of a picture only the head is read. Raises EditError for options out of range.
     """
+    can_hold = profile_of(editor.base.family).holds_steps
     for item in items:
+        if not can_hold and (item.masks or how.tiles or how.fast):
+            raise EditError(
+                "masks, --tiles and --fast hold or leave out parts of steps; expected none with "
+                f"{editor.base.name}, whose steps are its pipeline's own; leave them out"
+            )
         own = {
             name: value
             for name in ("text_guidance", "image_guidance")

@@ -51,4 +51,5 @@ KLEIN = Profile(
     objective="flow_matching",
     learns_text=False,
     guides_by_source=False,
+    holds_steps=False,
 )

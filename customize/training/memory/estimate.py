@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -134,7 +134,9 @@ def _step_bytes(
 
 def _encoded(load: Load, *, as_tokens: bool) -> tuple[Sample, Mapping[str, Tensor]]:
     """Encode a picture of the load's size, and the text of no instruction."""
-    encoder = open_encoder(load.base, words=load.words, reads_text=not as_tokens)
+    precision: Any = str(load.base.dtype(load.device)).removeprefix("torch.")
+    base = replace(load.base, precision=precision)  # as on the device: large text encoders take it
+    encoder = open_encoder(base, words=load.words, reads_text=not as_tokens)
     width, height = load.size
     picture_HWC = np.zeros((height, width, 3), np.uint8)
     encoded = encoder.encode(Example(picture_HWC, picture_HWC, "a"), as_tokens=as_tokens)
