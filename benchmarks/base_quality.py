@@ -26,9 +26,15 @@ from customize.drawing.contact_sheet import contact_sheet
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
-from customize.embedded.tokenizer import token_ids
+from customize.embedded.tokenizer import padded_ids
 from customize.embedded.world.colors import nearest_name
-from customize.embedded.world.edits import GLOBAL_KINDS, LOCAL_KINDS, DrawnEdit, Kind, random_edit
+from customize.embedded.world.edits import (
+    GLOBAL_KINDS,
+    LOCAL_KINDS,
+    DrawnEdit,
+    EditKind,
+    random_edit,
+)
 from customize.embedded.world.photos import random_crop
 from customize.embedded.world.scene_changes import NamedChange
 from customize.embedded.world.wordings import KEEP
@@ -50,7 +56,7 @@ def held_out_edits(count: int, size: int, seed: int = SEED) -> list[DrawnEdit]:
     return sorted(drawn, key=lambda edit: KINDS.index(edit.kind))
 
 
-def unseen_edit(kind: Kind, number: int, size: int, seed: int) -> DrawnEdit:
+def unseen_edit(kind: EditKind, number: int, size: int, seed: int) -> DrawnEdit:
     """Draw one unseen edit; where it changes a thing, of one thing or of several by turns."""
     several = number // len(KINDS) % 2 == 1
     for attempt in range(100):
@@ -109,7 +115,7 @@ def clip_quality(folder: Path, tokenizer: Any, count: int = 320) -> dict[str, fl
         return image_features(clip, to_clip(to_unit(np.stack(pictures))))
 
     def texts(captions: list[str]) -> torch.Tensor:
-        ids = torch.from_numpy(token_ids(tokenizer, captions))
+        ids = torch.from_numpy(padded_ids(tokenizer, captions))
         return text_features(clip, ids)
 
     target, source = images([e.target_HWC for e in edits]), images([e.source_HWC for e in edits])

@@ -13,7 +13,7 @@ from customize.adapters.deltas import weight_deltas
 from customize.adapters.file import AdapterFile
 from customize.adapters.header import Header, Taught
 from customize.exporting import export
-from customize.exporting.targets import Options, Target
+from customize.exporting.targets import ExportOptions, Target
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights
 
@@ -76,7 +76,7 @@ def diffusers_cases(folder: Path) -> list[dict[str, Any]]:
         for target, way in WAYS:
             if (target == "custom-diffusion") != (kind == "full K/V") and target != "kohya":
                 continue
-            written = export(adapter, base, target, place / target, Options(name="dog"))
+            written = export(adapter, base, target, place / target, ExportOptions(name="dog"))
             words = [p for p in written.files if p.parent.name == "embeddings"]
             cases.append(
                 {

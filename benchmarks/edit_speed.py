@@ -31,7 +31,7 @@ from customize.editing import Editor
 from customize.editing.controlled import Work, ready_for_many, sample_controlled
 from customize.editing.edited_picture import Settings
 from customize.editing.folders.plan import pictures_at_once
-from customize.editing.options import Options
+from customize.editing.options import EditOptions
 from customize.editing.shared_noise import noise_field
 from customize.embedded.world.edits import random_edit
 
@@ -109,7 +109,7 @@ def asked(editor: Editor, count: int, steps: int | None) -> tuple[list[Work], Se
         Work(picture, edit.instruction, seed=0)
         for picture, edit in zip(pictures, drawn, strict=True)
     ]
-    options: Options = {} if steps is None else {"steps": steps}
+    options: EditOptions = {} if steps is None else {"steps": steps}
     editor.prepare([work.instruction for work in works], options)
     return works, replace(editor.settings((side, side), options), noise="field")
 

@@ -33,7 +33,7 @@ from customize.adapters.header import Header
 from customize.drawing.table import table
 from customize.exporting import export
 from customize.exporting.proof.prove import prove
-from customize.exporting.targets import Options
+from customize.exporting.targets import ExportOptions
 from customize.families.base import Base, resolve_base
 from customize.scoring import open_models
 
@@ -45,10 +45,10 @@ SIZE_MB = 15.0
 HALF = 2  # bytes of a number in float16
 # Rows of the trained adapter that edits are made for.
 EDITED = {
-    "error 0.01": Options(error=0.01),
-    "error 0.05": Options(error=0.05),
-    "error 0.2": Options(error=0.2),
-    f"energy {ENERGY:g}": Options(energy=ENERGY),
+    "error 0.01": ExportOptions(error=0.01),
+    "error 0.05": ExportOptions(error=0.05),
+    "error 0.2": ExportOptions(error=0.2),
+    f"energy {ENERGY:g}": ExportOptions(energy=ENERGY),
 }
 TITLES = ("asked for", "ranks", "size, MB", "relative error", "worst layer")
 
@@ -118,7 +118,7 @@ def _at_energy(values_R: Tensor, energy: float) -> int:
     return int((values_R.cumsum(0) < energy * values_R.sum() * (1 - 1e-9)).sum()) + 1
 
 
-def exported(deltas: Mapping[str, Tensor], options: Options) -> dict[str, float]:
+def exported(deltas: Mapping[str, Tensor], options: ExportOptions) -> dict[str, float]:
     """Write the adapter for kohya's layout and measure the file."""
     header = Header("instruct_pix2pix", "synthetic", "0" * 64, "cross_attention_kv")
     adapter = AdapterFile(header, {f"{layer}.delta": delta for layer, delta in deltas.items()})
@@ -152,7 +152,7 @@ def trained(path: Path) -> dict[str, Any]:
     }
 
 
-def edits_of(adapter: AdapterFile, options: Options) -> dict[str, Any]:
+def edits_of(adapter: AdapterFile, options: ExportOptions) -> dict[str, Any]:
     """Write the adapter cut for kohya's layout, and compare edits as `export` does."""
     base, models = resolve_base("embedded"), open_models("embedded")
     with tempfile.TemporaryDirectory() as folder:
@@ -209,8 +209,8 @@ def synthetic_results() -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     deltas = {layer: synthetic(*shape, 1.0, generator) for layer, shape in sizes.items()}
     results["written, k^-1"] = {
-        "error 0.01": exported(deltas, Options(error=0.01)),
-        "size 15 MB": exported(deltas, Options(size_mb=SIZE_MB)),
+        "error 0.01": exported(deltas, ExportOptions(error=0.01)),
+        "size 15 MB": exported(deltas, ExportOptions(size_mb=SIZE_MB)),
     }
     print(json.dumps(results["written, k^-1"], indent=2))
     return results

@@ -22,10 +22,10 @@ from safetensors.torch import load_file
 from customize.embedded.fitting.editor import Learners
 from customize.embedded.folder import EDIT_DEFAULTS, Parts, read_parts
 from customize.embedded.models import new_scheduler, size_of
-from customize.embedded.world.edits import DrawnEdit, Kind, random_edit
+from customize.embedded.world.edits import DrawnEdit, EditKind, random_edit
 
 SEED = 505
-PLAN: dict[Kind, tuple[int, ...]] = {
+PLAN: dict[EditKind, tuple[int, ...]] = {
     "recolor": (1, 2, 3),
     "remove": (1, 2, 3),
     "replace": (1, 2, 3),

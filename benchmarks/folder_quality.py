@@ -29,7 +29,7 @@ from customize.editing.folders.items import Item
 from customize.editing.folders.plan import How
 from customize.editing.masks import Mask
 from customize.editing.tiles import starts
-from customize.embedded.world.edits import DrawnEdit, Kind, random_edit
+from customize.embedded.world.edits import DrawnEdit, EditKind, random_edit
 from customize.embedded.world.photos import TEST_PHOTOS, photo, random_crop
 from customize.scoring.networks.encoders import open_clip
 
@@ -120,7 +120,7 @@ def masks(editor: Editor, count: int, folder: Path) -> dict[str, float]:
 
 def one_thing_edits(count: int, side: int) -> list[DrawnEdit]:
     """Draw unseen changes of scenes with one thing."""
-    kinds: tuple[Kind, ...] = ("recolor", "remove", "replace")
+    kinds: tuple[EditKind, ...] = ("recolor", "remove", "replace")
     found, number = list[DrawnEdit](), 0
     while len(found) < count:
         edit = random_edit((9, number), test=True, kind=kinds[len(found) % 3], size=side)

@@ -28,7 +28,7 @@ from customize.adapters.file import AdapterFile, save_adapter
 from customize.adapters.header import Header, Taught
 from customize.drawing.table import table
 from customize.exporting import export
-from customize.exporting.targets import Options, Target
+from customize.exporting.targets import ExportOptions, Target
 from customize.families.base import Base, FamilyName
 
 HERE = Path(__file__).resolve().parent
@@ -107,7 +107,7 @@ def cases(folder: Path) -> list[dict[str, Any]]:
         place = folder / str(number)
         own = save_adapter(place / "adapter.safetensors", adapter.header, adapter.tensors)
         base = Base("hub/base", Path("/nowhere"), FAMILIES[size], "0" * 64, 512, 64, 8)
-        written = export(adapter, base, target, place, Options(name="dog"))
+        written = export(adapter, base, target, place, ExportOptions(name="dog"))
         words = [str(path) for path in written.files if path.parent.name == "embeddings"]
         facts = {"name": name, "size": size, "path": str(written.files[0]), "adapter": str(own)}
         made.append({**facts, "shapes": shapes, "embedding": words[0] if words else None})

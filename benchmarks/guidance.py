@@ -23,7 +23,7 @@ from customize.scoring import open_models, score_edits
 from customize.scoring.edits.make import edit_tasks
 from customize.scoring.edits.requests import tasks_asked
 from customize.scoring.guidance.sweep import Point
-from customize.scoring.guidance.tune import TOLERANCE, choose, usual_guidances
+from customize.scoring.guidance.tune import TOLERANCE, choose_guidance, usual_guidances
 
 RESULT = Path(__file__).parent / "results" / "guidance.json"
 Measured = dict[tuple[float, float], list[tuple[float, float, float]]]
@@ -95,7 +95,7 @@ def _chosen(measured: Measured, edits: Sequence[int]) -> tuple[float, float]:
         )
         for setting, rows in measured.items()
     ]
-    chosen = choose(points).chosen
+    chosen = choose_guidance(points).chosen
     return chosen.text_guidance, chosen.image_guidance
 
 

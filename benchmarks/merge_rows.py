@@ -13,11 +13,19 @@ from customize.embedded.world.concepts import CONCEPT_NAMES
 from customize.embedded.world.edits import DrawnEdit
 from customize.merging.by_edits.choose import merge_automatically
 from customize.merging.by_edits.distillation import merge_by_distillation
-from customize.merging.by_edits.editing_job import open_stage
+from customize.merging.by_edits.editing_job import open_editing_job
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.job import open_job
 from customize.merging.merge_files import merge
-from customize.merging.methods import Constrained, Dare, Distillation, Linear, Method, Svd, Ties
+from customize.merging.methods import (
+    Constrained,
+    Dare,
+    Distillation,
+    Linear,
+    MergeMethod,
+    Svd,
+    Ties,
+)
 from customize.recipe import load_recipe
 from customize.training.run import run_recipe
 
@@ -37,7 +45,7 @@ class Row:
     """One line of the table: how an adapter of all concepts is made from those of a variant."""
 
     label: str
-    way: Method | Literal["alone", "joint", "average", "regression", "distill", "auto"]
+    way: MergeMethod | Literal["alone", "joint", "average", "regression", "distill", "auto"]
     variant: Variant = "recipes"
     limits: Limits | None = None
 
@@ -108,7 +116,7 @@ def merged(row: Row, bench: Bench) -> tuple[Path, float, str]:
         case "average":
             merge(files, output, Linear(), weights=[1 / len(files)] * len(files), overwrite=True)
         case "regression" | "distill" | "auto":
-            stage = open_stage(open_job(files), {})
+            stage = open_editing_job(open_job(files), {})
             options: Any = {"limits": row.limits, "overwrite": True}
             if row.way == "regression":
                 merge_by_regression(stage, output, **options)

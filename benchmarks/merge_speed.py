@@ -110,20 +110,21 @@ def _in_a_fresh_process(folder: Path, method: str, count: int) -> dict[str, Any]
 def _measure(folder: Path, method: str, count: int) -> dict[str, Any]:
     """Merge the first `count` adapters of `folder` once."""
     import torch
-    from customize.merging.released_tensors import ReleasedTensors
+    from safetensors import safe_open
 
     from customize.merging.constrained.constraints import Rows
-    from customize.merging.constrained.instruction_rows import Texts
+    from customize.merging.constrained.instruction_rows import InstructionTexts
     from customize.merging.merge_files import merge
     from customize.merging.methods import Constrained, Linear, Ties
 
     files = sorted(folder.glob("[0-9]*.safetensors"))[:count]
     assert len(files) == count
-    width = next(iter(ReleasedTensors(files[0]).shapes.values()))[1]
+    with safe_open(files[0], framework="pt") as opened:
+        width = opened.get_slice(min(opened.keys())).get_shape()[1]
     generator = torch.Generator().manual_seed(0)
     asked = [torch.randn(TEXTS * LENGTH, width, generator=generator) for _ in files]
     generic = torch.randn(GENERIC * LENGTH, width, generator=generator)
-    texts = Texts(tuple(Rows(rows, rows) for rows in asked), generic)
+    texts = InstructionTexts(tuple(Rows(rows, rows) for rows in asked), generic)
     before, start = _status("VmHWM"), time.perf_counter()
     processor = time.process_time()
     chosen = {"constrained": Constrained(), "linear": Linear(), "ties": Ties()}[method]

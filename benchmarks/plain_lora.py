@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from peft import LoraConfig
 
-from customize.embedded.fitting.autoencoder import stacked
+from customize.embedded.fitting.autoencoder import stacked_pictures
 from customize.embedded.world.edits import DrawnEdit
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -43,7 +43,7 @@ def train_plain_lora(
     start, steps = time.monotonic(), 0
     while time.monotonic() - start < seconds:
         chosen = [pairs[index] for index in rng.integers(len(pairs), size=batch)]
-        source_BCHW, target_BCHW = stacked(chosen)
+        source_BCHW, target_BCHW = stacked_pictures(chosen)
         with torch.no_grad():
             clean = vae.encode(target_BCHW).latent_dist.sample(generator)
             clean = clean * vae.config.scaling_factor

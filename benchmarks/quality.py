@@ -11,7 +11,7 @@ import torch
 
 from customize.embedded.world.colors import PALETTE
 from customize.embedded.world.edits import DrawnEdit
-from customize.embedded.world.scene_changes import NamedChange, Verdict
+from customize.embedded.world.scene_changes import ChangedThing, NamedChange
 from customize.embedded.world.scenes import draw_scene
 
 CHANGED = 10
@@ -39,7 +39,7 @@ class Score:
     error_left: float
     unchanged_db: float
     color: np.ndarray | None
-    verdict: Verdict | None
+    verdict: ChangedThing | None
 
     @property
     def strong(self) -> bool:
@@ -87,7 +87,7 @@ def color_where(
     return np.median(output_HWC[where_HW], axis=0) if where_HW.any() else None
 
 
-def verdict_of(edit: DrawnEdit, output_HWC: np.ndarray) -> Verdict | None:
+def verdict_of(edit: DrawnEdit, output_HWC: np.ndarray) -> ChangedThing | None:
     """Tell which thing changed: that of the drawn outcome nearest to the output.
 
     The outcomes are the change made to the named thing, to another one, to it and others, or to

@@ -21,7 +21,7 @@ from PIL import Image
 from quality import edit_all, percent, score, table
 
 from customize.embedded.folder import EDIT_DEFAULTS
-from customize.embedded.world.edits import Kind, random_edit
+from customize.embedded.world.edits import EditKind, random_edit
 from customize.families.stable_diffusion.text_to_image import (
     open_text_to_image,
     resolve_text_to_image,
@@ -31,7 +31,7 @@ from customize.recipe.synthesis import SynthesisRecipe
 from customize.synthesis.run import synthesize
 from customize.training.base_fitting.fit_base import fit_editing_base
 
-KINDS: tuple[Kind, ...] = (
+KINDS: tuple[EditKind, ...] = (
     "recolor", "replace", "remove", "add", "background", "texture", "time", "scene look",
 )  # fmt: skip
 """The kinds of edit that the grammar writes: what all rows could learn."""

@@ -178,7 +178,7 @@ def _tuned(
     """Choose the guidances that were not given for this one edit, and say why."""
     from customize.scoring import open_models
     from customize.scoring.edits.requests import clip_for_bases, one_task
-    from customize.scoring.edits.tasks import reworded
+    from customize.scoring.edits.tasks import in_plain_words
     from customize.scoring.edits.variants import compared
     from customize.scoring.guidance.tune import tune
 
@@ -187,7 +187,7 @@ def _tuned(
     text, image = arguments.text_guidance, arguments.image_guidance
     choice = tune(
         editor,
-        [reworded(task, variant.plain, variant.taught)],
+        [in_plain_words(task, variant.plain, variant.taught)],
         open_models(arguments.clip or clip_for_bases([variant.base]), device=arguments.device),
         text_guidances=() if text is None else (text,),
         image_guidances=() if image is None else (image,),

@@ -12,7 +12,7 @@ from customize.cli.inputs import used_bases
 from customize.drawing.escape import visible
 from customize.drawing.table import table
 from customize.errors import AdapterFileError, ExportError
-from customize.exporting.targets import TARGETS, Options, Precision
+from customize.exporting.targets import TARGETS, ExportOptions, FilePrecision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def _add_export(commands: Any) -> None:
     add("--energy", type=float, help="least share of the singular values' sum, such as 0.6")
     add("--error", type=float, help="highest relative error of a layer, such as 0.01")
     add("--size-mb", type=float, metavar="MB", help="size that the weights' file may have")
-    add("--dtype", choices=get_args(Precision), help="precision of the weights (float16)")
+    add("--dtype", choices=get_args(FilePrecision), help="precision of the weights (float16)")
     add("--clip", metavar="CLIP", help="scores edits of a cut adapter (the embedded base's own)")
     add("--no-verify", dest="verify", action="store_false", help="do not read the files back")
     add("--overwrite", action="store_true", help="replace files (all: an earlier all's folders)")
@@ -87,8 +87,8 @@ def export(arguments: argparse.Namespace) -> int:
         warnings.warn(f"{arguments.file}: {difference}", stacklevel=2)
     given = ("name", "rank", "energy", "error", "size_mb", "dtype")
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in given}
-    settings["dtype"] = arguments.dtype or Options.dtype
-    options = Options(**settings, preview=latest_preview(arguments.file))
+    settings["dtype"] = arguments.dtype or ExportOptions.dtype
+    options = ExportOptions(**settings, preview=latest_preview(arguments.file))
     folder = arguments.output or arguments.file.parent / "exports" / arguments.to
     overwrite, models = arguments.overwrite, _models(arguments, base)
     if arguments.to != "all":

@@ -43,8 +43,13 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
     from customize.editing import Editor
     from customize.files import write_text
     from customize.scoring import open_models
-    from customize.scoring.edits.requests import Asked, clip_for_bases, one_task, tasks_asked
-    from customize.scoring.edits.tasks import reworded
+    from customize.scoring.edits.requests import (
+        RequestedEdits,
+        clip_for_bases,
+        one_task,
+        tasks_asked,
+    )
+    from customize.scoring.edits.tasks import in_plain_words
     from customize.scoring.guidance.tune import tune
 
     if arguments.output is not None:
@@ -55,7 +60,9 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
     else:
         _check_one(arguments)
         picture = Path(arguments.what)
-        asked = Asked((one_task(picture, arguments.instruction, arguments.captions or ()),))
+        asked = RequestedEdits(
+            (one_task(picture, arguments.instruction, arguments.captions or ()),)
+        )
     # Adapters are used together here, as in `edit`: one setting is chosen for them all.
     arguments.adapters = ["+".join(arguments.adapters)] if arguments.adapters else []
     arguments.adapters_only = bool(arguments.adapters)
@@ -66,7 +73,7 @@ def tune_guidance(arguments: argparse.Namespace) -> int:
     editor = variant.put_on(Editor.from_base(variant.base, device=arguments.device))
     choice = tune(
         editor,
-        [reworded(task, variant.plain, variant.taught) for task in asked.tasks],
+        [in_plain_words(task, variant.plain, variant.taught) for task in asked.tasks],
         models,
         text_guidances=arguments.text_guidances or (),
         image_guidances=arguments.image_guidances or (),

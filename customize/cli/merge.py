@@ -13,7 +13,7 @@ from customize.errors import MergeError
 
 if TYPE_CHECKING:
     from customize.merging.merge_files import Merged
-    from customize.merging.methods import Concat, Dare, Linear, Method, Ties
+    from customize.merging.methods import Concat, Dare, Linear, MergeMethod, Ties
 
 SIMPLE = ("linear", "concat", "ties", "dare")
 LOOKING = ("regression", "distill", "auto")
@@ -117,7 +117,7 @@ def merge(arguments: argparse.Namespace) -> int:
 
 def _merge_looking(paths: list[Path], arguments: argparse.Namespace, options: Any) -> Merged:
     """Merge by a method that looks at edits, or report on any."""
-    from customize.merging.by_edits.merge_by_edits import Looking, merge_looking
+    from customize.merging.by_edits.merge_by_edits import EditTrials, merge_by_edits
     from customize.merging.methods import Distillation, Regression
 
     match arguments.method:
@@ -129,13 +129,13 @@ def _merge_looking(paths: list[Path], arguments: argparse.Namespace, options: An
             way = Distillation(**_given(arguments, "preserve", "steps"))
         case _:
             way = method_of(arguments)
-    looking = Looking(
+    looking = EditTrials(
         pairs=dict(_with_folder(text) for text in arguments.pairs),
         report=arguments.report,
         clip=arguments.clip,
         device=arguments.device,
     )
-    return merge_looking(paths, arguments.output, way, looking, **options)
+    return merge_by_edits(paths, arguments.output, way, looking, **options)
 
 
 def _with_folder(text: str) -> tuple[str, Path]:
@@ -146,7 +146,7 @@ def _with_folder(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-def method_of(arguments: argparse.Namespace) -> Method:
+def method_of(arguments: argparse.Namespace) -> MergeMethod:
     """Make the method of the parsed options; an option left out keeps the method's own default."""
     from customize.merging.methods import Constrained, Svd
 

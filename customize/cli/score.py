@@ -66,9 +66,9 @@ def score(arguments: argparse.Namespace) -> int:
     from customize.scoring import open_models, score_edits
     from customize.scoring.edits.make import make_edits
     from customize.scoring.edits.requests import clip_for_bases, clip_for_items, read_asked
-    from customize.scoring.html_report import write_report
+    from customize.scoring.html_report import write_score_report
     from customize.scoring.metrics.score import check_models, models_needed, named
-    from customize.scoring.summary import Scored, notes_of, summary_table, write_json
+    from customize.scoring.summary import Scored, missing_scores, summary_table, write_json
 
     metrics = None if arguments.metrics is None else named(arguments.metrics)
     check_models(metrics or (), dino=arguments.dino is not None)
@@ -108,10 +108,10 @@ def score(arguments: argparse.Namespace) -> int:
         used = [f"{kind} {name}" for kind, name in (("CLIP", clip), ("DINO", dino)) if name]
         by = f", measured by {', '.join(used)}" if used else ""
         about = [f"{len(scored[0].items)} edits of {arguments.what}{by}"]
-        write_report(page, scored, "Scores of edits", about)
+        write_score_report(page, scored, "Scores of edits", about)
         write_json(result, scored, models, {"what": arguments.what})  # last: it says all is done
     print(summary_table(scored))
-    print("\n".join([*notes_of(scored), about[0], str(result), str(page)]))
+    print("\n".join([*missing_scores(scored), about[0], str(result), str(page)]))
     return 0
 
 

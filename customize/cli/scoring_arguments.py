@@ -12,7 +12,7 @@ from customize.cli.inputs import used_adapters, used_bases
 from customize.files import REPLACE, Used, check_place, refuse_existing
 
 if TYPE_CHECKING:
-    from customize.scoring.edits.requests import Asked
+    from customize.scoring.edits.requests import RequestedEdits
     from customize.scoring.edits.variants import Variant
 
 AGAIN = f"{REPLACE}; what was made and measured before is used again"
@@ -88,7 +88,7 @@ def dispatch(command: Any, word: str, other: argparse.ArgumentParser) -> None:
     command.parse_known_args = parse_known_args
 
 
-def variants_of(arguments: argparse.Namespace, asked: Asked) -> list[Variant]:
+def variants_of(arguments: argparse.Namespace, asked: RequestedEdits) -> list[Variant]:
     """List the bases and adapters named, each group of adapters by itself."""
     from customize.scoring.edits.variants import compared, group_of
 

@@ -13,7 +13,7 @@ from customize.errors import ExportError
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
-    from customize.exporting.sharing.model_card import Shown
+    from customize.exporting.sharing.model_card import CardPicture
 
 _PICTURE = "images/preview.png"
 
@@ -75,7 +75,7 @@ def push(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="customize-push-") as temporary:
         folder = Path(temporary)
         with naming_disk(folder):
-            upload.gather(folder, arguments.file, text, arguments.exports, pictures)
+            upload.copy_for_upload(folder, arguments.file, text, arguments.exports, pictures)
         pushed = upload.push(folder, arguments.repo, private=arguments.private)
     print(f"{len(pushed.files)} files are at {pushed.url}")
     _advise(arguments)
@@ -113,12 +113,12 @@ def _exported(folder: Path) -> list[str]:
     return [*listed, *(path.relative_to(folder.parent).as_posix() for path in weights)]
 
 
-def _shown(header: Header, sheet: Path | None) -> list[Shown]:
+def _shown(header: Header, sheet: Path | None) -> list[CardPicture]:
     from customize.exporting.formats.trigger_words import examples
-    from customize.exporting.sharing.model_card import Shown
+    from customize.exporting.sharing.model_card import CardPicture
 
     instruction = next(examples(header), "previews of the run")
-    return [Shown(_PICTURE, instruction)] if sheet else []
+    return [CardPicture(_PICTURE, instruction)] if sheet else []
 
 
 def _advise(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from customize.editing import Editor
 from customize.editing.folders.group import Group
 from customize.editing.folders.plan import Edit
 from customize.editing.folders.run import Finished, Outcome, encoded_in_turn
-from customize.editing.options import Options
+from customize.editing.options import EditOptions
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Opening:
     device: str | None
     adapters: tuple[tuple[str, float], ...]
     texts: tuple[str, ...]
-    options: Options
+    options: EditOptions
 
     def editor(self) -> Editor:
         """Open the base and load the adapters."""

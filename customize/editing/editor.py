@@ -16,7 +16,7 @@ from PIL import Image
 from customize import __version__
 from customize.editing.edited_picture import Edited, Settings, Used
 from customize.editing.options import (
-    Options,
+    EditOptions,
     check_request,
     keeps_unchanged,
     resized,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from customize.editing.folders.items import Item
     from customize.editing.folders.plan import How
     from customize.errors import Fault
-    from customize.families.base import Base, Precision
+    from customize.families.base import Base, WeightPrecision
 
 
 class Editor:
@@ -60,7 +60,7 @@ class Editor:
         name: str = "embedded",
         *,
         revision: str | None = None,
-        precision: Precision = "auto",
+        precision: WeightPrecision = "auto",
         device: torch.device | str | None = None,
         progress: bool = False,
     ) -> Self:
@@ -126,7 +126,7 @@ class Editor:
         self._in_use = adapters
 
     def edit(
-        self, image: Image.Image | Path | str, instruction: str, **options: Unpack[Options]
+        self, image: Image.Image | Path | str, instruction: str, **options: Unpack[EditOptions]
     ) -> Edited:
         """Edit a picture of any size by an instruction; see `chain`."""
         return self.chain(image, [instruction], **options)[0]
@@ -135,7 +135,7 @@ class Editor:
         self,
         image: Image.Image | Path | str,
         instructions: Sequence[str],
-        **options: Unpack[Options],
+        **options: Unpack[EditOptions],
     ) -> list[Edited]:
         """Apply instructions one after another and return every stage.
 
@@ -166,7 +166,7 @@ class Editor:
         instructions: Sequence[str],
         *,
         at_once: int = 8,
-        **options: Unpack[Options],
+        **options: Unpack[EditOptions],
     ) -> list[Edited]:
         """Edit every picture by its own instruction, up to `at_once` of one size together.
 
@@ -195,7 +195,7 @@ class Editor:
         how: How | None = None,
         *,
         at_once: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[EditOptions],
     ) -> Iterator[tuple[Item, Edited | Fault]]:
         """Edit any number of pictures alike, and yield each as it is made, sizes together.
 
@@ -207,7 +207,7 @@ class Editor:
 
         return edit_many(self, items, how, at_once, options)
 
-    def prepare(self, instructions: Sequence[str], options: Options) -> None:
+    def prepare(self, instructions: Sequence[str], options: EditOptions) -> None:
         """Check what is asked and set the sampler; raises EditError, warns of unknown words."""
         check_request(instructions, options)
         taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
@@ -219,7 +219,7 @@ class Editor:
         chosen = scheduler_for(options.get("scheduler"), self._own_scheduler, profile)
         self.pipeline.scheduler = chosen
 
-    def settings(self, size: tuple[int, int], options: Options) -> Settings:
+    def settings(self, size: tuple[int, int], options: EditOptions) -> Settings:
         """Fill in the base's own way for a picture of `size` (W, H), after `prepare`."""
         own = sampling_of(self.base)
         width, height = working_size(

@@ -30,7 +30,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 
-class Options(TypedDict, total=False):
+class EditOptions(TypedDict, total=False):
     """How to sample; what is left out is the base's own way.
 
     `scheduler` is a short name (`samplers.CLASSES`), the guidances are 1 or more, `seed`
@@ -48,12 +48,12 @@ class Options(TypedDict, total=False):
     keep_unchanged: bool
 
 
-def keeps_unchanged(instructions: Sequence[str], options: Options) -> bool:
+def keeps_unchanged(instructions: Sequence[str], options: EditOptions) -> bool:
     """Tell whether what an edit leaves alone is put back: where it is asked for, and in chains."""
     return options.get("keep_unchanged", len(instructions) > 1)
 
 
-def check_request(instructions: Sequence[str], options: Options) -> None:
+def check_request(instructions: Sequence[str], options: EditOptions) -> None:
     """Refuse empty instructions and options out of range; raises EditError."""
     if not instructions or not all(text.strip() for text in instructions):
         raise EditError('no instruction: expected one such as "make the dog red"; write it')
@@ -93,10 +93,10 @@ def warn_of_lost_detail(size: tuple[int, int], working: tuple[int, int]) -> None
         )
 
 
-def spelled(instruction: str) -> str:
+def with_words_as_taught(instruction: str) -> str:
     """Write marked words as they were taught: `<My-Dog>` would not be expanded to all its vectors.
 
-    >>> spelled("Paint <My-Dog> blue")
+    >>> with_words_as_taught("Paint <My-Dog> blue")
     'Paint <my-dog> blue'
     """
     return _WORD.sub(lambda found: found.group().lower(), instruction)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from customize.editing.options import spelled
+from customize.editing.options import with_words_as_taught
 from customize.families import family_of_pipeline, pipeline_arguments, profile_of
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _call(pipeline: Any, requests: Sequence[Request], sampling: Sampling) -> np.
     asked = pipeline_arguments(
         pipeline,
         [each.source for each in requests],
-        [spelled(each.instruction) for each in requests],
+        [with_words_as_taught(each.instruction) for each in requests],
         negatives,
         sampling,
     )

@@ -50,7 +50,7 @@ EXTRA_WORDS = [
 ]
 
 
-def write_tokenizer(folder: Path, seed: int) -> CLIPTokenizer:
+def learn_tokenizer(folder: Path, seed: int) -> CLIPTokenizer:
     """Learn the merges, write `vocab.json`, `merges.txt` and `tokenizer.json`; open the result."""
     words = Counter(" ".join(all_words()).replace("{0}", "").replace("{1}", "").split())
     for index in range(1500):
@@ -103,7 +103,7 @@ def _merged(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(merged)
 
 
-def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
+def padded_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> np.ndarray:
     """Tokenize to int64 (B, L), padded and cut to the tokenizer's own length."""
     encoded = tokenizer(
         texts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length

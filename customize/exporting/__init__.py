@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from customize.exporting.targets import TARGETS, Options, Target, Written, check
+from customize.exporting.targets import TARGETS, ExportOptions, Target, Written, check_request
 from customize.files import Used, check_place
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from customize.families.base import Base
     from customize.scoring.items import Models
 
-__all__ = ["TARGETS", "Options", "Target", "Written", "export", "export_all"]
+__all__ = ["TARGETS", "ExportOptions", "Target", "Written", "export", "export_all"]
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
     base: Base,
     target: Target,
     folder: Path,
-    options: Options | None = None,
+    options: ExportOptions | None = None,
     *,
     overwrite: bool = False,
 ) -> Written:
@@ -42,8 +42,8 @@ def export(
     from customize.exporting import write
     from customize.exporting.save import key_of, slot
 
-    options = options or Options()
-    check(adapter, base, options)
+    options = options or ExportOptions()
+    check_request(adapter, base, options)
     check_place(folder, [Used("the base", base.folder)], folder=True)
     with in_use(folder):
         key = f"{target} {key_of(adapter, base, options)}"
@@ -55,7 +55,7 @@ def export_all(
     adapter: AdapterFile,
     base: Base,
     folder: Path,
-    options: Options | None = None,
+    options: ExportOptions | None = None,
     *,
     overwrite: bool = False,
     verify: bool = True,
@@ -71,8 +71,8 @@ def export_all(
     """
     from customize.exporting import every_target
 
-    options = options or Options()
-    check(adapter, base, options)
+    options = options or ExportOptions()
+    check_request(adapter, base, options)
     check_place(folder, [Used("the base", base.folder)], folder=True)
     with in_use(folder):
         return every_target.write_all(

@@ -33,7 +33,7 @@ class Weights(Protocol):
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRankChange:
     """The change `up` (O, r, 1, ...) times `down` (r, I, ...)."""
 
     down: Tensor
@@ -61,12 +61,12 @@ class Decomposed:
     `axis` 0 keeps a norm per output, as peft trains it; 1 a norm per input, as LyCORIS does.
     """
 
-    change: LowRank | Full
+    change: LowRankChange | Full
     magnitude: Tensor
     axis: Literal[0, 1] = 0
 
 
-Change = LowRank | Full | Replaced | Decomposed
+WeightChange = LowRankChange | Full | Replaced | Decomposed
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,17 @@ class Changes:
     the base without that start, until `foreign.starts` takes it off.
     """
 
-    layers: Mapping[str, Change] = field(default_factory=dict)
+    layers: Mapping[str, WeightChange] = field(default_factory=dict)
     words: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     biases: tuple[str, ...] = ()
     starts: Mapping[str, Start] = field(default_factory=dict)
 
 
-def delta_of(change: Change, base: Tensor) -> Tensor:
+def delta_of(change: WeightChange, base: Tensor) -> Tensor:
     """Return what `change` adds to the `base` weight, float32 in its shape (O, I, ...)."""
     weight = base.float()
     match change:
-        case LowRank(down, up):
+        case LowRankChange(down, up):
             return (up.float().flatten(1) @ down.float().flatten(1)).view(base.shape)
         case Full(delta):
             return delta.float().view(base.shape)
@@ -112,12 +112,12 @@ def delta_of(change: Change, base: Tensor) -> Tensor:
             assert_never(change)
 
 
-def outline(change: Change) -> Tensor:
+def outline(change: WeightChange) -> Tensor:
     """Return zeros of a change's shape that take no memory, for all that needs the shape alone."""
     import torch
 
     match change:
-        case LowRank(down, up):
+        case LowRankChange(down, up):
             shape: tuple[int, ...] = (up.shape[0], *down.shape[1:])
         case Full(tensor) | Replaced(tensor):
             shape = tuple(tensor.shape)

@@ -13,7 +13,7 @@ from customize.exporting import write
 from customize.exporting.proof import prove
 from customize.exporting.save import Slot, key_of
 from customize.exporting.sharing import readme
-from customize.exporting.targets import TARGETS, Options, Target, Written
+from customize.exporting.targets import TARGETS, ExportOptions, Target, Written
 from customize.families import profile_of
 from customize.files import refuse_existing
 from customize.files.manifest import Manifest, digest_of
@@ -43,7 +43,7 @@ def write_all(
     adapter: AdapterFile,
     base: Base,
     folder: Path,
-    options: Options,
+    options: ExportOptions,
     *,
     overwrite: bool,
     verify: bool,
@@ -64,7 +64,7 @@ def write_all(
             reasons = "; ".join([*refused.values(), *failed.values()])
             raise ExportError(f"no target can hold the adapter: {reasons}")
         edits = profile_of(base.family).front_ends.edits
-        guide = readme.write(folder, written, {**refused, **failed}, proofs, edits=edits)
+        guide = readme.write_readme(folder, written, {**refused, **failed}, proofs, edits=edits)
     return Exports(tuple(written), refused, guide, proofs)
 
 
@@ -89,7 +89,7 @@ def _begun(folder: Path, key: str, overwrite: bool) -> Iterator[Slot]:
 
 
 def _one(
-    taken: Slot, adapter: AdapterFile, base: Base, target: Target, options: Options
+    taken: Slot, adapter: AdapterFile, base: Base, target: Target, options: ExportOptions
 ) -> Written:
     """Write a target, or find it written; raises ExportError where it cannot hold the adapter."""
     folder, parts = taken.manifest.folder / target, taken.manifest.own.parts
@@ -112,7 +112,7 @@ def _record(written: Written) -> dict[str, Any]:
     }
 
 
-def _found(record: Mapping[str, Any], folder: Path, options: Options) -> Written | None:
+def _found(record: Mapping[str, Any], folder: Path, options: ExportOptions) -> Written | None:
     """Return the target of a record, None where its files are not what was written."""
     files = {folder / name: known for name, known in record["files"].items()}
     if not all(path.is_file() and digest_of(path) == known for path, known in files.items()):

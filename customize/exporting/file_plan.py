@@ -12,10 +12,10 @@ from torch import Tensor
 
 from customize.adapters.header_facts import shareable
 from customize.errors import ExportError
-from customize.exporting.changes import Changes, LowRank
+from customize.exporting.changes import Changes, LowRankChange
 from customize.exporting.fit_to_target import Fitted, fit
 from customize.exporting.formats.embeddings import file_name
-from customize.exporting.targets import Options, Target, holds_of
+from customize.exporting.targets import ExportOptions, Target, holds_of
 from customize.families import profile_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Content:
 
 
 # What goes where in the target's folder: tensors, or a small file's text or bytes.
-Plan = dict[str, Content | str | bytes]
+FilePlan = dict[str, Content | str | bytes]
 
 
 def plan_weights(
@@ -43,8 +43,8 @@ def plan_weights(
     target: Target,
     changes: Changes,
     weights: BaseWeights,
-    options: Options,
-) -> tuple[Fitted, Plan]:
+    options: ExportOptions,
+) -> tuple[Fitted, FilePlan]:
     """Fit the changes to the target and lay its weights' files out."""
     if target == "custom-diffusion":
         return Fitted(changes, {}), _plan_custom_diffusion(changes, weights, options)
@@ -72,19 +72,19 @@ def plan_weights(
                 tensors |= to_bundle(changes.words)
             place, facts = f"{name}.safetensors", {}
         case "diffusers":
-            from customize.exporting.formats.diffusers_lora import FILE, metadata_of, to_diffusers
+            from customize.exporting.formats.diffusers_lora import FILE, lora_metadata, to_diffusers
 
             tensors = to_diffusers(fitted.changes, profile.models)
-            place, facts = FILE, metadata_of(fitted.changes, profile.models)
+            place, facts = FILE, lora_metadata(fitted.changes, profile.models)
         case "peft":
             return fitted, _plan_peft(fitted.changes, base)
         case "full-model":
             raise AssertionError("a full model is written by its own module")
         case _:
             assert_never(target)
-    from customize.exporting.formats.metadata import describe, hashes
+    from customize.exporting.formats.metadata import describe_adapter, hashes
 
-    facts = describe(adapter.header, fitted.changes, base, name) | facts
+    facts = describe_adapter(adapter.header, fitted.changes, base, name) | facts
     return fitted, {place: Content(tensors, facts | hashes(tensors, facts))}
 
 
@@ -93,9 +93,9 @@ def _with_layer(changes: Changes, layer: str, weights: BaseWeights) -> Changes:
     if layer in changes.layers:
         return changes
     height, width = weights.shape(layer)
-    like = next((c for c in changes.layers.values() if isinstance(c, LowRank)), None)
+    like = next((c for c in changes.layers.values() if isinstance(c, LowRankChange)), None)
     kind = torch.float32 if like is None else like.down.dtype
-    zeros = LowRank(torch.zeros(1, width, dtype=kind), torch.zeros(height, 1, dtype=kind))
+    zeros = LowRankChange(torch.zeros(1, width, dtype=kind), torch.zeros(height, 1, dtype=kind))
     return replace(changes, layers={**changes.layers, layer: zeros})
 
 
@@ -124,11 +124,11 @@ def _refuse_mixed_names(changes: Changes) -> None:
         )
 
 
-def _plan_peft(changes: Changes, base: Base) -> Plan:
+def _plan_peft(changes: Changes, base: Base) -> FilePlan:
     """Lay out a folder for each model that the adapter changes."""
     from customize.exporting.formats.peft_folder import CONFIG, WEIGHTS, to_peft
 
-    plan: Plan = {}
+    plan: FilePlan = {}
     for model, place in profile_of(base.family).models.items():
         if not any(layer.startswith(f"{model}.") for layer in changes.layers):
             continue
@@ -139,7 +139,9 @@ def _plan_peft(changes: Changes, base: Base) -> Plan:
     return plan
 
 
-def _plan_custom_diffusion(changes: Changes, weights: BaseWeights, options: Options) -> Plan:
+def _plan_custom_diffusion(
+    changes: Changes, weights: BaseWeights, options: ExportOptions
+) -> FilePlan:
     from customize.exporting.formats.custom_diffusion import FILE, to_custom_diffusion
 
     if (options.rank, options.energy, options.error, options.size_mb) != (None,) * 4:
@@ -151,11 +153,11 @@ def _plan_custom_diffusion(changes: Changes, weights: BaseWeights, options: Opti
     return {FILE: Content(tensors, {"format": "pt"})}
 
 
-def plan_words(changes: Changes, base: Base) -> Plan:
+def plan_words(changes: Changes, base: Base) -> FilePlan:
     """Plan an embedding file for each word, in a folder beside the weights."""
     from customize.exporting.formats.embeddings import to_embedding
 
-    plan: Plan = {}
+    plan: FilePlan = {}
     needed = profile_of(base.family).text_encoders
     for word, rows in changes.words.items():
         if missing := [encoder for encoder in needed if encoder not in rows]:

@@ -12,12 +12,12 @@ from torch import Tensor
 from customize.adapters.factors import Limits, factorize
 from customize.errors import ExportError
 from customize.exporting.changes import (
-    Change,
     Changes,
     Decomposed,
     Full,
-    LowRank,
+    LowRankChange,
     Replaced,
+    WeightChange,
     Weights,
     delta_of,
     outline,
@@ -27,7 +27,7 @@ from customize.exporting.size_limit import energy_for
 from customize.exporting.targets import Holds
 
 if TYPE_CHECKING:
-    from customize.exporting.targets import Options
+    from customize.exporting.targets import ExportOptions
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def fit(
     changes: Changes,
     holds: Holds,
     weights: Weights,
-    options: Options,
+    options: ExportOptions,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Fitted:
     """Fit every layer; `progress` may show how far it is, layer by layer.
@@ -56,7 +56,7 @@ def fit(
     if options.size_mb is not None:
         energy = energy_for(changes, weights, options.size_mb, dtype, one_rank=holds.one_rank)
         limits = replace(limits, energy=energy)
-    layers: dict[str, Change] = {}
+    layers: dict[str, WeightChange] = {}
     errors = {}
     plain = _not_all_dora(changes)
     for layer in progress(changes.layers):
@@ -78,12 +78,12 @@ def _not_all_dora(changes: Changes) -> set[str]:
     }
 
 
-def relative_error(change: Change, exact: Change, base: Tensor | None = None) -> float:
+def relative_error(change: WeightChange, exact: WeightChange, base: Tensor | None = None) -> float:
     """Return the Frobenius norm of the difference over that of `exact`, 0 where both are zero.
 
     `base` gives the weight that DoRA and replaced weights need.
     """
-    if isinstance(change, LowRank) and isinstance(exact, LowRank):
+    if isinstance(change, LowRankChange) and isinstance(exact, LowRankChange):
         missing, whole = _pair_norms(change, exact)
     else:
         like = base if base is not None else outline(exact)
@@ -92,7 +92,7 @@ def relative_error(change: Change, exact: Change, base: Tensor | None = None) ->
     return missing / whole if whole else missing
 
 
-def _pair_norms(change: LowRank, exact: LowRank) -> tuple[float, float]:
+def _pair_norms(change: LowRankChange, exact: LowRankChange) -> tuple[float, float]:
     """Return the norms of the difference of two products and of the second, forming neither.
 
     With U D of stacked factors, ||U D||^2 is the sum of (U^T U) * (D D^T), elementwise.
@@ -108,13 +108,13 @@ def _pair_norms(change: LowRank, exact: LowRank) -> tuple[float, float]:
 
 
 def _fit_layer(
-    layer: str, change: Change, base: Tensor | None, holds: Holds, limits: Limits
-) -> Change:
+    layer: str, change: WeightChange, base: Tensor | None, holds: Holds, limits: Limits
+) -> WeightChange:
     """Choose the smallest form that the layout holds and the limits allow."""
     match change:
-        case LowRank():
+        case LowRankChange():
             return _cut(change, limits) if limits.cuts else change
-        case Decomposed(LowRank(), _, 0) if holds.dora and not limits.cuts:
+        case Decomposed(LowRankChange(), _, 0) if holds.dora and not limits.cuts:
             return change
         case Full(delta):
             pass
@@ -133,10 +133,10 @@ def _fit_layer(
     found = factorize(delta, rank=limits.rank, energy=limits.energy, error=limits.error)
     if holds.full and found.down.numel() + found.up.numel() >= delta.numel():
         return Full(delta)
-    return LowRank(found.down, found.up)
+    return LowRankChange(found.down, found.up)
 
 
-def _cut(change: LowRank, limits: Limits) -> LowRank:
+def _cut(change: LowRankChange, limits: Limits) -> LowRankChange:
     """Cut the rank of a product without ever forming it: the singular values are its core's.
 
     With up = Q R and down^T = P S, the product is Q (R S^T) P^T and Q, P keep all norms.
@@ -147,21 +147,23 @@ def _cut(change: LowRank, limits: Limits) -> LowRank:
     up = (q_OR @ core.up.double()).float()
     down = (core.down.double() @ p_IR.T).float()
     tail = [1] * (change.up.ndim - 2)
-    return LowRank(down.view(core.rank, *change.down.shape[1:]), up.view(len(up), core.rank, *tail))
+    return LowRankChange(
+        down.view(core.rank, *change.down.shape[1:]), up.view(len(up), core.rank, *tail)
+    )
 
 
-def _rounded(change: Change, dtype: torch.dtype) -> Change:
+def _rounded(change: WeightChange, dtype: torch.dtype) -> WeightChange:
     """Store a change in `dtype`.
 
     DoRA's norms stay in float32: they are the base's own, so that rounding them would outweigh the
     change.
     """
     match change:
-        case LowRank():
+        case LowRankChange():
             return _rounded_pair(change, dtype)
         case Full(delta):
             return Full(_stored(delta, dtype))
-        case Decomposed(LowRank() as pair, magnitude, axis):
+        case Decomposed(LowRankChange() as pair, magnitude, axis):
             return Decomposed(_rounded_pair(pair, dtype), magnitude, axis)
         case Decomposed() | Replaced():
             return change
@@ -169,7 +171,7 @@ def _rounded(change: Change, dtype: torch.dtype) -> Change:
             assert_never(change)
 
 
-def _rounded_pair(pair: LowRank, dtype: torch.dtype) -> LowRank:
+def _rounded_pair(pair: LowRankChange, dtype: torch.dtype) -> LowRankChange:
     """Bring both factors to one size by a power of two, which loses nothing, and round them.
 
     An up factor that learned little would else fall below half precision's normal numbers.
@@ -179,7 +181,7 @@ def _rounded_pair(pair: LowRank, dtype: torch.dtype) -> LowRank:
     if dtype != torch.float32 and all(sizes):
         power = round(torch.tensor(sizes[0] / sizes[1]).log2().item() / 2)
         down, up = down * 2.0**-power, up * 2.0**power
-    return LowRank(_stored(down, dtype), _stored(up, dtype))
+    return LowRankChange(_stored(down, dtype), _stored(up, dtype))
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize import __version__
-from customize.exporting.file_plan import Content, Plan
-from customize.exporting.targets import Options
+from customize.exporting.file_plan import Content, FilePlan
+from customize.exporting.targets import ExportOptions
 from customize.files import make_folder, refuse_existing
 from customize.files.disk import naming_disk
 from customize.files.manifest import Manifest
@@ -75,7 +75,9 @@ def slot(manifest: Manifest, key: str, *, overwrite: bool) -> Iterator[Slot]:
     manifest.finish()
 
 
-def save_all(folder: Path, plan: Plan, taken: Slot, build: Build | None = None) -> tuple[Path, ...]:
+def save_all(
+    folder: Path, plan: FilePlan, taken: Slot, build: Build | None = None
+) -> tuple[Path, ...]:
     """Write every file of the plan, and those that `build` makes, or none.
 
     Returns the built ones first. Raises OutputExistsError before anything is moved in, and
@@ -103,7 +105,7 @@ def _same_files(names: Sequence[str]) -> Callable[[str], bool]:
     return lambda name: name in names or name.partition("/")[0] in models
 
 
-def key_of(adapter: AdapterFile, base: Base, options: Options) -> str:
+def key_of(adapter: AdapterFile, base: Base, options: ExportOptions) -> str:
     """Hash all that an export follows from."""
     from customize.files.tensors import bytes_of
 

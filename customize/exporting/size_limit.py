@@ -7,10 +7,10 @@ from torch import Tensor
 
 from customize.errors import ExportError
 from customize.exporting.changes import (
-    Change,
     Changes,
     Decomposed,
     Replaced,
+    WeightChange,
     Weights,
     delta_of,
     outline,
@@ -62,7 +62,7 @@ def energy_for(
     return 1.0 if size(1.0) <= room else low
 
 
-def _flat(change: Change, weights: Weights, layer: str) -> Tensor:
+def _flat(change: WeightChange, weights: Weights, layer: str) -> Tensor:
     """Return a change as a matrix (O, the rest)."""
     needs_base = isinstance(change, Decomposed | Replaced)
     return delta_of(change, weights[layer] if needs_base else outline(change)).flatten(1)

@@ -34,11 +34,11 @@ Target = Literal[
 ]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
-Precision = Literal["float16", "bfloat16", "float32"]
+FilePrecision = Literal["float16", "bfloat16", "float32"]
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """How files are named and how closely they follow the adapter.
 
     `name` is the files' stem, None the adapter's first concept. Low-rank targets take the least
@@ -54,7 +54,7 @@ class Options:
     energy: float | None = None
     error: float | None = None
     size_mb: float | None = None
-    dtype: Precision = "float16"
+    dtype: FilePrecision = "float16"
     preview: Path | None = None
 
     @property
@@ -76,7 +76,7 @@ class Written:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
-    options: Options = field(default_factory=Options)
+    options: ExportOptions = field(default_factory=ExportOptions)
 
     @property
     def largest_error(self) -> float:
@@ -122,7 +122,7 @@ def check_target(target: Target, names: FrontEnds) -> None:
         )
 
 
-def check(adapter: AdapterFile, base: Base, options: Options) -> None:
+def check_request(adapter: AdapterFile, base: Base, options: ExportOptions) -> None:
     """Raise for a base of another family, a name that is a path, and numbers that cannot be."""
     from customize.adapters.at_base import other_base
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.errors import ExportError
-from customize.exporting.file_plan import Plan, plan_weights, plan_words
+from customize.exporting.file_plan import FilePlan, plan_weights, plan_words
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.save import Slot, save_all
 from customize.exporting.sharing.readme import notes_of, notes_of_words
-from customize.exporting.targets import Options, Target, Written, check, check_target
+from customize.exporting.targets import ExportOptions, Target, Written, check_request, check_target
 from customize.families import profile_of
 
 if TYPE_CHECKING:
@@ -29,14 +29,19 @@ _WORDS_ALONE: frozenset[Target] = frozenset({*SHOWN, "diffusers"})
 
 
 def write(
-    adapter: AdapterFile, base: Base, target: Target, folder: Path, options: Options, taken: Slot
+    adapter: AdapterFile,
+    base: Base,
+    target: Target,
+    folder: Path,
+    options: ExportOptions,
+    taken: Slot,
 ) -> Written:
     """Write one target; see `customize.exporting.export`. Its files go to the slot `taken`."""
     from customize.exporting.formats.native import from_native
     from customize.exporting.sharing.sidecars import plan_sidecars
     from customize.families.loading.layer_weights import BaseWeights
 
-    check(adapter, base, options)
+    check_request(adapter, base, options)
     check_target(target, profile_of(base.family).front_ends)
     name = options.name or _name_of(adapter)
     options = replace(options, name=name)
@@ -58,8 +63,8 @@ def write(
 def _write_words(
     target: Target,
     folder: Path,
-    options: Options,
-    plan: Plan,
+    options: ExportOptions,
+    plan: FilePlan,
     changes: Changes,
     taken: Slot,
 ) -> Written:
@@ -87,7 +92,12 @@ def _preview(path: Path) -> Image.Image | None:
 
 
 def _write_full_model(
-    adapter: AdapterFile, base: Base, folder: Path, options: Options, words: Plan, taken: Slot
+    adapter: AdapterFile,
+    base: Base,
+    folder: Path,
+    options: ExportOptions,
+    words: FilePlan,
+    taken: Slot,
 ) -> Written:
     """Write base and adapter as one; words go beside the single file, which cannot hold them."""
     import torch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from customize.errors import BaseModelError
 from customize.families import profile_of
-from customize.families.identify import FamilyName, Kind, family_of
+from customize.families.identify import BaseKind, FamilyName, family_of
 from customize.families.known_places import remember
 from customize.families.loading.weight_files import component_files, fingerprint
 from customize.families.sampling_defaults import Sampling
@@ -21,7 +21,7 @@ from customize.families.sampling_defaults import Sampling
 if TYPE_CHECKING:
     import torch
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+WeightPrecision = Literal["auto", "float32", "bfloat16", "float16"]
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded" / "weights"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -45,7 +45,7 @@ class Base:
     resolution: int
     multiple: int
     edit_multiple: int
-    precision: Precision = "auto"
+    precision: WeightPrecision = "auto"
     variant: str | None = None
     least_side: int = 1
     untrainable: tuple[str, str] | None = None
@@ -84,7 +84,7 @@ def gpu_has_bfloat16() -> bool:
 
 
 def resolve_base(
-    name: str = "embedded", revision: str | None = None, precision: Precision = "auto"
+    name: str = "embedded", revision: str | None = None, precision: WeightPrecision = "auto"
 ) -> Base:
     """Find the base called `name`, fetch or convert it where needed, and identify its family.
 
@@ -102,7 +102,7 @@ def resolve_plain(name: str, revision: str | None = None) -> Base:
     return _resolve(name, revision, "auto", "text_to_image")
 
 
-def _resolve(name: str, revision: str | None, precision: Precision, kind: Kind) -> Base:
+def _resolve(name: str, revision: str | None, precision: WeightPrecision, kind: BaseKind) -> Base:
     folder = _locate(name, revision, kind)
     found = family_of(folder, name, kind)
     files, variants = [], set[str | None]()
@@ -120,7 +120,7 @@ def _resolve(name: str, revision: str | None, precision: Precision, kind: Kind) 
     )
 
 
-def _locate(name: str, revision: str | None, kind: Kind) -> Path:
+def _locate(name: str, revision: str | None, kind: BaseKind) -> Path:
     if name == "embedded":
         if not (EMBEDDED / "model_index.json").is_file():
             raise BaseModelError(

@@ -11,9 +11,9 @@ from customize.families.sampling_defaults import Sampling
 from customize.files.parse import load_json
 
 FamilyName = Literal["instruct_pix2pix", "instruct_pix2pix_xl", "flux2_klein"]
-Kind = Literal["editing", "text_to_image"]
+BaseKind = Literal["editing", "text_to_image"]
 
-READS: dict[Kind, str] = {
+READS: dict[BaseKind, str] = {
     "editing": "an editing model",
     "text_to_image": "a text-to-image model",
 }
@@ -39,7 +39,7 @@ class Identified:
     notice: str | None = None
 
 
-def family_of(folder: Path, name: str, kind: Kind) -> Identified:
+def family_of(folder: Path, name: str, kind: BaseKind) -> Identified:
     """Identify a base of `kind` by its configs alone.
 
     Raises BaseModelError for a base of another kind and for configs missing or damaged.
@@ -56,7 +56,7 @@ def family_of(folder: Path, name: str, kind: Kind) -> Identified:
     return unet_bases.identify(index, folder, name, kind)
 
 
-def wrong_kind(name: str, kind: Kind, found: str) -> BaseModelError:
+def wrong_kind(name: str, kind: BaseKind, found: str) -> BaseModelError:
     """Word the refusal of a model that is something else."""
     if kind == "text_to_image":
         return BaseModelError(

@@ -5,6 +5,16 @@
 
 from customize.adapters.factors import Limits
 from customize.merging.merge_files import merge
-from customize.merging.methods import Concat, Constrained, Dare, Linear, Method, Svd, Ties
+from customize.merging.methods import Concat, Constrained, Dare, Linear, MergeMethod, Svd, Ties
 
-__all__ = ["Concat", "Constrained", "Dare", "Limits", "Linear", "Method", "Svd", "Ties", "merge"]
+__all__ = [
+    "Concat",
+    "Constrained",
+    "Dare",
+    "Limits",
+    "Linear",
+    "MergeMethod",
+    "Svd",
+    "Ties",
+    "merge",
+]

@@ -11,10 +11,10 @@ from customize.adapters.factors import Limits
 from customize.adapters.header import Header, library_versions
 from customize.adapters.labels import labels_of
 from customize.merging.job import Job
-from customize.merging.methods import Method
+from customize.merging.methods import MergeMethod
 
 
-def header_of(
+def merged_header(
     job: Job, method: str, options: Mapping[str, Any], losses: Mapping[str, float]
 ) -> Header:
     """Describe the merged adapter: the base of the first input, the concepts of all."""
@@ -47,23 +47,23 @@ def header_of(
     )
 
 
-def name_of(method: Method) -> str:
+def method_name(method: MergeMethod) -> str:
     """Return what the command line calls a method.
 
     >>> from customize.merging import Linear
-    >>> name_of(Linear())
+    >>> method_name(Linear())
     'linear'
     """
     return type(method).__name__.lower()
 
 
-def options_of(chosen: Method | Limits) -> dict[str, Any]:
+def method_options(chosen: MergeMethod | Limits) -> dict[str, Any]:
     """List what was chosen; a method within a method by its name and options."""
     found: dict[str, Any] = {}
     for option in fields(chosen):
         value = getattr(chosen, option.name)
         if is_dataclass(value):
-            found |= {option.name: name_of(value), **options_of(value)}  # type: ignore[arg-type]
+            found |= {option.name: method_name(value), **method_options(value)}  # type: ignore[arg-type]
         elif value is not None:
             found[option.name] = value
     return found

@@ -13,7 +13,7 @@ from customize.families import profile_of
 from customize.families.base import Base, resolve_base
 from customize.families.loading.layer_weights import BaseWeights
 from customize.merging.inputs import Input, check_base, open_inputs
-from customize.merging.layers import Layer
+from customize.merging.layers import MergedLayer
 from customize.merging.vocabulary import Vocabulary, gather_concepts
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ class Job:
         """Count the layers that any input changes."""
         return len(self._names)
 
-    def layers(self) -> Iterator[Layer]:
+    def layers(self) -> Iterator[MergedLayer]:
         """Run over the layers that any input changes, by name."""
         return map(self.layer, self._names)
 
-    def layer(self, name: str) -> Layer:
+    def layer(self, name: str) -> MergedLayer:
         """Return a layer with the inputs that change it."""
         changing = tuple(item for item in self.inputs if name in item.shapes)
-        return Layer(name, changing, self.weight_of)
+        return MergedLayer(name, changing, self.weight_of)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from customize.merging.sums import concat, dare, linear, ties
 
 
 @dataclass(frozen=True)
-class Change:
+class MergedChange:
     """A layer's merged change: `full` (O, I, ...), the product of `up` and `down`, or their sum.
 
     `loss` is the relative error of what was cut off, None where nothing was.
@@ -45,7 +45,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Layer:
+class MergedLayer:
     """One layer and the inputs that change it; `weight_of` reads the base's weight of a layer.
 
     Iterating gives the inputs' exact changes (float32, in the weight's shape) one by one, made anew
@@ -90,15 +90,21 @@ class Layer:
         return weight_delta(item.adapter, self.name, base)
 
 
-def combine(method: Linear | Concat | Svd | Ties | Dare, layer: Layer, limits: Limits) -> Change:
+def combine(
+    method: Linear | Concat | Svd | Ties | Dare, layer: MergedLayer, limits: Limits
+) -> MergedChange:
     """Merge one layer by a method that looks at nothing else, and cut it by the limits."""
     match method:
         case Linear() if not limits.cuts:
-            return stacked(layer) if layer.thin else Change(full=linear(layer, layer.weights))
+            return (
+                stacked_factors(layer)
+                if layer.thin
+                else MergedChange(full=linear(layer, layer.weights))
+            )
         case Concat():
-            return cut(stacked(layer), limits) if limits.cuts else stacked(layer)
+            return cut(stacked_factors(layer), limits) if limits.cuts else stacked_factors(layer)
         case Svd() | Linear():
-            return cut(stacked(layer), limits)
+            return cut(stacked_factors(layer), limits)
         case Ties():
             merged = ties(layer, layer.weights, density=method.density)
         case Dare():
@@ -111,10 +117,10 @@ def combine(method: Linear | Concat | Svd | Ties | Dare, layer: Layer, limits: L
             )
         case _:
             assert_never(method)
-    return cut(Change(full=merged), limits) if limits.cuts else Change(full=merged)
+    return cut(MergedChange(full=merged), limits) if limits.cuts else MergedChange(full=merged)
 
 
-def stacked(layer: Layer) -> Change:
+def stacked_factors(layer: MergedLayer) -> MergedChange:
     """Sum changes exactly, those that are low-rank by stacking their factors."""
     low_rank, whole = list[tuple[Tensor, Tensor, float]](), list[Input]()
     for item in layer.inputs:
@@ -124,20 +130,20 @@ def stacked(layer: Layer) -> Change:
             whole.append(item)
     full = linear(map(layer.delta, whole), [i.weight for i in whole]) if whole else None
     if not low_rank:
-        return Change(full=full)
+        return MergedChange(full=full)
     downs, ups, weights = zip(*low_rank, strict=True)
     down, up = concat(downs, ups, weights)
-    return Change(full, down, up)
+    return MergedChange(full, down, up)
 
 
-def cut(change: Change, limits: Limits) -> Change:
+def cut(change: MergedChange, limits: Limits) -> MergedChange:
     """Keep a change's greatest singular values by the limits; without any, all there are."""
     options = {"rank": limits.rank, "energy": limits.energy, "error": limits.error}
     if change.full is None and change.down is not None and change.up is not None:
         factors = factorize_product(change.down, change.up, **options)
     else:
         factors = factorize(change.product(), **options)
-    return Change(down=factors.down, up=factors.up, loss=factors.relative_error)
+    return MergedChange(down=factors.down, up=factors.up, loss=factors.relative_error)
 
 
 def _seed(seed: int, item: Input, layer: str) -> int:

@@ -16,18 +16,18 @@ from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
 from customize.files import Used, check_place, refuse_existing
 from customize.merging.constrained.merge_layers import Constraining
-from customize.merging.header import header_of, name_of, options_of
+from customize.merging.header import merged_header, method_name, method_options
 from customize.merging.job import Job, open_job
-from customize.merging.layers import Change, Layer, combine
-from customize.merging.methods import Concat, Constrained, Dare, Linear, Method, Svd, Ties
+from customize.merging.layers import MergedChange, MergedLayer, combine
+from customize.merging.methods import Concat, Constrained, Dare, Linear, MergeMethod, Svd, Ties
 from customize.merging.size import check_size
 
 if TYPE_CHECKING:
     import torch
 
-    from customize.merging.constrained.instruction_rows import Texts
+    from customize.merging.constrained.instruction_rows import InstructionTexts
 
-Combine = Callable[[Layer], Change]
+Combine = Callable[[MergedLayer], MergedChange]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Merged:
 def merge(
     files: Sequence[Path],
     output: Path,
-    method: Method,
+    method: MergeMethod,
     *,
     weights: Sequence[float] | None = None,
     limits: Limits | None = None,
     base: str | None = None,
     allow_other_base: bool = False,
-    texts: Texts | None = None,
+    texts: InstructionTexts | None = None,
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> Merged:
@@ -68,14 +68,14 @@ def merge(
     unless `texts` are given) are needed. Raises MergeError, AdapterFileError, BaseModelError,
     OutputExistsError.
     """
-    check_free(output, files, overwrite=overwrite)
+    check_output_file(output, files, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
     return merge_job(
         job, output, method, limits=limits, texts=texts, dtype=dtype, overwrite=overwrite
     )
 
 
-def check_free(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+def check_output_file(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse an output that is one of the inputs, or that is there and may not be replaced.
 
     Raises OutputError.
@@ -88,10 +88,10 @@ def check_free(output: Path, inputs: Iterable[Path], *, overwrite: bool) -> None
 def merge_job(
     job: Job,
     output: Path,
-    method: Method,
+    method: MergeMethod,
     *,
     limits: Limits | None = None,
-    texts: Texts | None = None,
+    texts: InstructionTexts | None = None,
     dtype: torch.dtype | None = None,
     overwrite: bool = False,
 ) -> Merged:
@@ -102,8 +102,8 @@ def merge_job(
         job,
         _combiner(job, method, limits, texts),
         output,
-        method=name_of(method),
-        options={**options_of(method), **options_of(limits)},
+        method=method_name(method),
+        options={**method_options(method), **method_options(limits)},
         dtype=dtype,
         overwrite=overwrite,
     )
@@ -133,7 +133,7 @@ def write_merged(
             yield from change.tensors(layer.name)
 
     def header() -> Header:
-        return header_of(job, method, options, losses)
+        return merged_header(job, method, options, losses)
 
     with ThreadPoolExecutor(1) as beside:
         beside.map(lambda item: item.sha256, job.inputs)  # hashes are ready when the header is due
@@ -149,7 +149,9 @@ def write_merged(
     )
 
 
-def _combiner(job: Job, method: Method, limits: Limits, texts: Texts | None) -> Combine:
+def _combiner(
+    job: Job, method: MergeMethod, limits: Limits, texts: InstructionTexts | None
+) -> Combine:
     match method:
         case Constrained():
             return Constraining(job, method, limits, texts)

@@ -59,7 +59,7 @@ class Constrained:
     otherwise: Linear | Concat | Ties | Dare = field(default_factory=Linear)
 
 
-Method = Linear | Concat | Svd | Ties | Dare | Constrained
+MergeMethod = Linear | Concat | Svd | Ties | Dare | Constrained
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from customize.adapters.factors import Limits
 from customize.files import check_room
 from customize.files.disk import size_told
-from customize.merging.layers import Layer
-from customize.merging.methods import Concat, Linear, Method, Svd
+from customize.merging.layers import MergedLayer
+from customize.merging.methods import Concat, Linear, MergeMethod, Svd
 
 if TYPE_CHECKING:
     from customize.merging.job import Job
@@ -21,7 +21,7 @@ MUCH, FROM = 4, 200_000_000
 """A file this many times as large as its inputs together, and of so many bytes, is told of."""
 
 
-def check_size(job: Job, output: Path, method: Method, limits: Limits, width: int) -> None:
+def check_size(job: Job, output: Path, method: MergeMethod, limits: Limits, width: int) -> None:
     """Tell of a file far larger than its inputs; raises OutputError where the disk lacks room.
 
     `width` is the bytes of a number. Twice the size is needed while the file is put together.
@@ -39,7 +39,7 @@ def check_size(job: Job, output: Path, method: Method, limits: Limits, width: in
         )
 
 
-def elements(layer: Layer, method: Method, limits: Limits) -> int:
+def elements(layer: MergedLayer, method: MergeMethod, limits: Limits) -> int:
     """Count the numbers that a layer's merged change is written in."""
     whole = prod(layer.shape)
     side = layer.shape[0] + whole // layer.shape[0]

@@ -14,15 +14,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from customize.recipe.contradictions import contradictions
 from customize.recipe.read import read_recipe
 from customize.recipe.sections import (
-    Base,
+    BaseSection,
     Concept,
     ConditioningDropout,
-    CrossAttentionKV,
-    LowRank,
+    CrossAttentionKVSection,
+    LowRankSection,
     OutputFolder,
     PairOptions,
     Preservation,
-    Preview,
+    PreviewSection,
     Save,
     Section,
     Train,
@@ -42,11 +42,15 @@ def _default_output(data: dict[str, Any]) -> Path:
 class Recipe(Section):
     """All that a training run is told; `model_dump(mode="json")` goes into the adapter's header."""
 
-    base: Annotated[Base, BeforeValidator(_name_alone, json_schema_input_type=str | Base)] = Base()
+    base: Annotated[
+        BaseSection, BeforeValidator(_name_alone, json_schema_input_type=str | BaseSection)
+    ] = BaseSection()
     """The model that learns: `embedded`, a hub id, a folder or a single file."""
     concepts: tuple[Concept, ...] = Field(min_length=1, strict=False)
     """What to teach; several are learned jointly into one adapter."""
-    adapter: CrossAttentionKV | LowRank = Field(default=CrossAttentionKV(), discriminator="method")
+    adapter: CrossAttentionKVSection | LowRankSection = Field(
+        default=CrossAttentionKVSection(), discriminator="method"
+    )
     """Which weights learn, and in what form."""
     train: Train = Train()
     """How long and how fast."""
@@ -56,7 +60,7 @@ class Recipe(Section):
     """Keeping the base's other edits alive."""
     pairs: PairOptions = PairOptions()
     """Size, crops and flips of the training pictures."""
-    preview: Preview = Preview()
+    preview: PreviewSection = PreviewSection()
     """Edits made while training."""
     save: Save = Save()
     """Checkpoints and logs."""

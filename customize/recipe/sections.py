@@ -26,7 +26,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 Rank = Annotated[int, Field(ge=1, le=256)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Target = Literal["attention", "cross_attention", "convolutions", "feed_forward", "all"]
+LayerGroup = Literal["attention", "cross_attention", "convolutions", "feed_forward", "all"]
 
 
 def _text_or_list(value: Path | tuple[str, ...]) -> str | list[str]:
@@ -46,7 +46,7 @@ class Section(BaseModel):
     )
 
 
-class Base(Section):
+class BaseSection(Section):
     """The model that learns; `base: NAME` is short for `base: {name: NAME}`."""
 
     name: Annotated[str, BeforeValidator(base_name)] = "embedded"
@@ -83,14 +83,14 @@ class Concept(Section):
     """How often its pairs are drawn, relative to the other concepts'."""
 
 
-class CrossAttentionKV(Section):
+class CrossAttentionKVSection(Section):
     """Learn the keys and values that read the text (Custom Diffusion), and nothing else."""
 
     method: Literal["cross_attention_kv"] = "cross_attention_kv"
     """This way of learning."""
 
 
-class LowRank(Section):
+class LowRankSection(Section):
     """Learn low-rank changes (LoRA, or DoRA) of the chosen layers."""
 
     method: Literal["low_rank"] = "low_rank"
@@ -101,7 +101,7 @@ class LowRank(Section):
     """Changes are scaled by alpha / rank; null means alpha = rank."""
     decompose: bool = False
     """Learn magnitude apart from direction (DoRA)."""
-    targets: tuple[Target, ...] = Field(default=("attention",), min_length=1, strict=False)
+    targets: tuple[LayerGroup, ...] = Field(default=("attention",), min_length=1, strict=False)
     """Layers that learn; objects need `convolutions`; `attention` includes `cross_attention`."""
     text_encoder: bool = False
     """Learn low-rank changes of the text encoder as well."""
@@ -202,7 +202,7 @@ class PairOptions(Section):
     """Colour behind transparent pictures, in quotes."""
 
 
-class Preview(Section):
+class PreviewSection(Section):
     """Edits made while training, to see what is learned."""
 
     every: Count | None = 50

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from customize.errors import Fault
 from customize.recipe.recipe import Recipe
-from customize.recipe.sections import LowRank
+from customize.recipe.sections import LowRankSection
 
 
 def warnings(recipe: Recipe) -> list[Fault]:
@@ -84,7 +84,9 @@ def _other_warnings(recipe: Recipe) -> Iterator[Fault]:
     if "keep_best" in save.model_fields_set and save.keep_best and recipe.preview.every is None:
         found = "the best step is chosen by previews"
         yield _warning("save.keep_best", found, "set preview.every")
-    targets = {*recipe.adapter.targets} if isinstance(recipe.adapter, LowRank) else set[str]()
+    targets = (
+        {*recipe.adapter.targets} if isinstance(recipe.adapter, LowRankSection) else set[str]()
+    )
     if {"attention", "cross_attention"} <= targets:
         yield _warning("adapter.targets", "attention includes cross_attention", "remove one")
     if "all" in targets and len(targets) > 1:

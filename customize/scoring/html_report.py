@@ -13,7 +13,7 @@ from PIL import Image
 from customize.files import write_text
 from customize.scoring.items import METRICS, Item, MetricName, Picture
 from customize.scoring.networks.embed import opened
-from customize.scoring.summary import Scored, metrics_shown, notes_of, summary
+from customize.scoring.summary import Scored, metrics_shown, missing_scores, summary
 
 MOST_EDITS = 200
 """Edits shown; the JSON beside the report has all."""
@@ -45,7 +45,9 @@ dt { color: var(--faint); white-space: nowrap; } dd { margin: 0; text-align: rig
 """
 
 
-def write_report(path: Path, scored: Sequence[Scored], title: str, about: Sequence[str]) -> Path:
+def write_score_report(
+    path: Path, scored: Sequence[Scored], title: str, about: Sequence[str]
+) -> Path:
     """Write the report of variants that made the same edits; `about` are lines under the title."""
     assert scored
     return write_text(path, "\n".join(_page(scored, title, about)))
@@ -57,7 +59,7 @@ def _page(scored: Sequence[Scored], title: str, about: Sequence[str]) -> Iterato
     yield f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
     yield from (f'<p class="faint">{escape(line)}</p>' for line in about)
     yield from _summary(scored)
-    if notes := notes_of(scored):
+    if notes := missing_scores(scored):
         yield '<ul class="faint">' + "".join(f"<li>{escape(n)}</li>" for n in notes) + "</ul>"
     count = len(scored[0].items)
     shown = min(count, MOST_EDITS)

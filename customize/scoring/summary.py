@@ -51,7 +51,7 @@ def summary_table(scored: Sequence[Scored]) -> str:
     return table(*summary(scored))
 
 
-def notes_of(scored: Sequence[Scored]) -> list[str]:
+def missing_scores(scored: Sequence[Scored]) -> list[str]:
     """List what is left out, once."""
     return list(dict.fromkeys(note for one in scored for note in one.scores.notes))
 
@@ -68,7 +68,7 @@ def write_json(
             "dino": models.dino and {"name": models.dino.name, "sha256": models.dino.fingerprint},
         },
         **about,
-        "notes": notes_of(scored),
+        "notes": missing_scores(scored),
         "variants": [_variant(one, path.parent) for one in scored],
     }
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -14,11 +14,11 @@ from customize.errors import TrainingError
 from customize.families.base import cpu_has_bfloat16, gpu_has_bfloat16
 from customize.families.loading.quiet import hush
 
-Mixed = Literal["no", "bf16", "fp16"]
-Precision = Literal["auto", "no", "bf16", "fp16"]
+ChosenPrecision = Literal["no", "bf16", "fp16"]
+MixedPrecision = Literal["auto", "no", "bf16", "fp16"]
 
 
-def open_accelerator(precision: Precision) -> Any:
+def open_accelerator(precision: MixedPrecision) -> Any:
     """Find the device and open accelerate on it, launched by `accelerate launch` or not.
 
     It is told of no accumulation: `train_steps` divides by the recipe's, and once is enough.
@@ -48,7 +48,7 @@ def open_accelerator(precision: Precision) -> Any:
     )
 
 
-def mixed_precision(wanted: Precision) -> Mixed:
+def mixed_precision(wanted: MixedPrecision) -> ChosenPrecision:
     """Choose the computation's precision; `auto` follows `accelerate launch`, else the hardware.
 
     On CPUs with bfloat16 instructions a step of the embedded base took 118 ms for 154 ms in float32
@@ -66,7 +66,7 @@ def mixed_precision(wanted: Precision) -> Mixed:
     return "bf16" if cpu_has_bfloat16() else "no"
 
 
-def suit_attention(denoiser: Any, device: torch.device) -> None:
+def use_cpu_attention(denoiser: Any, device: torch.device) -> None:
     """Use attention that is made for training on a CPU; elsewhere torch's own (SDPA) is best.
 
     Layers that rotate what they compare, or compute more at once, keep their own.
@@ -82,7 +82,7 @@ def suit_attention(denoiser: Any, device: torch.device) -> None:
             module.set_processor(CpuAttention())  # type: ignore[arg-type]
 
 
-def suit_convolutions(denoiser: nn.Module, device: torch.device) -> None:
+def use_channels_last(denoiser: nn.Module, device: torch.device) -> None:
     """Lay frozen convolutions out channels last on a GPU, as its matrix units read them.
 
     Those that learn stay: 8-bit optimizers go through weight and gradient as they lie in memory.

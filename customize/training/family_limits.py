@@ -8,7 +8,7 @@ from customize.errors import Fault
 from customize.families.profile import Profile
 from customize.families.words import Word
 from customize.recipe import Recipe
-from customize.recipe.sections import LowRank
+from customize.recipe.sections import LowRankSection
 
 
 def family_faults(recipe: Recipe, profile: Profile) -> Iterator[Fault]:
@@ -41,7 +41,7 @@ def plain_words(recipe: Recipe, profile: Profile) -> dict[str, str]:
 
 
 def _text_faults(recipe: Recipe) -> Iterator[Fault]:
-    if isinstance(recipe.adapter, LowRank) and recipe.adapter.text_encoder:
+    if isinstance(recipe.adapter, LowRankSection) and recipe.adapter.text_encoder:
         found = "this base's text encoder is a language model that is not taught here"
         yield Fault("adapter.text_encoder", found, "set it to false")
     for index, concept in enumerate(recipe.concepts):

@@ -15,7 +15,7 @@ from customize.families import Dropout, Family, open_family
 from customize.families.flow_matching import FlowMatching
 from customize.training.batches import Sample
 from customize.training.cache import CachedView, Setting, View, encode_all
-from customize.training.device import suit_attention, suit_convolutions
+from customize.training.device import use_channels_last, use_cpu_attention
 from customize.training.loss import Goal
 from customize.training.memory.offload import offload_family
 from customize.training.memory.quantize import quantize
@@ -37,7 +37,7 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         live = replace(live, objective=objective)
     attached = attach(live, plan.method, plan.words, seed=recipe.train.seed)
     if not recipe.train.compile:
-        suit_attention(live.denoiser, device)
+        use_cpu_attention(live.denoiser, device)
     family = _prepare(plan, accelerator, live, attached)
     train = recipe.train
     optimizer = make_optimizer(
@@ -109,10 +109,10 @@ def _open_base(plan: Plan, device: torch.device) -> Family:
                 stacklevel=2,
             )
         live = open_family(plan.base, dtype=plan.base.dtype(device), learns_text=learns)
-        suit_convolutions(live.denoiser, device)
+        use_channels_last(live.denoiser, device)
         return offload_family(live, device)
     live = open_family(plan.base, device=device, learns_text=learns)
-    suit_convolutions(live.denoiser, device)
+    use_channels_last(live.denoiser, device)
     if options.quantization != "none":
         in_full = isinstance(plan.method, CrossAttentionKV)
         layers = live.profile.layers

@@ -17,7 +17,7 @@ from customize.pairs.buckets import bucket_for, crops
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
 from customize.recipe import Recipe
-from customize.recipe.sections import CrossAttentionKV, LowRank
+from customize.recipe.sections import CrossAttentionKVSection, LowRankSection
 from customize.shapes import Pair
 from customize.training.cache import View, pair_digest
 from customize.training.check import Checked, base_of, check_output, check_recipe
@@ -163,8 +163,8 @@ def _in_plain_words(pairs: Sequence[Pair], plain: Mapping[str, str]) -> tuple[Pa
     return tuple(replace(p, instruction=replace_words(p.instruction, plain)) for p in pairs)
 
 
-def _method(section: CrossAttentionKV | LowRank) -> adapters.Method:
-    if isinstance(section, CrossAttentionKV):
+def _method(section: CrossAttentionKVSection | LowRankSection) -> adapters.Method:
+    if isinstance(section, CrossAttentionKVSection):
         return adapters.CrossAttentionKV()
     text_rank = section.text_encoder_rank or section.rank
     return adapters.LowRank(

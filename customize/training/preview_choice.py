@@ -15,14 +15,14 @@ from customize.pairs.held_out import held_out_pairs
 from customize.recipe import Recipe
 from customize.shapes import Pair
 from customize.training.plan import Plan
-from customize.training.previews import Shown
+from customize.training.previews import PreviewEdit
 
 MOST_STEPS = 20
 """Steps of a preview for which the recipe names none: InstructPix2Pix's own hundred, of three
 predictions each, would take longer than learning between two previews."""
 
 
-def choose_shown(plan: Plan) -> list[Shown]:
+def choose_shown(plan: Plan) -> list[PreviewEdit]:
     """Choose at most `preview.count` edits of each kind; concepts take turns.
 
     Raises PairsError for held-out pairs with faults.
@@ -54,9 +54,9 @@ def choose_sampling(plan: Plan) -> tuple[Sampling, str | None]:
     return sampling, profile_of(plan.base.family).few_steps_sampler if fewer else None
 
 
-def _shown(pair: Pair, recipe: Recipe, base: Base, *, held_out: bool) -> Shown:
+def _shown(pair: Pair, recipe: Recipe, base: Base, *, held_out: bool) -> PreviewEdit:
     options = recipe.pairs
     width, height = load_picture(pair.source, options.alpha_color).size
     size = bucket_for(width, height, options.resolution or base.resolution, base.multiple)
     example = load_example(pair, size, alpha_color=options.alpha_color)
-    return Shown(example, held_out=held_out, has_target=pair.target != pair.source)
+    return PreviewEdit(example, held_out=held_out, has_target=pair.target != pair.source)

@@ -27,7 +27,7 @@ TITLES = ("source", "instruction", "before", "after", "target")
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreviewEdit:
     """One edit that every preview makes; without a target its example repeats the source."""
 
     example: Example
@@ -51,7 +51,7 @@ class Previewer:
         base: Base,
         family: Family,
         attached: Attached,
-        shown: Sequence[Shown],
+        shown: Sequence[PreviewEdit],
         sampling: Sampling,
         *,
         device: torch.device,

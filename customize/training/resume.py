@@ -33,7 +33,7 @@ class Run(Protocol):
     history: list[tuple[float, float, float]]
 
 
-def store(
+def save_run(
     path: Path, run: Run, shaping: Mapping[str, Any], numbers: Mapping[str, Any] | None = None
 ) -> None:
     """Write the run's checkpoint, whole or not at all; `numbers` are a run's own, as JSON."""
@@ -55,7 +55,7 @@ def store(
     )
 
 
-def take_up(
+def restore_run(
     path: Path,
     run: Run,
     shaping: Mapping[str, Any],

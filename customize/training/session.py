@@ -17,7 +17,7 @@ from customize.training.batches import Batch, Sample, Shard, batches
 from customize.training.loss import Goal
 from customize.training.optimizer import Average, Pace
 from customize.training.plan import LENGTH, Plan, shaping_facts
-from customize.training.resume import store, take_up
+from customize.training.resume import restore_run, save_run
 from customize.training.run_folder import RunFolder
 from customize.training.steps import Step, train_steps
 
@@ -99,14 +99,14 @@ class Session:
     def save(self, folder: RunFolder) -> None:
         """Write the checkpoint."""
         numbers = {"seconds": self.seconds, "best": self.best, "planned": self.pace.steps}
-        store(folder.checkpoint, self, self._shaping(), numbers)
+        save_run(folder.checkpoint, self, self._shaping(), numbers)
 
     def restore(self, folder: RunFolder, *, further: bool = False) -> None:
         """Go back to the checkpoint; the number of steps may have changed to train `further`.
 
         Raises TrainingError when it is damaged, or when what shapes training has changed since.
         """
-        numbers = take_up(
+        numbers = restore_run(
             folder.checkpoint,
             self,
             self._shaping(),

@@ -16,7 +16,7 @@ from customize.adapters import LowRank, attach
 from customize.adapters.file import read_adapter, save_adapter
 from customize.adapters.header import Taught
 from customize.cli.main import main
-from customize.exporting import Options, export
+from customize.exporting import ExportOptions, export
 from customize.families import open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
@@ -139,7 +139,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = save_adapter(folder / "files" / "own.safetensors", header, attached.state())
     whole = read_adapter(own)
     for target in ("kohya", "diffusers", "peft"):
-        export(whole, base, target, folder / target, Options(name=target))
+        export(whole, base, target, folder / target, ExportOptions(name=target))
         for path in (folder / target).rglob("*.safetensors"):
             path.rename(folder / "files" / f"{target}_{path.name}")
     return folder

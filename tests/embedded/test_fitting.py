@@ -50,7 +50,7 @@ from customize.embedded.models import (
     posterior_of,
     text_config,
 )
-from customize.embedded.tokenizer import write_tokenizer
+from customize.embedded.tokenizer import learn_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
 from customize.families.objective import Objective
 from customize.recipe.embedded_base import load_embedded_base
@@ -336,7 +336,7 @@ def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tmp_path, monkey
 
         return forward
 
-    parts = new_parts(write_tokenizer(tmp_path, 1), 64)
+    parts = new_parts(learn_tokenizer(tmp_path, 1), 64)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", compiled)
         fill_cache(lambda: parts, 2, "cpu")
@@ -367,7 +367,7 @@ def test_a_faulty_fit_recipe_lists_every_fault(tmp_path):
 
 def test_a_kept_pool_is_filled_once(tmp_path):
     torch.manual_seed(0)
-    vae, tokenizer = new_autoencoder(), write_tokenizer(tmp_path, 1)
+    vae, tokenizer = new_autoencoder(), learn_tokenizer(tmp_path, 1)
     filled = []
 
     def fill():
@@ -390,7 +390,7 @@ def test_a_kept_pool_is_filled_once(tmp_path):
 
 
 def test_a_source_that_edits_share_is_drawn_and_encoded_once(tmp_path):
-    chunk = draw_chunk((4, 4), 60, 64, write_tokenizer(tmp_path, 1))
+    chunk = draw_chunk((4, 4), 60, 64, learn_tokenizer(tmp_path, 1))
     assert len(chunk.sources_SHWC) < len(chunk.targets_NHWC) == len(chunk.source_of_N) == 60
     alike = [i for i in range(59) if chunk.source_of_N[i] == chunk.source_of_N[i + 1]]
     assert len(alike) >= 10
@@ -400,7 +400,7 @@ def test_a_source_that_edits_share_is_drawn_and_encoded_once(tmp_path):
 
 def test_pools_are_drawn_chunk_by_chunk_each_afresh(tmp_path, monkeypatch):
     monkeypatch.setattr("customize.embedded.fitting.latent_pool.ENCODED_AT_ONCE", 4)
-    drawer = ChunkDrawer(6, (1, 4), 0, 64, write_tokenizer(tmp_path, 1))
+    drawer = ChunkDrawer(6, (1, 4), 0, 64, learn_tokenizer(tmp_path, 1))
     assert drawer.chunks == 2
     assert [len(drawer(number).targets_NHWC) for number in range(4)] == [4, 2, 4, 2]
     expected = draw_chunk((1, 4, 1, 0, 4), 2, 64, drawer.tokenizer)
@@ -422,7 +422,7 @@ def test_all_cores_but_one_draw_for_a_gpu(monkeypatch):
 
 def test_drawing_ahead_in_processes_gives_the_same_pools(tmp_path):
     torch.manual_seed(0)
-    parts = new_parts(write_tokenizer(tmp_path, 1), 64)
+    parts = new_parts(learn_tokenizer(tmp_path, 1), 64)
     plain = PoolSupply(parts, 6, (1, 4), tmp_path / "a", made(tmp_path / "a"))
     with PoolSupply(parts, 6, (1, 4), tmp_path / "b", made(tmp_path / "b"), drawers=1) as ahead:
         for number in (0, 1, 3):  # the last is not the one that was made ahead

@@ -11,7 +11,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
-from customize.embedded.tokenizer import token_ids
+from customize.embedded.tokenizer import padded_ids
 from customize.embedded.world.edits import random_edit
 from customize.families.base import EMBEDDED, resolve_base
 from customize.families.sampling_defaults import sampling_of
@@ -63,7 +63,7 @@ def test_the_small_clip_tells_captions_apart(pipeline):
     with torch.no_grad():
         pixels = to_clip(to_unit(np.stack([edit.target_HWC for edit in edits])))
         images = image_features(clip, pixels)
-        ids = token_ids(pipeline.tokenizer, [edit.target_caption for edit in edits])
+        ids = padded_ids(pipeline.tokenizer, [edit.target_caption for edit in edits])
         texts = text_features(clip, torch.from_numpy(ids))
     images, texts = (x / x.norm(dim=-1, keepdim=True) for x in (images, texts))
     right = (images @ texts.T).argmax(dim=1) == torch.arange(16)

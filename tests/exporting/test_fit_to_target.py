@@ -22,9 +22,9 @@ from customize.exporting import export, export_all
 from customize.exporting.changes import Changes
 from customize.exporting.formats import peft_folder
 from customize.exporting.proof.compare_edits import NO_CLIP, compare_edits
-from customize.exporting.proof.prove import own_edits, prove, verify
+from customize.exporting.proof.prove import edits_of_adapter, prove, verify
 from customize.exporting.proof.sample_edits import SampleEdit, choose_samples
-from customize.exporting.targets import TARGETS, Options
+from customize.exporting.targets import TARGETS, ExportOptions
 from customize.families import open_family
 from customize.families.base import Base
 from customize.families.words import Word
@@ -56,11 +56,11 @@ def saved(adapter: AdapterFile, tmp_path: Path) -> Path:
 def test_a_cut_says_how_far_edits_and_their_scores_move(
     base: Base, adapter: AdapterFile, tmp_path: Path
 ) -> None:
-    own, models = own_edits(adapter, base, 4), open_models("embedded")
+    own, models = edits_of_adapter(adapter, base, 4), open_models("embedded")
     moved = []
     for error in (0.8, 0.02):
         place = tmp_path / f"{error}"
-        written = export(adapter, base, "kohya", place, Options(error=error))
+        written = export(adapter, base, "kohya", place, ExportOptions(error=error))
         assert 0.001 < written.largest_error <= error
         change = verify(written, adapter, base, own, models=models).change
         assert change is not None
@@ -151,7 +151,7 @@ def test_a_target_that_fails_its_proof_is_removed_and_not_listed(
 
 
 def test_a_cut_is_told_in_the_readme(base: Base, adapter: AdapterFile, tmp_path: Path) -> None:
-    made = export_all(adapter, base, tmp_path / "all", Options(rank=1))
+    made = export_all(adapter, base, tmp_path / "all", ExportOptions(rank=1))
     sections = dict(
         part.split("\n", 1) for part in made.guide.read_text().split("\n## ") if "\n" in part
     )
@@ -179,7 +179,7 @@ def test_an_adapter_that_does_not_fit_leaves_nothing(
 ) -> None:
     strange = {"denoiser.mid_block.nowhere.to_k.delta": next(iter(adapter.tensors.values()))}
     other = replace(adapter, tensors=strange)
-    written = export(other, base, "kohya", tmp_path / "out", Options())
+    written = export(other, base, "kohya", tmp_path / "out", ExportOptions())
     with pytest.raises(Exception, match="nowhere"):
         prove([written], other, base)
     assert not (tmp_path / "out").exists()

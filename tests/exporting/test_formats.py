@@ -26,18 +26,26 @@ from customize.cli.main import main
 from customize.errors import ExportError, OutputExistsError
 from customize.exporting import export, export_all
 from customize.exporting.changes import Changes, Weights, delta_of
-from customize.exporting.changes import LowRank as LowRankChange
+from customize.exporting.changes import LowRankChange as LowRankChange
 from customize.exporting.file_plan import plan_weights
 from customize.exporting.fit_to_target import fit
 from customize.exporting.foreign.import_adapter import import_adapter
 from customize.exporting.formats.custom_diffusion import from_custom_diffusion, to_custom_diffusion
-from customize.exporting.formats.diffusers_lora import from_diffusers, metadata_of, to_diffusers
+from customize.exporting.formats.diffusers_lora import from_diffusers, lora_metadata, to_diffusers
 from customize.exporting.formats.embeddings import file_name, from_embedding, to_bundle
 from customize.exporting.formats.kohya import from_kohya, to_kohya
 from customize.exporting.formats.native import from_native, to_native
 from customize.exporting.formats.peft_folder import CONFIG, MODEL, from_peft, to_peft
 from customize.exporting.sharing.readme import notes_of
-from customize.exporting.targets import HOLDS, TARGETS, Holds, Options, Precision, Target, Written
+from customize.exporting.targets import (
+    HOLDS,
+    TARGETS,
+    ExportOptions,
+    FilePrecision,
+    Holds,
+    Target,
+    Written,
+)
 from customize.families.base import Base
 from customize.families.loading.layer_weights import BaseWeights
 from customize.families.profile import Profile
@@ -97,7 +105,7 @@ def through(target: Target, changes: Changes, weights: Loaded, profile: Profile 
             return from_kohya(tensors)
         case "diffusers":
             return from_diffusers(
-                to_diffusers(changes, profile.models), metadata_of(changes, profile.models)
+                to_diffusers(changes, profile.models), lora_metadata(changes, profile.models)
             )
         case "peft":
             found = {}
@@ -125,10 +133,10 @@ def test_changes_come_back_from_every_layout(
     weights: Loaded, adapters: dict[str, AdapterFile], method: str, target: Target
 ) -> None:
     adapter = adapters[method]
-    bounds: Mapping[Precision, float] = {"float32": 1e-6, "float16": 1e-3}
+    bounds: Mapping[FilePrecision, float] = {"float32": 1e-6, "float16": 1e-3}
     for dtype, bound in bounds.items():
         exact = from_native(adapter, weights)
-        fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype))
+        fitted = fit(exact, HOLDS[target], weights, ExportOptions(dtype=dtype))
         found = through(target, fitted.changes, weights)
         worst = max(errors(found, adapter, weights))
         assert worst <= bound
@@ -214,10 +222,12 @@ def any_adapters(draw: st.DrawFn) -> tuple[AdapterFile, Loaded, bool]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    drawn=any_adapters(), target=st.sampled_from(FILES), dtype=st.sampled_from(get_args(Precision))
+    drawn=any_adapters(),
+    target=st.sampled_from(FILES),
+    dtype=st.sampled_from(get_args(FilePrecision)),
 )
 def test_any_adapter_comes_back_from_any_layout(
-    drawn: tuple[AdapterFile, Loaded, bool], target: Target, dtype: Precision
+    drawn: tuple[AdapterFile, Loaded, bool], target: Target, dtype: FilePrecision
 ) -> None:
     adapter, weights, xl = drawn
     exact = from_native(adapter, weights)
@@ -225,7 +235,7 @@ def test_any_adapter_comes_back_from_any_layout(
         assume(list(exact.layers) == KEYS_AND_VALUES)
         fitted, dtype = exact, "float32"
     else:
-        fitted = fit(exact, HOLDS[target], weights, Options(dtype=dtype)).changes
+        fitted = fit(exact, HOLDS[target], weights, ExportOptions(dtype=dtype)).changes
     found = through(target, fitted, weights, SDXL if xl else SD1)
     bound = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
     assert max(errors(found, adapter, weights)) <= bound
@@ -241,7 +251,7 @@ def test_limits_of_rank_energy_error_and_size_are_kept(
     adapter = adapters[method]
 
     def written(name: str, **limits: Any) -> tuple[Written, int]:
-        options = Options(name=name, dtype="float32", **limits)
+        options = ExportOptions(name=name, dtype="float32", **limits)
         one = export(adapter, base, "kohya", tmp_path / name, options)
         tensors = load_file(one.files[0])
         ranks = [len(t) for key, t in tensors.items() if key.endswith("lora_down.weight")]
@@ -284,7 +294,7 @@ def test_limits_that_cannot_be_are_refused(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        export(adapters["kv"], base, "kohya", tmp_path / "new", Options(**limits))
+        export(adapters["kv"], base, "kohya", tmp_path / "new", ExportOptions(**limits))
     assert not (tmp_path / "new").exists()
 
 
@@ -305,14 +315,14 @@ def test_half_precision_keeps_tiny_changes(
     kv = adapters["kv"]
     tiny = AdapterFile(kv.header, {name: 1e-9 * t for name, t in kv.tensors.items()})
     for holds in (Holds(), Holds(full=True)):
-        fitted = fit(from_native(tiny, weights), holds, weights, Options())
+        fitted = fit(from_native(tiny, weights), holds, weights, ExportOptions())
         assert max(fitted.errors.values()) < 1e-3
 
 
 def test_files_say_what_they_are(
     base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
 ) -> None:
-    one = export(adapters["lora"], base, "kohya", tmp_path, Options(name="dog"))
+    one = export(adapters["lora"], base, "kohya", tmp_path, ExportOptions(name="dog"))
     assert [path.relative_to(tmp_path).as_posix() for path in one.files] == [
         "dog.safetensors",
         "embeddings/my-dog.safetensors",
@@ -333,18 +343,18 @@ def test_files_say_what_they_are(
 def test_nothing_is_replaced_unasked(
     base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
 ) -> None:
-    export(adapters["kv"], base, "kohya", tmp_path, Options(name="dog"))
+    export(adapters["kv"], base, "kohya", tmp_path, ExportOptions(name="dog"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with pytest.raises(OutputExistsError, match="is there already"):
-        export(adapters["kv"], base, "kohya", tmp_path, Options(name="dog"))
+        export(adapters["kv"], base, "kohya", tmp_path, ExportOptions(name="dog"))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    export(adapters["kv"], base, "kohya", tmp_path, Options(name="dog"), overwrite=True)
+    export(adapters["kv"], base, "kohya", tmp_path, ExportOptions(name="dog"), overwrite=True)
 
 
 def test_all_writes_a_folder_for_each_and_says_what_was_refused(
     base: Base, adapters: dict[str, AdapterFile], tmp_path: Path
 ) -> None:
-    options = Options(dtype="float32")
+    options = ExportOptions(dtype="float32")
     made = export_all(adapters["lora"], base, tmp_path / "all", options, verify=False)
     assert [one.target for one in made.written] == [t for t in TARGETS if t != "custom-diffusion"]
     assert list(made.refused) == ["custom-diffusion"]
@@ -364,7 +374,7 @@ def test_a_name_that_is_a_path_is_refused(
 ) -> None:
     """`--name ..` with `--overwrite` once removed the folder above."""
     (tmp_path / "mine.txt").write_text("mine")
-    options = Options(name=name)
+    options = ExportOptions(name=name)
     with pytest.raises(ExportError, match="expected the files' name alone"):
         export(adapters["kv"], base, target, tmp_path / "out", options, overwrite=True)
     assert [path.name for path in tmp_path.rglob("*")] == ["mine.txt"]
@@ -397,7 +407,7 @@ def test_all_again_leaves_nothing_of_the_first(
     (tmp_path / "other" / "one.safetensors").write_text("mine")
 
     def all_of(method: str, name: str) -> None:
-        options = Options(name=name)
+        options = ExportOptions(name=name)
         export_all(adapters[method], base, tmp_path, options, overwrite=True, verify=False)
 
     all_of("kv", "one")
@@ -412,7 +422,7 @@ def test_all_again_leaves_nothing_of_the_first(
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("customize.exporting.sharing.readme.write", full)
+        patch.setattr("customize.exporting.sharing.readme.write_readme", full)
         with pytest.raises(OSError, match="disk is full"):
             all_of("lora", "two")
     assert names() == first
@@ -433,7 +443,7 @@ def test_add_embedding_is_told_where_it_is_not_read(tmp_path: Path) -> None:
 
     def planned(target: Target, changes: Changes) -> str:
         fitted, plan = plan_weights(
-            AdapterFile(header, {}), base, target, changes, weights, Options(name="x")
+            AdapterFile(header, {}), base, target, changes, weights, ExportOptions(name="x")
         )
         return " ".join(notes_of(target, plan, fitted.changes, SDXL))
 
@@ -461,7 +471,7 @@ def test_exports_are_imported_again(
     tmp_path: Path,
 ) -> None:
     adapter = adapters[method]
-    one = export(adapter, base, target, tmp_path, Options(dtype="float32"))
+    one = export(adapter, base, target, tmp_path, ExportOptions(dtype="float32"))
     word = next(path for path in one.files if path.parent.name == "embeddings")
     words = [] if target == "a1111" else [(WORD.text, word)]
     source = tmp_path if target == "peft" else one.files[0]
@@ -546,7 +556,7 @@ def test_names_that_prompts_or_windows_cannot_hold_are_refused(
     base: Base, adapters: dict[str, AdapterFile], name: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match="expected the files' name alone") as caught:
-        export(adapters["kv"], base, "kohya", tmp_path / "out", Options(name=name))
+        export(adapters["kv"], base, "kohya", tmp_path / "out", ExportOptions(name=name))
     assert str(caught.value).isprintable()
     assert not (tmp_path / "out").exists()
 
@@ -555,7 +565,7 @@ def test_names_that_prompts_or_windows_cannot_hold_are_refused(
 def test_other_names_are_taken(
     base: Base, adapters: dict[str, AdapterFile], name: str, tmp_path: Path
 ) -> None:
-    made = export(adapters["kv"], base, "kohya", tmp_path / "out", Options(name=name))
+    made = export(adapters["kv"], base, "kohya", tmp_path / "out", ExportOptions(name=name))
     assert made.files[0].name == f"{name}.safetensors"
 
 

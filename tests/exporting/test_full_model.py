@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import AdapterFile, read_adapter, save_adapter
 from customize.errors import OutputExistsError
-from customize.exporting import Options, export
+from customize.exporting import ExportOptions, export
 from customize.exporting.whole_model.full_model import merged_pipeline, pipeline_weights
 from customize.exporting.whole_model.single_file_keys import from_single_file, to_single_file
 from customize.families import open_family
@@ -39,7 +39,7 @@ SD15: dict[str, Any] = {
     "attention_head_dim": 2,
     "norm_num_groups": 4,
 }
-DOG = Options(name="dog", dtype="float32")
+DOG = ExportOptions(name="dog", dtype="float32")
 SDXL = SD15 | {
     "block_out_channels": (8, 16, 32),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -184,7 +184,7 @@ def test_nothing_is_replaced_or_left_behind(
 ) -> None:
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "mine.txt").write_text("mine")
-    half = Options(name="dog", dtype="float16")
+    half = ExportOptions(name="dog", dtype="float16")
     for overwrite, said in ((False, "dog: it is there already"), (True, r"mine\.txt|no run wrote")):
         with pytest.raises(OutputExistsError, match=said):
             export(adapter, base, "full-model", tmp_path, half, overwrite=overwrite)

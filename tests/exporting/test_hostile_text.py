@@ -25,8 +25,8 @@ from customize.drawing.escape import code, fenced, markdown, visible
 from customize.drawing.heat_map import heat_map
 from customize.drawing.table import table
 from customize.exporting import export_all
-from customize.exporting.sharing.model_card import Shown, card_text
-from customize.scoring.html_report import write_report
+from customize.exporting.sharing.model_card import CardPicture, card_text
+from customize.scoring.html_report import write_score_report
 from customize.scoring.items import Item, Scores
 from customize.scoring.summary import Scored
 
@@ -109,7 +109,7 @@ def test_text_stays_text_in_each_place(text: str) -> None:
 @pytest.mark.parametrize("number", range(len(WORST)))
 def test_model_cards_hold_the_worst_as_text(number: int) -> None:
     header = worst(number)
-    shown = [Shown("images/preview.png", WORST[number])]
+    shown = [CardPicture("images/preview.png", WORST[number])]
     card = card_text(
         header,
         "a b$(id).safetensors",
@@ -128,7 +128,7 @@ def test_model_cards_hold_the_worst_as_text(number: int) -> None:
     usual = card_text(
         plainly(header),
         "a.safetensors",
-        pictures=[Shown("images/preview.png", "x")],
+        pictures=[CardPicture("images/preview.png", "x")],
         scores={"x": 0.5},
         files=["x"],
     )
@@ -194,7 +194,7 @@ def test_html_reports_and_sheets_hold_the_worst_as_text(tmp_path: Path) -> None:
     )
     rows: list[Any] = [{} for _ in items]
     scored = [Scored(text[:300], items, Scores(tuple(rows))) for text in WORST[:3]]
-    page = write_report(tmp_path / "r.html", scored, WORST[0], WORST).read_text("utf-8")
+    page = write_score_report(tmp_path / "r.html", scored, WORST[0], WORST).read_text("utf-8")
     tags = Tags(page)
     assert not {"script", "a", "iframe", "b2"} & set(tags.tags)
     assert all(link.startswith("data:image/") for link in tags.links)

@@ -20,9 +20,9 @@ from customize import families
 from customize.adapters import CrossAttentionKV, LowRank, Method, attach
 from customize.adapters.file import AdapterFile
 from customize.errors import AdapterFileError, ExportError
-from customize.exporting import Options, export, export_all
+from customize.exporting import ExportOptions, export, export_all
 from customize.exporting.changes import Changes, Decomposed, Full, delta_of
-from customize.exporting.changes import LowRank as Pair
+from customize.exporting.changes import LowRankChange as Pair
 from customize.exporting.foreign.import_adapter import import_adapter
 from customize.exporting.foreign.read import read
 from customize.exporting.formats.makers_names import PARTS, fused, split
@@ -67,7 +67,7 @@ METHODS: Mapping[str, Method] = {
 @pytest.mark.parametrize("kind", METHODS)
 def test_every_target_is_read_back_by_diffusers_too(base: Base, kind: str, tmp_path: Path) -> None:
     adapter = _adapter(base, METHODS[kind])
-    exports = export_all(adapter, base, tmp_path / "out", Options(dtype="float32"))
+    exports = export_all(adapter, base, tmp_path / "out", ExportOptions(dtype="float32"))
     assert exports.proofs is not None
     assert tuple(one.target for one in exports.written) == TARGETS
     assert exports.refused.keys() == {"a1111", "custom-diffusion", "full-model"}
@@ -99,7 +99,7 @@ def test_an_exported_layout_predicts_as_the_adapter_to_1e_6(base: Base, tmp_path
     apply_adapters(own, [(adapter, 1.0)])
     exact = predicted(own)
     for target in ("kohya", "diffusers", "comfyui", "invokeai"):
-        written = export(adapter, base, target, tmp_path / target, Options(dtype="float32"))
+        written = export(adapter, base, target, tmp_path / target, ExportOptions(dtype="float32"))
         pipeline = families.open_pipeline(base)
         (path,) = (path for path in written.files if path.suffix == ".safetensors")
         pipeline.load_lora_weights(path.parent, weight_name=path.name)

@@ -14,7 +14,7 @@ from customize.adapters.apply import module_of
 from customize.adapters.deltas import layers, weight_delta
 from customize.adapters.file import AdapterFile
 from customize.exporting import export
-from customize.exporting.targets import Options
+from customize.exporting.targets import ExportOptions
 from customize.families.base import Base
 from customize.families.loading.layer_weights import BaseWeights
 from customize.families.stable_diffusion.profiles import SD1
@@ -49,7 +49,7 @@ def adapter_of(base: Base, ranks: dict[str, int]) -> AdapterFile:
 
 def test_a_kohya_file_has_one_rank_in_each_model_and_its_alpha(base: Base, tmp_path: Path) -> None:
     adapter = adapter_of(base, RANKS)
-    written = export(adapter, base, "kohya", tmp_path / "out", Options(dtype="float32"))
+    written = export(adapter, base, "kohya", tmp_path / "out", ExportOptions(dtype="float32"))
     tensors = load_file(written.files[0])
     for model, highest in (("denoiser", 5), ("text_encoder", 3)):
         prefix = SD1.front_ends.kohya_prefixes[model]
@@ -63,7 +63,7 @@ def test_a_kohya_file_has_one_rank_in_each_model_and_its_alpha(base: Base, tmp_p
 
 def test_diffusers_reads_every_layer_of_several_ranks_right(base: Base, tmp_path: Path) -> None:
     adapter = adapter_of(base, RANKS)
-    written = export(adapter, base, "kohya", tmp_path / "out", Options(dtype="float32"))
+    written = export(adapter, base, "kohya", tmp_path / "out", ExportOptions(dtype="float32"))
     pipeline = toy_pipeline()
     untouched = {layer: weight_of(pipeline, layer).clone() for layer in RANKS}
     pipeline.load_lora_weights(written.files[0].parent, weight_name=written.files[0].name)
@@ -77,7 +77,7 @@ def test_diffusers_reads_every_layer_of_several_ranks_right(base: Base, tmp_path
 
 def test_a_limit_of_size_counts_the_zeros(base: Base, tmp_path: Path) -> None:
     adapter, limit = adapter_of(base, RANKS), 0.006
-    options = Options(dtype="float32", size_mb=limit)
+    options = ExportOptions(dtype="float32", size_mb=limit)
     written = export(adapter, base, "kohya", tmp_path / "out", options)
     assert written.files[0].stat().st_size <= limit * 1e6
 

@@ -18,8 +18,8 @@ from customize.adapters.header import Taught
 from customize.errors import BaseModelError, ExportError
 from customize.exporting import export
 from customize.exporting.proof.compare_weights import TITLES, rows
-from customize.exporting.proof.prove import OwnEdits, own_edits, prove, verify
-from customize.exporting.targets import Options, Precision, Target, Written
+from customize.exporting.proof.prove import OwnEdits, edits_of_adapter, prove, verify
+from customize.exporting.targets import ExportOptions, FilePrecision, Target, Written
 from customize.families import open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
@@ -66,7 +66,7 @@ def taught(base: Base) -> AdapterFile:
 
 @pytest.fixture(scope="module")
 def own(base: Base, taught: AdapterFile) -> OwnEdits:
-    return own_edits(taught, base)
+    return edits_of_adapter(taught, base)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -76,11 +76,11 @@ def test_every_reader_finds_the_adapter(
     taught: AdapterFile,
     own: OwnEdits,
     target: Target,
-    dtype: Precision,
+    dtype: FilePrecision,
     tmp_path: Path,
 ) -> None:
     # Of this name, a folder's files were all taken for words.
-    written = export(taught, base, target, tmp_path / "embeddings", Options(dtype=dtype))
+    written = export(taught, base, target, tmp_path / "embeddings", ExportOptions(dtype=dtype))
     proof = verify(written, taught, base, own)
     assert proof.change is None, "nothing was cut"
     verdicts = proof.verdicts
@@ -107,7 +107,7 @@ def test_low_rank_adapters_come_back(
     base: Base, method: Method, target: Target, tmp_path: Path
 ) -> None:
     adapter = adapter_of(base, method)
-    written = export(adapter, base, target, tmp_path, Options())
+    written = export(adapter, base, target, tmp_path, ExportOptions())
     verdicts = verify(written, adapter, base).verdicts
     assert len(verdicts) == len(READERS[target])
     assert all(verdict.matched == verdict.expected > LAYERS for verdict in verdicts)
@@ -120,7 +120,7 @@ def test_dora_of_some_layers_is_baked(base: Base, target: Target, tmp_path: Path
     norms = sorted(name for name in whole.tensors if name.endswith(".magnitude"))
     tensors = {name: t for name, t in whole.tensors.items() if name not in norms[::2]}
     adapter = AdapterFile(whole.header, tensors)
-    written = export(adapter, base, target, tmp_path, Options())
+    written = export(adapter, base, target, tmp_path, ExportOptions())
     for verdict in verify(written, adapter, base).verdicts:
         assert verdict.matched == verdict.expected == len(norms)
 
@@ -137,10 +137,10 @@ def test_sdxl_adapters_come_back_with_both_encoders_words(
     low = LowRank(rank=2, alpha=1.0, text_encoder_rank=2)
     adapter = adapter_of(xl_base, CrossAttentionKV() if target == "custom-diffusion" else low, WORD)
     assert "words.text_encoder_2.<my-dog>" in adapter.tensors
-    written = export(adapter, xl_base, target, tmp_path / "out", Options())
+    written = export(adapter, xl_base, target, tmp_path / "out", ExportOptions())
     if target != "full-model":
         assert "the same with clip_g" in written.notes[-1]
-    verdicts = verify(written, adapter, xl_base, own_edits(adapter, xl_base)).verdicts
+    verdicts = verify(written, adapter, xl_base, edits_of_adapter(adapter, xl_base)).verdicts
     assert tuple(verdict.reader for verdict in verdicts) == READERS[target]
     for verdict in verdicts:
         assert verdict.matched == verdict.expected > LAYERS
@@ -152,7 +152,7 @@ def test_sdxl_adapters_come_back_with_both_encoders_words(
 def test_a_cut_rank_is_held_to_the_error_it_announced(
     base: Base, taught: AdapterFile, tmp_path: Path
 ) -> None:
-    written = export(taught, base, "kohya", tmp_path, Options(rank=1))
+    written = export(taught, base, "kohya", tmp_path, ExportOptions(rank=1))
     (ours, theirs) = verify(written, taught, base).verdicts
     assert ours.error == pytest.approx(written.largest_error, rel=1e-2)
     assert theirs.error == pytest.approx(written.largest_error, rel=1e-2)
@@ -203,7 +203,7 @@ def test_a_file_that_is_wrong_is_removed(
     change: Callable[[dict[str, Tensor]], None],
     said: str,
 ) -> None:
-    written = export(taught, base, "kohya", tmp_path / "out", Options())
+    written = export(taught, base, "kohya", tmp_path / "out", ExportOptions())
     damage(written.files[0], change)
     with pytest.raises(ExportError, match=said):
         verify(written, taught, base)
@@ -215,11 +215,11 @@ def test_a_wrong_word_shows_in_the_pixels(base: Base, taught: AdapterFile, tmp_p
         taught.header, concepts=(Taught("dog", "<my-dog>", instructions=("add <my-dog>",)),)
     )
     adapter = AdapterFile(header, taught.tensors)
-    written: Written = export(adapter, base, "kohya", tmp_path, Options())
+    written: Written = export(adapter, base, "kohya", tmp_path, ExportOptions())
     (word,) = (path for path in written.files if path.parent.name == "embeddings")
     damage(word, lambda tensors: tensors.update({"emb_params": 9 * tensors["emb_params"]}))
     with pytest.raises(ExportError, match="an edit differs by"):
-        verify(written, adapter, base, own_edits(adapter, base))
+        verify(written, adapter, base, edits_of_adapter(adapter, base))
     assert not any(path.exists() for path in written.files)
 
 
@@ -248,7 +248,7 @@ def test_without_its_base_an_export_is_still_compared(
 def test_words_alone_come_back(base: Base, taught: AdapterFile, tmp_path: Path) -> None:
     words = {name: t for name, t in taught.tensors.items() if name.startswith("words.")}
     adapter = AdapterFile(taught.header, words)
-    own = own_edits(adapter, base)
+    own = edits_of_adapter(adapter, base)
     for target in ("kohya", "comfyui", "diffusers"):
         written = export(adapter, base, target, tmp_path / target)
         (path,) = written.files

@@ -20,7 +20,7 @@ from customize.editing.sample import Request
 from customize.exporting import export
 from customize.exporting.proof.compare_weights import PIXELS
 from customize.exporting.proof.sample_edits import SampleEdit, drawn_picture, edited
-from customize.exporting.targets import Options, Target
+from customize.exporting.targets import ExportOptions, Target
 from customize.families import open_family, open_pipeline
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
@@ -95,7 +95,7 @@ def test_plain_diffusers_gives_the_adapters_own_pixels(
     own = edit(pipeline, base)
     applied.remove()
     assert largest(own - untouched) > 10, "the adapter changes next to nothing"
-    written = export(adapter, base, target, tmp_path, Options())
+    written = export(adapter, base, target, tmp_path, ExportOptions())
     with loaded(pipeline, written.files):
         assert largest(edit(pipeline, base) - own) <= PIXELS
 

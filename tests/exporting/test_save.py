@@ -17,14 +17,14 @@ from customize.adapters import LowRank, attach
 from customize.adapters.file import AdapterFile, read_adapter, save_adapter
 from customize.adapters.header import Taught
 from customize.errors import OutputError, OutputExistsError
-from customize.exporting import Options, Target, export, export_all, write
+from customize.exporting import ExportOptions, Target, export, export_all, write
 from customize.families import open_family
 from customize.families.base import Base
 from customize.families.words import Word
 from customize.files.lock import in_use
 from customize.files.manifest import NAME as MANIFEST
 
-OPTIONS = Options(dtype="float32")
+OPTIONS = ExportOptions(dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_killed_export_is_repeated(
         export(adapter, base, "kohya", tmp_path / "cut", OPTIONS)
     if any(name.endswith(".safetensors") for name in contents(tmp_path / "cut")):
         with pytest.raises(OutputExistsError):  # other options are another export
-            export(adapter, base, "kohya", tmp_path / "cut", Options(dtype="float16"))
+            export(adapter, base, "kohya", tmp_path / "cut", ExportOptions(dtype="float16"))
     export(adapter, base, "kohya", tmp_path / "cut", OPTIONS)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -179,6 +179,6 @@ def test_what_is_overwritten_comes_back_where_that_fails(
 
     monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(OutputError, match="Input/output error"):
-        export(adapter, base, "kohya", tmp_path / "out", Options(), overwrite=True)
+        export(adapter, base, "kohya", tmp_path / "out", ExportOptions(), overwrite=True)
     assert contents(tmp_path / "out") == before
     assert torch.is_tensor(adapter.tensors[next(iter(adapter.tensors))])

@@ -20,7 +20,12 @@ from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.cli.main import main
 from customize.errors import ExportError, HubError
-from customize.exporting.sharing.model_card import Shown, card_text, latest_preview, read_scores
+from customize.exporting.sharing.model_card import (
+    CardPicture,
+    card_text,
+    latest_preview,
+    read_scores,
+)
 from customize.exporting.sharing.sidecars import plan_sidecars, sidecar
 from customize.exporting.sharing.upload import push
 
@@ -66,7 +71,7 @@ def front_matter(card: str) -> dict[str, Any]:
 
 
 def test_a_card_has_what_hubs_read(header: Header) -> None:
-    shown = Shown("images/preview.png", "turn the dog into <my-dog>")
+    shown = CardPicture("images/preview.png", "turn the dog into <my-dog>")
     card = card_text(header, "adapter.safetensors", license_id="mit", pictures=[shown])
     front = front_matter(card)
     assert front["base_model"] == "timbrooks/instruct-pix2pix"

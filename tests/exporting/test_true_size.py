@@ -21,7 +21,7 @@ from customize.adapters.file import AdapterFile
 from customize.exporting import export
 from customize.exporting.formats.ldm_names import SD1, SDXL, Blocks, blocks_of, from_ldm, to_ldm
 from customize.exporting.formats.module_paths import flatten, unflatten
-from customize.exporting.targets import Options, Target
+from customize.exporting.targets import ExportOptions, Target
 from customize.families.base import Base
 
 UNETS: Mapping[str, Mapping[str, Any]] = {
@@ -135,7 +135,7 @@ def test_diffusers_matches_every_layer(
 ) -> None:
     models = networks(size)
     adapter = adapter_of(models, size)
-    written = export(adapter, base_of(size), target, tmp_path, Options(name="lora"))
+    written = export(adapter, base_of(size), target, tmp_path, ExportOptions(name="lora"))
     assert load(models, written.files[0], heard) == ""
     worst = 0.0
     for layer in sorted({name.rpartition(".")[0] for name in adapter.tensors}):

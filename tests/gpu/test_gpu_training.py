@@ -18,7 +18,7 @@ from customize.adapters import LowRank, attach
 from customize.adapters.file import read_adapter
 from customize.editing import Editor
 from customize.families import open_family
-from customize.training.device import suit_convolutions
+from customize.training.device import use_channels_last
 from customize.training.run import run_recipe
 
 pytestmark = pytest.mark.gpu
@@ -111,7 +111,7 @@ def test_frozen_convolutions_lie_channels_last_and_predict_the_same(
     level = torch.tensor([10, 900], device=device)
     with torch.no_grad():
         before = family.predict(noisy, level, conditions)
-        suit_convolutions(family.denoiser, torch.device("cuda"))
+        use_channels_last(family.denoiser, torch.device("cuda"))
         after = family.predict(noisy, level, conditions)
     torch.testing.assert_close(after, before, rtol=5e-3, atol=5e-3)
     wide = {

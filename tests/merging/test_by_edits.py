@@ -21,12 +21,12 @@ from customize.editing.sample import sample
 from customize.errors import OutputExistsError, PairsError
 from customize.families.base import resolve_base
 from customize.merging.by_edits.choose import ENOUGH, Tried, best_of, merge_automatically
-from customize.merging.by_edits.editing_job import Stage, open_stage
+from customize.merging.by_edits.editing_job import EditingJob, open_editing_job
 from customize.merging.by_edits.layer_inputs import Evidence
 from customize.merging.by_edits.leaks import OWN, leak
 from customize.merging.by_edits.regression import merge_by_regression
-from customize.merging.by_edits.report import FIGURES, MAP, SHEET, check_folder, write_report
-from customize.merging.by_edits.retention import Judge, Kept, Verdict, change_made, kept_of_base
+from customize.merging.by_edits.report import FIGURES, MAP, SHEET, check_folder, write_merge_report
+from customize.merging.by_edits.retention import Judge, Kept, Retention, change_made, kept_of_base
 from customize.merging.by_edits.trial_edits import find_asked, own_edits, requests_of, varied
 from customize.merging.job import open_job
 from customize.shapes import Example
@@ -40,17 +40,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def stage(world: Path) -> Stage:
+def stage(world: Path) -> EditingJob:
     files = [world / "my_dog.safetensors", world / "look.safetensors"]
-    return open_stage(open_job(files), {}, device="cpu", most=2)
+    return open_editing_job(open_job(files), {}, device="cpu", most=2)
 
 
 @pytest.fixture(scope="module")
-def judge(stage: Stage) -> Judge:
+def judge(stage: EditingJob) -> Judge:
     return stage.judge()
 
 
-def test_trials_come_from_the_recipe_and_held_out_ones_where_there_are_some(stage: Stage) -> None:
+def test_trials_come_from_the_recipe_and_held_out_ones_where_there_are_some(
+    stage: EditingJob,
+) -> None:
     assert [(a.name, a.owner, len(a.examples), a.held_out) for a in stage.trained] == [
         ("my_dog", 0, 2, False),
         ("look", 1, 2, False),
@@ -65,7 +67,9 @@ def test_trials_come_from_the_recipe_and_held_out_ones_where_there_are_some(stag
     }
 
 
-def test_pairs_can_be_named_and_what_is_missing_is_said_at_once(world: Path, stage: Stage) -> None:
+def test_pairs_can_be_named_and_what_is_missing_is_said_at_once(
+    world: Path, stage: EditingJob
+) -> None:
     headers = [item.header for item in stage.job.inputs]
     base = resolve_base(str(world / "base"))
     given = find_asked(headers, {"look": world / "my_dog"}, base, held_out=True, most=3)
@@ -102,7 +106,7 @@ def test_two_adapters_of_one_concept_are_two_in_every_table(world: Path) -> None
     assert len(own_edits(asked, [f"edit {n}" for n in range(30)], 10)) == 10
 
 
-def test_evidence_is_taken_on_more_sources_than_an_adapters_own(stage: Stage) -> None:
+def test_evidence_is_taken_on_more_sources_than_an_adapters_own(stage: EditingJob) -> None:
     asked, look = varied(stage.trained, 1), stage.trained[1].examples
     assert {example.instruction for example in asked} == {"make it night"}
     assert asked[:2] == list(look)
@@ -112,7 +116,7 @@ def test_evidence_is_taken_on_more_sources_than_an_adapters_own(stage: Stage) ->
     assert len(varied(stage.trained, 1, most=3)) == 3
 
 
-def test_edits_do_not_depend_on_how_many_are_made_at_once(stage: Stage) -> None:
+def test_edits_do_not_depend_on_how_many_are_made_at_once(stage: EditingJob) -> None:
     asked = requests_of([example for asked in stage.judged for example in asked.examples])
     one = sample(stage.pipeline, asked, stage.sampling, at_once=1)
     four = sample(stage.pipeline, asked, stage.sampling, at_once=4)
@@ -152,15 +156,15 @@ def test_an_adapter_merged_alone_keeps_all_of_its_concept(world: Path, judge: Ju
 def test_retention_is_merged_over_alone_where_something_was_learned() -> None:
     assert Kept(0.8, 0.6).retention == pytest.approx(0.75)
     assert Kept(0.01, 0.6).retention is None
-    assert Verdict({"a": Kept(0.8, 0.6), "b": Kept(0.5, 0.5)}, 1.0, {}, []).worst == pytest.approx(
-        0.75
-    )
-    assert Verdict({"a": Kept(0.0, 0.6)}, 1.0, {}, []).worst == 0
+    assert Retention(
+        {"a": Kept(0.8, 0.6), "b": Kept(0.5, 0.5)}, 1.0, {}, []
+    ).worst == pytest.approx(0.75)
+    assert Retention({"a": Kept(0.0, 0.6)}, 1.0, {}, []).worst == 0
 
 
 def test_the_best_keeps_its_worst_concept_best_among_those_that_spare_the_base() -> None:
     def tried(name: str, worst: float, base: float | None) -> Tried:
-        verdict = Verdict({"a": Kept(1, 1), "b": Kept(1, worst)}, base, {}, [])
+        verdict = Retention({"a": Kept(1, 1), "b": Kept(1, worst)}, base, {}, [])
         nothing: Any = None  # what was written does not matter here
         return Tried(name, nothing, verdict)
 
@@ -187,7 +191,7 @@ def test_a_leak_is_the_share_of_the_other_change() -> None:
 
 
 def test_regression_writes_what_the_solver_gives_and_misses_less_than_addition(
-    stage: Stage, tmp_path: Path
+    stage: EditingJob, tmp_path: Path
 ) -> None:
     evidence = stage.evidence()
     merged = merge_by_regression(
@@ -215,7 +219,7 @@ def test_regression_writes_what_the_solver_gives_and_misses_less_than_addition(
         merge_by_regression(stage, merged.path)
 
 
-def test_evidence_in_small_groups_is_that_of_one_group(stage: Stage) -> None:
+def test_evidence_in_small_groups_is_that_of_one_group(stage: EditingJob) -> None:
     adapters = [item.adapter for item in stage.job.inputs]
     names = [layer.name for layer in stage.job.layers()][:5]
 
@@ -235,7 +239,7 @@ def test_evidence_in_small_groups_is_that_of_one_group(stage: Stage) -> None:
 
 
 def test_auto_tries_what_fits_and_writes_the_best(
-    stage: Stage, judge: Judge, tmp_path: Path
+    stage: EditingJob, judge: Judge, tmp_path: Path
 ) -> None:
     said = list[str]()
     output = tmp_path / "auto.safetensors"
@@ -254,7 +258,7 @@ def test_auto_tries_what_fits_and_writes_the_best(
 
 
 def test_a_report_holds_figures_a_sheet_and_a_map(
-    stage: Stage, judge: Judge, world: Path, tmp_path: Path
+    stage: EditingJob, judge: Judge, world: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "report"
     check_folder(folder, [], overwrite=False)
@@ -263,7 +267,7 @@ def test_a_report_holds_figures_a_sheet_and_a_map(
     rows = {name: words[name] for name in words if name.startswith("words.")}
     verdict = judge.judge(AdapterFile(merged.header, {**dict(merged.tensors), **rows}))
     files = [Path("runs/x/adapter.safetensors"), Path("also/x/adapter.safetensors")]
-    with write_report(folder, judge, verdict, files, {"method": "look alone"}) as text:
+    with write_merge_report(folder, judge, verdict, files, {"method": "look alone"}) as text:
         pass
     figures: Mapping[str, Any] = json.loads((folder / FIGURES).read_text())
     assert figures["method"] == "look alone"

@@ -16,10 +16,10 @@ from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.editing.sample import sample
 from customize.errors import OutputExistsError
-from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
+from customize.merging.by_edits.correction import Course, Lesson, distill, squared_distance
 from customize.merging.by_edits.distillation import merge_by_distillation
-from customize.merging.by_edits.editing_job import Stage, open_stage
-from customize.merging.by_edits.recorded_calls import Call, answers, recorded, with_texts_of
+from customize.merging.by_edits.editing_job import EditingJob, open_editing_job
+from customize.merging.by_edits.recorded_calls import RecordedCall, answers, recorded, with_texts_of
 from customize.merging.by_edits.trial_edits import requests_of
 from customize.merging.job import open_job
 from customize.merging.merge_files import merge_job
@@ -34,12 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def stage(world: Path) -> Stage:
+def stage(world: Path) -> EditingJob:
     files = [world / "my_dog.safetensors", world / "look.safetensors"]
-    return open_stage(open_job(files), {}, device="cpu", most=2)
+    return open_editing_job(open_job(files), {}, device="cpu", most=2)
 
 
-def edits(stage: Stage, owner: int) -> list[Call]:
+def edits(stage: EditingJob, owner: int) -> list[RecordedCall]:
     """Record what one adapter answers to its own instruction."""
     adapter = stage.job.inputs[owner].adapter
     applied = apply_adapters(stage.pipeline, [(adapter, 1.0)])
@@ -50,15 +50,17 @@ def edits(stage: Stage, owner: int) -> list[Call]:
     return calls
 
 
-def missed(stage: Stage, adapter: AdapterFile, lessons: Sequence[Sequence[Call]]) -> float:
+def missed(
+    stage: EditingJob, adapter: AdapterFile, lessons: Sequence[Sequence[RecordedCall]]
+) -> float:
     """Sum what a merged adapter misses of all recorded answers, squared."""
     applied = apply_adapters(stage.pipeline, [(adapter, 1.0)])
-    off = sum(change_of(stage.pipeline.unet, calls) for calls in lessons)
+    off = sum(squared_distance(stage.pipeline.unet, calls) for calls in lessons)
     applied.remove()
     return off
 
 
-def test_recorded_calls_are_answered_alike_when_asked_again(stage: Stage) -> None:
+def test_recorded_calls_are_answered_alike_when_asked_again(stage: EditingJob) -> None:
     calls = edits(stage, 0)
     assert len(calls) == 3 * stage.sampling.steps * len(stage.trained[0].examples)
     assert calls[0].texts is not calls[1].texts
@@ -68,16 +70,20 @@ def test_recorded_calls_are_answered_alike_when_asked_again(stage: Stage) -> Non
     applied.remove()
     for call, answer_Chw in zip(calls, again, strict=True):
         assert torch.allclose(call.answer_Chw, answer_Chw, atol=1e-5)
-    assert change_of(stage.pipeline.unet, calls) > 1e-6, "without the adapter it answers otherwise"
+    assert squared_distance(stage.pipeline.unet, calls) > 1e-6, (
+        "without the adapter it answers otherwise"
+    )
 
 
 def test_texts_are_taken_over_for_every_step() -> None:
     calls = [
-        Call(torch.zeros(1), torch.tensor(i), {"t": torch.zeros(1)}, torch.zeros(1))
+        RecordedCall(torch.zeros(1), torch.tensor(i), {"t": torch.zeros(1)}, torch.zeros(1))
         for i in range(6)
     ]
     others = [
-        Call(torch.zeros(1), torch.tensor(9), {"t": torch.full((1,), float(i))}, torch.zeros(1))
+        RecordedCall(
+            torch.zeros(1), torch.tensor(9), {"t": torch.full((1,), float(i))}, torch.zeros(1)
+        )
         for i in range(3)
     ]
     changed = with_texts_of(calls, others)
@@ -85,12 +91,14 @@ def test_texts_are_taken_over_for_every_step() -> None:
     assert [int(call.level) for call in changed] == list(range(6))
 
 
-def test_a_correction_learns_the_answers_and_leaves_the_denoiser_as_it_was(stage: Stage) -> None:
+def test_a_correction_learns_the_answers_and_leaves_the_denoiser_as_it_was(
+    stage: EditingJob,
+) -> None:
     denoiser, calls = stage.pipeline.unet, edits(stage, 0)
     before = {name: p.clone() for name, p in denoiser.named_parameters()}
     wanted = {name: p.requires_grad for name, p in denoiser.named_parameters()}
     names = [layer.name for layer in stage.job.layers()]
-    lessons = [Lesson(calls, change_of(denoiser, calls))]
+    lessons = [Lesson(calls, squared_distance(denoiser, calls))]
     learned = distill(denoiser, names, lessons, Course(steps=30, learning_rate=1e-2, rank=4))
     after = dict(denoiser.named_parameters())
     assert after.keys() == before.keys()
@@ -105,7 +113,7 @@ def test_a_correction_learns_the_answers_and_leaves_the_denoiser_as_it_was(stage
 
 
 def test_a_distilled_merge_answers_more_like_its_inputs_than_what_it_started_from(
-    stage: Stage, tmp_path: Path
+    stage: EditingJob, tmp_path: Path
 ) -> None:
     start = read_adapter(merge_job(stage.job, tmp_path / "start.safetensors", Linear()).path)
     output = tmp_path / "merged.safetensors"
@@ -123,7 +131,7 @@ def test_a_distilled_merge_answers_more_like_its_inputs_than_what_it_started_fro
 
 
 def test_without_a_start_it_is_the_closed_form_and_nothing_else_is_left(
-    stage: Stage, tmp_path: Path
+    stage: EditingJob, tmp_path: Path
 ) -> None:
     output = tmp_path / "a folder" / "not there yet" / "m.safetensors"
     merged = merge_by_distillation(stage, output, Distillation(steps=1), limits=Limits(rank=3))
@@ -136,7 +144,7 @@ def test_without_a_start_it_is_the_closed_form_and_nothing_else_is_left(
 
 
 def test_one_adapter_stays_as_it_is(world: Path, tmp_path: Path) -> None:
-    alone = open_stage(open_job([world / "look.safetensors"]), {}, device="cpu", most=2)
+    alone = open_editing_job(open_job([world / "look.safetensors"]), {}, device="cpu", most=2)
     merged = merge_by_distillation(alone, tmp_path / "m.safetensors", Distillation())
     before, after = read_adapter(world / "look.safetensors"), read_adapter(merged.path)
     assert set(layers(after)) == set(layers(before))

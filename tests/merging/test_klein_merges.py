@@ -17,7 +17,7 @@ from customize.cli.main import main
 from customize.editing.sample import sample
 from customize.merging.by_edits.choose import candidates
 from customize.merging.by_edits.distillation import merge_by_distillation
-from customize.merging.by_edits.editing_job import Stage, open_stage
+from customize.merging.by_edits.editing_job import EditingJob, open_editing_job
 from customize.merging.by_edits.recorded_calls import answers, recorded
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.trial_edits import requests_of
@@ -42,8 +42,8 @@ def files(world: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def stage(files: list[Path]) -> Stage:
-    return open_stage(open_job(files), {}, device="cpu", most=1)
+def stage(files: list[Path]) -> EditingJob:
+    return open_editing_job(open_job(files), {}, device="cpu", most=1)
 
 
 def _delta(adapter: AdapterFile, layer: str) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_constrained_is_refused_with_the_reason(
     assert not output.exists()
 
 
-def test_recorded_calls_are_answered_alike_when_asked_again(stage: Stage) -> None:
+def test_recorded_calls_are_answered_alike_when_asked_again(stage: EditingJob) -> None:
     denoiser = stage.pipeline.transformer
     with recorded(denoiser) as calls:
         sample(stage.pipeline, requests_of(stage.trained[0].examples), stage.sampling)
@@ -83,7 +83,7 @@ def test_recorded_calls_are_answered_alike_when_asked_again(stage: Stage) -> Non
         assert torch.allclose(again, call.answer_Chw, atol=1e-5)
 
 
-def test_regression_fits_what_layers_read(stage: Stage, tmp_path: Path) -> None:
+def test_regression_fits_what_layers_read(stage: EditingJob, tmp_path: Path) -> None:
     merged = merge_by_regression(stage, tmp_path / "merged.safetensors")
     assert not merged.otherwise
     dog, zero = _delta(stage.job.inputs[0].adapter, FUSED), torch.zeros(192 + 96, 32)
@@ -101,7 +101,7 @@ def test_regression_fits_what_layers_read(stage: Stage, tmp_path: Path) -> None:
     assert fitted < 0.9 * min(missed(dog), missed(zero))
 
 
-def test_distillation_corrects_addition(stage: Stage, tmp_path: Path) -> None:
+def test_distillation_corrects_addition(stage: EditingJob, tmp_path: Path) -> None:
     way = Distillation(steps=3)
     merged = read_adapter(merge_by_distillation(stage, tmp_path / "merged.safetensors", way).path)
     facts = merged.header.training
@@ -111,7 +111,7 @@ def test_distillation_corrects_addition(stage: Stage, tmp_path: Path) -> None:
     assert 0 < moved < 0.5 * _delta(added, FUSED).norm()
 
 
-def test_auto_does_not_try_what_is_refused(stage: Stage) -> None:
+def test_auto_does_not_try_what_is_refused(stage: EditingJob) -> None:
     tried = candidates(stage.job, None, None)
     assert "constrained" not in tried
     assert {"linear", "average", "ties", "dare"} <= tried.keys()

@@ -30,25 +30,25 @@ from customize.families.words import Word
 from customize.merging import size
 from customize.merging.constrained import merge_layers
 from customize.merging.constrained.constraints import Rows
-from customize.merging.constrained.instruction_rows import Texts, read_texts
+from customize.merging.constrained.instruction_rows import InstructionTexts, read_texts
 from customize.merging.inputs import open_inputs
 from customize.merging.job import open_job
 from customize.merging.merge_files import merge
-from customize.merging.methods import Concat, Constrained, Dare, Linear, Method, Svd, Ties
+from customize.merging.methods import Concat, Constrained, Dare, Linear, MergeMethod, Svd, Ties
 
 EVERY_GROUP = ("attention", "convolutions", "feed_forward")
 LORA = LowRank(rank=2, alpha=3.0, targets=EVERY_GROUP, text_encoder_rank=1)
 DORA = LowRank(rank=3, decompose=True, targets=("attention",), text_encoder_rank=2)
 PLAIN = LowRank(rank=2, targets=("attention",))
 ADAPTERS: dict[str, Adapter] = {"kv": CrossAttentionKV(), "lora": LORA, "dora": DORA}
-EXACT: dict[str, Method] = {
+EXACT: dict[str, MergeMethod] = {
     "linear": Linear(),
     "concat": Concat(),
     "svd": Svd(),
     "ties": Ties(density=1),
     "dare": Dare(density=1),
 }
-ALONE: dict[str, Method] = {**EXACT, "constrained": Constrained(), "cut": Constrained()}
+ALONE: dict[str, MergeMethod] = {**EXACT, "constrained": Constrained(), "cut": Constrained()}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_merge_of_one_is_that_one(
 
 @pytest.mark.parametrize("method", [Linear(), Concat(), Svd()])
 def test_mixtures_add_up_exactly(
-    method: Method, base: Base, files: dict[str, Path], tmp_path: Path
+    method: MergeMethod, base: Base, files: dict[str, Path], tmp_path: Path
 ) -> None:
     paths, weights = list(files.values()), [0.5, 1.0, -2.0]
     merged = merge(paths, tmp_path / "m.safetensors", method, weights=weights)
@@ -166,7 +166,7 @@ def test_a_sum_stays_low_rank_while_that_is_smaller(
 
 @pytest.mark.parametrize("method", [*EXACT.values(), Ties(), Dare(seed=3), Dare(then="ties")])
 def test_order_of_files_does_not_matter(
-    method: Method, base: Base, files: dict[str, Path], tmp_path: Path
+    method: MergeMethod, base: Base, files: dict[str, Path], tmp_path: Path
 ) -> None:
     orders = [list(files.values()), list(reversed(files.values()))]
     outputs = [tmp_path / "1.safetensors", tmp_path / "2.safetensors"]
@@ -210,7 +210,7 @@ def _peft_file(path: Path, base: Base, seed: int, **options: Any) -> dict[str, T
 
 @pytest.mark.parametrize("method", [Linear(), Concat(), Svd()])
 def test_dora_and_rslora_give_what_peft_merges_into_weights(
-    method: Method, base: Base, tmp_path: Path
+    method: MergeMethod, base: Base, tmp_path: Path
 ) -> None:
     kinds = [{"use_dora": True}, {"use_rslora": True}, {}]
     paths = [tmp_path / f"{number}.safetensors" for number in range(3)]
@@ -226,7 +226,7 @@ def test_dora_and_rslora_give_what_peft_merges_into_weights(
 @pytest.mark.parametrize("limits", [Limits(rank=1), Limits(energy=0.7), Limits(error=0.2)])
 @pytest.mark.parametrize("method", [Linear(), Concat(), Ties(), Constrained()])
 def test_limits_cut_every_layer_and_say_the_loss(
-    method: Method, limits: Limits, base: Base, files: dict[str, Path], tmp_path: Path
+    method: MergeMethod, limits: Limits, base: Base, files: dict[str, Path], tmp_path: Path
 ) -> None:
     paths = [files["kv"], files["lora"]]
     whole = _changes(merge(paths, tmp_path / "w.safetensors", method).path, base)
@@ -249,7 +249,9 @@ def test_constraints_are_kept_on_text_layers_and_said_elsewhere(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     asked = [torch.randn(3, 16, generator=generator) for _ in range(2)]
-    texts = Texts(tuple(Rows(r, r) for r in asked), torch.randn(40, 16, generator=generator))
+    texts = InstructionTexts(
+        tuple(Rows(r, r) for r in asked), torch.randn(40, 16, generator=generator)
+    )
     paths = [files["kv"], files["lora"]]
     merged = merge(paths, tmp_path / "m.safetensors", Constrained(ridge=1e-6), texts=texts)
     found, ones = _changes(merged.path, base), [_changes(path, base) for path in paths]
@@ -329,7 +331,7 @@ def test_constraints_are_solved_for_the_text_encoder_that_is_stored(
 ) -> None:
     read = list[dict[str, Tensor]]()
 
-    def reading(base: Base, inputs: Any, vocabulary: Any, merged_text: Any) -> Texts:
+    def reading(base: Base, inputs: Any, vocabulary: Any, merged_text: Any) -> InstructionTexts:
         read.append(dict(merged_text))
         return read_texts(base, inputs, vocabulary, merged_text)
 
@@ -412,7 +414,7 @@ def test_inputs_are_told_by_their_runs_names(base: Base, tmp_path: Path) -> None
 
 def test_a_failed_merge_leaves_nothing(files: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "m.safetensors"
-    bad = Texts((Rows(torch.ones(1, 3), torch.ones(1, 3)),) * 2, torch.ones(1, 4))
+    bad = InstructionTexts((Rows(torch.ones(1, 3), torch.ones(1, 3)),) * 2, torch.ones(1, 4))
     with pytest.raises(RuntimeError):
         merge([files["kv"], files["lora"]], output, Constrained(), texts=bad)
     assert list(tmp_path.iterdir()) == []

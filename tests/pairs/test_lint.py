@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from customize.errors import Fault
 from customize.pairs.lint import pictures
 from customize.pairs.lint.lint_pairs import lint
-from customize.pairs.lint.pictures import Look, Seen
+from customize.pairs.lint.pictures import Glance, SeenPair
 from customize.shapes import Pair
 
 SIZE = (64, 64)
@@ -236,23 +236,23 @@ def test_duplicates_of_many_pairs_are_found_without_comparing_all(
     """What comparing each with every other finds, by a hundredth of the comparisons."""
     chance = np.random.default_rng(0)
 
-    def look(noise_of: Look | None = None) -> Look:
+    def look(noise_of: Glance | None = None) -> Glance:
         corners = chance.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         thumb = np.kron(corners, np.ones((8, 8, 1))).astype(np.float32)
         if noise_of is not None:
             thumb = noise_of.thumb_HWC + chance.uniform(-2, 2, thumb.shape).astype(np.float32)
-        return Look(SIZE, thumb, camera=False)
+        return Glance(SIZE, thumb, camera=False)
 
-    seen, copies = list[Seen](), list[str]()
+    seen, copies = list[SeenPair](), list[str]()
     for number in range(1200):
         place = Pair(tmp_path, "make it night", tmp_path, place=f"pairs.jsonl:{number}")
         first = seen[10 * int(chance.integers(number // 10 + 1))] if number % 10 == 9 else None
         again = None if first is None else (look(first.source), look(first.target))
-        seen.append(Seen(place, *(again or (look(), look()))))
+        seen.append(SeenPair(place, *(again or (look(), look()))))
         copies += [place.place] if first is not None else []
     compared, usual = 0, pictures.near
 
-    def near(a: Look, b: Look) -> bool:
+    def near(a: Glance, b: Glance) -> bool:
         nonlocal compared
         compared += 1
         return usual(a, b)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from customize.errors import Fault, RecipeError
 from customize.recipe import Recipe, load_recipe
 from customize.recipe.recipe import recipe_schema
-from customize.recipe.sections import CrossAttentionKV, LowRank
+from customize.recipe.sections import CrossAttentionKVSection, LowRankSection
 from customize.recipe.warnings import warnings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def faults(folder: Path, text: str = GOOD, *overrides: str) -> list[str]:
 def test_a_short_recipe_has_sensible_defaults(folder: Path) -> None:
     recipe = load(folder, "concepts: [{name: my_dog, pairs: pairs}]\ntrain:\n")
     assert recipe.base.name == "embedded"
-    assert recipe.adapter == CrossAttentionKV()
+    assert recipe.adapter == CrossAttentionKVSection()
     assert (recipe.train.steps, recipe.train.epochs, recipe.train.batch) == (250, None, 8)
     assert recipe.train.optimizer == "adamw8bit"
     assert recipe.preservation.share == 0.3
@@ -123,7 +123,7 @@ def test_overrides_are_yaml_and_reach_every_field(folder: Path) -> None:
     )
     assert (recipe.train.steps, recipe.train.epochs) == (None, 3)
     assert recipe.concepts[0].word == "<cat>"
-    assert recipe.adapter == LowRank(rank=4, alpha=2, targets=("attention", "convolutions"))
+    assert recipe.adapter == LowRankSection(rank=4, alpha=2, targets=("attention", "convolutions"))
     assert (recipe.base.name, recipe.base.precision) == ("embedded", "bfloat16")
     assert recipe.preservation.instructions == ("make it night", "make it red")
     assert recipe.output == Path("runs/c=d")

@@ -20,6 +20,7 @@ from PIL import Image
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught
 from customize.cli.main import main
+from customize.drawing.escape import markdown
 from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
 from customize.errors import EditError, ScoreError
@@ -31,7 +32,7 @@ from customize.scoring.edits.tasks import EditTask
 from customize.scoring.guidance import tradeoff as tradeoff_module
 from customize.scoring.guidance.sweep import Point
 from customize.scoring.guidance.tradeoff import read_points
-from customize.scoring.guidance.tune import TOLERANCE, choose, usual_guidances
+from customize.scoring.guidance.tune import TOLERANCE, choose_guidance, usual_guidances
 from customize.scoring.items import METRICS
 from customize.scoring.networks import encoders
 
@@ -44,7 +45,7 @@ def point(direction: float, image: float, text: float = 7.5, guidance: float = 1
 
 def test_of_nearly_equal_edits_the_one_that_keeps_most_is_chosen() -> None:
     points = [point(0.30, 0.5), point(0.298, 0.8), point(0.2, 0.95)]
-    choice = choose(points)
+    choice = choose_guidance(points)
     assert choice.chosen is points[1]
     assert "99.3% of the furthest way" in choice.reason
     assert "of the 2 that go at least 99% it keeps most" in choice.reason
@@ -53,18 +54,18 @@ def test_of_nearly_equal_edits_the_one_that_keeps_most_is_chosen() -> None:
 
 def test_a_floor_leaves_out_what_keeps_too_little() -> None:
     points = [point(0.30, 0.5), point(0.2, 0.8), point(0.1, 0.9)]
-    assert choose(points, floor=0.75).chosen is points[1]
-    choice = choose(points, floor=0.99)
+    assert choose_guidance(points, floor=0.75).chosen is points[1]
+    choice = choose_guidance(points, floor=0.99)
     assert choice.chosen is points[2]
     assert "no setting keeps 0.99" in choice.reason
 
 
 def test_where_no_setting_goes_the_right_way_it_is_said() -> None:
-    choice = choose([point(-0.2, 0.9), point(-0.1, 0.1)])
+    choice = choose_guidance([point(-0.2, 0.9), point(-0.1, 0.1)])
     assert choice.chosen.direction == -0.1
     assert "no setting goes the way" in choice.reason
     with pytest.raises(ScoreError, match="no guidances"):
-        choose([])
+        choose_guidance([])
 
 
 def test_where_scores_cannot_choose_the_bases_own_setting_is_kept() -> None:
@@ -72,27 +73,27 @@ def test_where_scores_cannot_choose_the_bases_own_setting_is_kept() -> None:
     wrong = [point(-0.2, 0.9), point(-0.3, 0.5, own.text_guidance, own.image_guidance)]
     equal = [point(0.300, 0.9), point(0.296, 0.5, own.text_guidance, own.image_guidance)]
     for points, why in ((wrong, "no setting goes the way"), (equal, "all go equally far")):
-        choice = choose(points, own=own)
+        choice = choose_guidance(points, own=own)
         assert choice.chosen is points[1]
         assert why in choice.reason
         assert "the base's own setting is kept" in choice.reason
     told_apart = [*equal, point(0.2, 0.95)]
-    assert choose(told_apart, own=own).chosen is told_apart[0]
-    assert choose(wrong[:1], own=own).chosen is wrong[0]
-    assert choose(wrong, floor=0.8, own=own).chosen is wrong[0]
+    assert choose_guidance(told_apart, own=own).chosen is told_apart[0]
+    assert choose_guidance(wrong[:1], own=own).chosen is wrong[0]
+    assert choose_guidance(wrong, floor=0.8, own=own).chosen is wrong[0]
 
 
 @given(st.lists(st.tuples(SIMILARITY, SIMILARITY), min_size=1, max_size=12))
 def test_laws_of_the_choice(numbers: list[tuple[float, float]]) -> None:
     points = [point(*pair) for pair in numbers]
-    chosen = choose(points).chosen
+    chosen = choose_guidance(points).chosen
     best = max(each.direction for each in points)
     assert chosen in points
     if best > 0:
         assert chosen.direction >= (1 - TOLERANCE) * best
         near = [each for each in points if each.direction >= (1 - TOLERANCE) * best]
         assert chosen.image == max(each.image for each in near)
-    again = choose(points[::-1]).chosen
+    again = choose_guidance(points[::-1]).chosen
     assert (again.direction, again.image) == (chosen.direction, chosen.image)
 
 
@@ -229,7 +230,8 @@ def test_the_report_tells_the_taught_word_and_what_texts_cannot_see(
         assert (escape(metric.says) in page) == (metric.name != "dino_concept")
     assert main(["card", adapters[0], "-o", "card.md", "--scores", "out/scores.json"]) == 0
     means = json.loads(Path("out/scores.json").read_text())["variants"][1]["means"]
-    assert f"| dog: clip_image | {means['clip_image']['mean']:.4g} |" in Path("card.md").read_text()
+    row = f"| {markdown('dog: clip_image')} | {means['clip_image']['mean']:.4g} |"
+    assert row in Path("card.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from customize.errors import CustomizeError, FaultsError, ScoreError
 from customize.scoring.edits.requests import clip_for_bases, clip_for_items, read_asked, tasks_asked
-from customize.scoring.edits.tasks import EditTask, reworded
+from customize.scoring.edits.tasks import EditTask, in_plain_words
 from customize.scoring.edits.variants import compared, group_of
 
 
@@ -134,7 +134,7 @@ def test_variants_are_the_base_alone_and_each_group_of_adapters(tmp_path: Path) 
 def test_taught_words_are_said_plainly_to_whom_they_are_unknown() -> None:
     task = EditTask("a.png", "paint <My-Dog> like <my-cat>", None, "a dog", "<my-Dog>")
     plain = {"<my-dog>": "dog", "<my-cat>": "cat"}
-    changed = reworded(task, plain, ["<my-dog>"])
+    changed = in_plain_words(task, plain, ["<my-dog>"])
     assert changed.instruction == "paint <My-Dog> like cat"
     assert changed.plainly == "paint dog like cat"
     assert (changed.source_caption, changed.target_caption) == ("a dog", "dog")

@@ -27,7 +27,7 @@ from customize.training.device import (
     memory_explained,
     mixed_precision,
     open_accelerator,
-    suit_convolutions,
+    use_channels_last,
 )
 from customize.training.plan import plan_run, shaping_facts, views_of
 from customize.training.preserved_edits import instructions_to_preserve
@@ -68,7 +68,7 @@ def test_frozen_convolutions_lie_channels_last_on_a_gpu(base: Base) -> None:
     conditions = {"source": torch.zeros(2, 4, 16, 16), "text": torch.ones(2, 24, 16)}
     with torch.no_grad():
         before = family.predict(noisy, level, conditions)
-        suit_convolutions(family.denoiser, torch.device("cuda"))
+        use_channels_last(family.denoiser, torch.device("cuda"))
         after = family.predict(noisy, level, conditions)
     torch.testing.assert_close(after, before)
     wide = {

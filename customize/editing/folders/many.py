@@ -10,7 +10,7 @@ from customize.editing.folders.group import Answer, finished
 from customize.editing.folders.items import Item
 from customize.editing.folders.plan import Edit, How, pictures_at_once, plan_edits, together
 from customize.editing.folders.run import Read, fault_of, made_in_turn
-from customize.editing.options import Options
+from customize.editing.options import EditOptions
 from customize.editing.photograph import Photograph
 from customize.errors import CustomizeError, Fault
 
@@ -23,7 +23,7 @@ def edit_many(
     items: Iterable[Item],
     how: How | None,
     at_once: int | None,
-    options: Options,
+    options: EditOptions,
 ) -> Iterator[tuple[Item, Edited | Fault]]:
     """Plan all items, then yield those that cannot be edited and all others as they are made."""
     listed = list(items)

@@ -13,7 +13,7 @@ from customize.editing.edited_picture import Settings
 from customize.editing.folders.items import Item
 from customize.editing.folders.manifest import described, key_of
 from customize.editing.masks import AUTO, Mask
-from customize.editing.options import Options, keeps_unchanged, padded_size
+from customize.editing.options import EditOptions, keeps_unchanged, padded_size
 from customize.errors import EditError, Fault, PairsError
 from customize.families import profile_of
 from customize.pairs.decode import upright_size
@@ -72,7 +72,7 @@ def _content(mask: Mask) -> object:
 
 
 def plan_edits(
-    editor: Editor, items: Iterable[Item], options: Options, how: How
+    editor: Editor, items: Iterable[Item], options: EditOptions, how: How
 ) -> Iterator[Edit | Fault]:
     """Fill in the settings of every item, or say why its picture cannot be edited.
 
@@ -90,7 +90,7 @@ def plan_edits(
             for name in ("text_guidance", "image_guidance")
             if (value := getattr(item, name)) is not None
         }
-        each: Options = {**options, **own}  # type: ignore[typeddict-item]
+        each: EditOptions = {**options, **own}  # type: ignore[typeddict-item]
         seed = item.seed if item.seed is not None else options.get("seed", 0)
         if how.seeds == "each" and item.seed is None:
             seed = (seed + zlib.crc32(item.place.encode("utf-8", "surrogateescape"))) % 2**63

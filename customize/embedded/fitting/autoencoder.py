@@ -240,7 +240,7 @@ def fold_statistics(autoencoder: AutoencoderKL, images_BCHW: Tensor) -> None:
     quant.bias[channels:] = LOG_VARIANCE
 
 
-def stacked(edits: Sequence[DrawnEdit]) -> tuple[Tensor, Tensor]:
+def stacked_pictures(edits: Sequence[DrawnEdit]) -> tuple[Tensor, Tensor]:
     """Stack the sources and the targets of edits, each (B, 3, H, W) in -1..1."""
     sources = to_unit(np.stack([edit.source_HWC for edit in edits]))
     return sources, to_unit(np.stack([edit.target_HWC for edit in edits]))

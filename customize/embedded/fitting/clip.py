@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from customize.embedded.fitting.autoencoder import stacked
+from customize.embedded.fitting.autoencoder import stacked_pictures
 from customize.embedded.fitting.loop import Budget, autocast, fit_stage
 from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.models import image_features, text_features
-from customize.embedded.tokenizer import token_ids
+from customize.embedded.tokenizer import padded_ids
 from customize.embedded.world.edits import DrawnEdit, random_edit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -51,9 +51,9 @@ def clip_loss(clip: CLIPModel, tokenizer: CLIPTokenizer, edits: list[DrawnEdit])
         [edit.instruction for edit in edits],
     ]
     ids = torch.from_numpy(
-        token_ids(tokenizer, [text for column in columns for text in column])
+        padded_ids(tokenizer, [text for column in columns for text in column])
     ).to(device)
-    pixels = torch.cat(stacked(edits)).to(device)
+    pixels = torch.cat(stacked_pictures(edits)).to(device)
     with autocast(device):
         images = image_features(clip, to_clip(pixels)).float()
         texts = text_features(clip, ids).float()

@@ -25,7 +25,7 @@ from customize.embedded.fitting.pool_supply import PoolSupply
 from customize.embedded.fitting.shared_state import Worker
 from customize.embedded.folder import Parts
 from customize.embedded.models import new_scheduler
-from customize.embedded.tokenizer import token_ids
+from customize.embedded.tokenizer import padded_ids
 from customize.families.objective import Objective
 
 COMPILER_SECONDS = 45.0
@@ -155,7 +155,7 @@ def fit_editor(
         take_text_tower(parts.text_encoder, parts.clip)
     learners = Learners(parts.unet, parts.text_encoder)
     objective = Objective.from_config(new_scheduler().config)
-    empty_1L = torch.from_numpy(token_ids(parts.tokenizer, [""])).to(worker.device)
+    empty_1L = torch.from_numpy(padded_ids(parts.tokenizer, [""])).to(worker.device)
     # On a CPU compiling takes minutes at every start and wins a fifth at best.
     forward: Forward = torch.compile(learners) if worker.device == "cuda" else learners
     size, count = pool_size // worker.count, budget.batch // worker.count

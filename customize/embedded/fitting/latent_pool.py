@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.loop import autocast
 from customize.embedded.models import LATENT_SIZE, SCALING_FACTOR, posterior_of
-from customize.embedded.tokenizer import token_ids
+from customize.embedded.tokenizer import padded_ids
 from customize.embedded.world.edits import DrawnEdit, random_edits
 from customize.files.tensors import DamagedError, read_tensors, save_tensors
 
@@ -146,8 +146,8 @@ def draw_chunk(
         np.array(rows),
         targets_NHWC,
         changed_cells(sources_SHWC[rows], targets_NHWC),
-        token_ids(tokenizer, [edit.instruction for edit in edits]),
-        token_ids(tokenizer, [edit.target_caption for edit in edits]),
+        padded_ids(tokenizer, [edit.instruction for edit in edits]),
+        padded_ids(tokenizer, [edit.target_caption for edit in edits]),
     )
     return DrawnChunk(*(torch.from_numpy(array) for array in arrays))
 

@@ -23,7 +23,7 @@ from customize.embedded.fitting.loop import Budget
 from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
 from customize.embedded.models import new_autoencoder, size_of
-from customize.embedded.tokenizer import write_tokenizer
+from customize.embedded.tokenizer import learn_tokenizer
 from customize.files import Used, check_place, make_folder, refuse_existing
 from customize.files.disk import naming_disk
 from customize.files.lock import in_use
@@ -51,7 +51,7 @@ def fit_embedded_base(recipe: EmbeddedBaseRecipe, start_from: Path | None = None
         make_folder(state)
         if start_from is None:
             with naming_disk(state):
-                write_tokenizer(state / "tokenizer", recipe.seed)
+                learn_tokenizer(state / "tokenizer", recipe.seed)
         worker = Worker(device="cuda" if torch.cuda.is_available() else "cpu")
         if worker.device == "cpu" and recipe.workers > 1:
             _fit_in_processes(recipe, state, start_from)

@@ -22,13 +22,13 @@ from customize.embedded.world.scene_changes import (
 from customize.embedded.world.scenes import SIZE, Scene, caption_of, draw_scene
 from customize.embedded.world.wordings import KEEP, is_unseen, random_wording
 
-Kind = Literal[
+EditKind = Literal[
     "background", "texture", "time", "photo look", "scene look",
     "recolor", "add", "remove", "replace", "keep",
 ]  # fmt: skip
-GLOBAL_KINDS: tuple[Kind, ...] = ("background", "texture", "time", "photo look", "scene look")
-LOCAL_KINDS: tuple[Kind, ...] = ("recolor", "add", "remove", "replace")
-SHARES: dict[Kind, float] = {
+GLOBAL_KINDS: tuple[EditKind, ...] = ("background", "texture", "time", "photo look", "scene look")
+LOCAL_KINDS: tuple[EditKind, ...] = ("recolor", "add", "remove", "replace")
+SHARES: dict[EditKind, float] = {
     "background": 0.08, "texture": 0.05, "time": 0.04, "photo look": 0.15, "scene look": 0.04,
     "recolor": 0.14, "add": 0.08, "remove": 0.18, "replace": 0.18, "keep": 0.06,
 }  # fmt: skip
@@ -45,7 +45,7 @@ class DrawnEdit:
     the pictures are of one in its plain look.
     """
 
-    kind: Kind
+    kind: EditKind
     source_HWC: np.ndarray
     instruction: str
     target_HWC: np.ndarray
@@ -57,14 +57,14 @@ class DrawnEdit:
 
 
 def random_edit(
-    seed: tuple[int, ...], test: bool = False, kind: Kind | None = None, size: int = SIZE
+    seed: tuple[int, ...], test: bool = False, kind: EditKind | None = None, size: int = SIZE
 ) -> DrawnEdit:
     """Draw the edit of a seed; `test` uses unseen photographs and admits held-out combinations."""
     return random_edits(seed, test, kind, size)[0]
 
 
 def random_edits(
-    seed: tuple[int, ...], test: bool = False, kind: Kind | None = None, size: int = SIZE
+    seed: tuple[int, ...], test: bool = False, kind: EditKind | None = None, size: int = SIZE
 ) -> list[DrawnEdit]:
     """Draw the edits of a seed: where one thing of a scene changes, each of its things in turn.
 
@@ -81,7 +81,7 @@ def random_edits(
             return edits
 
 
-def _try_edits(kind: Kind, rng: np.random.Generator, test: bool, size: int) -> list[DrawnEdit]:
+def _try_edits(kind: EditKind, rng: np.random.Generator, test: bool, size: int) -> list[DrawnEdit]:
     match kind:
         case "photo look":
             return [_look_edit(kind, random_crop(rng, test, size), "a photograph", rng)]
@@ -112,7 +112,7 @@ def by_day(scene: Scene) -> Scene:
 
 
 def _drawn(
-    kind: Kind, changes: Sequence[SceneChange], look: UnknownLook | None, size: int
+    kind: EditKind, changes: Sequence[SceneChange], look: UnknownLook | None, size: int
 ) -> list[DrawnEdit]:
     """Draw changes of one scene, before and after in the same look."""
     if not changes:
@@ -151,7 +151,9 @@ def _keep_edit(rng: np.random.Generator, test: bool, size: int) -> DrawnEdit:
     return DrawnEdit("keep", pixels, text, pixels, caption, caption)
 
 
-def _look_edit(kind: Kind, pixels: np.ndarray, caption: str, rng: np.random.Generator) -> DrawnEdit:
+def _look_edit(
+    kind: EditKind, pixels: np.ndarray, caption: str, rng: np.random.Generator
+) -> DrawnEdit:
     """Change the look of a whole picture; now and then two looks at once, or from one look to
     another.
     """

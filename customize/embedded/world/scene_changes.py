@@ -20,7 +20,7 @@ from customize.embedded.world.wordings import is_unseen, random_wording
 
 ThingKind = Literal["recolor", "remove", "replace"]
 PlaceKind = Literal["background", "texture", "time", "add"]
-Verdict = Literal["named", "other", "both", "nothing"]
+ChangedThing = Literal["named", "other", "both", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ThingChange:
             case _ as never:
                 assert_never(never)
 
-    def outcomes(self, scene: Scene, named: int) -> list[tuple[Verdict, Scene]]:
+    def outcomes(self, scene: Scene, named: int) -> list[tuple[ChangedThing, Scene]]:
         """List what may become of the scene: the change made to the named thing alone first, then
         to every other choice of things.
         """
@@ -81,7 +81,7 @@ class ThingChange:
         return [(_verdict(c, named), self.to(scene, tuple(c))) for c in chosen]
 
 
-def _verdict(changed: set[int], named: int) -> Verdict:
+def _verdict(changed: set[int], named: int) -> ChangedThing:
     if not changed:
         return "nothing"
     if named not in changed:

@@ -14,7 +14,7 @@ from customize.errors import Fault
 from customize.exporting.changes import (
     Changes,
     Full,
-    LowRank,
+    LowRankChange,
     Replaced,
     Weights,
     delta_of,
@@ -71,9 +71,9 @@ def for_editing(changes: Changes, weights: Weights, base: Base) -> tuple[Changes
         return changes, 0
     zeros = shape[1] - half[1]
     match change:
-        case LowRank(down, up):
+        case LowRankChange(down, up):
             down = down.view(len(down), *half[1:])
-            padded = LowRank(torch.cat([down, torch.zeros_like(down)], dim=1), up)
+            padded = LowRankChange(torch.cat([down, torch.zeros_like(down)], dim=1), up)
         case _:
             delta = delta_of(change, weights[first][:, : half[1]])
             padded = Full(torch.cat([delta, torch.zeros_like(delta)], dim=1))

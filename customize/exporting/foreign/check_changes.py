@@ -10,12 +10,12 @@ from customize.adapters.check_contents import LARGEST, Size
 from customize.adapters.header import MOST_VECTORS, is_word
 from customize.errors import AdapterFileError, Fault, FaultsError
 from customize.exporting.changes import (
-    Change,
     Changes,
     Decomposed,
     Full,
-    LowRank,
+    LowRankChange,
     Replaced,
+    WeightChange,
     outline,
 )
 
@@ -35,10 +35,10 @@ def check_changes(path: Path, changes: Changes) -> None:
         raise ImportFaultsError(f"{path} cannot be imported", faults)
 
 
-def _damage(change: Change) -> str | None:
+def _damage(change: WeightChange) -> str | None:
     """Say why no weight can take a change."""
     match change:
-        case LowRank(down, up):
+        case LowRankChange(down, up):
             norms = [Size.of(factor).norm for factor in (down, up)]
             if all(norm < float("inf") for norm in norms) and norms[0] * norms[1] > LARGEST:
                 return "its factors are so large that their product overflows"

@@ -13,7 +13,7 @@ from torch import Tensor
 from customize.adapters.file import read_adapter
 from customize.adapters.open_safetensors import Opened, open_safetensors, refused
 from customize.errors import AdapterFileError
-from customize.exporting.changes import Change, Changes, Decomposed, LowRank, outline
+from customize.exporting.changes import Changes, Decomposed, LowRankChange, WeightChange, outline
 from customize.exporting.foreign.check_changes import check_changes
 from customize.exporting.foreign.folders import files_of
 from customize.exporting.foreign.recognize import Layout, foreign, kind_of, recognize
@@ -177,8 +177,8 @@ def foreign_file(path: Path, found: str, cure: str) -> AdapterFileError:
     )
 
 
-def _rank(change: Change) -> int | None:
+def _rank(change: WeightChange) -> int | None:
     match change:
-        case LowRank(down) | Decomposed(LowRank(down)):
+        case LowRankChange(down) | Decomposed(LowRankChange(down)):
             return down.shape[0]
     return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from customize.errors import AdapterFileError
-from customize.exporting.changes import Changes, Decomposed, LowRank, Start, Weights
+from customize.exporting.changes import Changes, Decomposed, LowRankChange, Start, Weights
 
 
 def take_off_starts(changes: Changes, weights: Weights) -> Changes:
@@ -24,24 +24,26 @@ def take_off_starts(changes: Changes, weights: Weights) -> Changes:
     layers = dict(changes.layers)
     for layer, start in changes.starts.items():
         match layers[layer]:
-            case LowRank() as pair:
+            case LowRankChange() as pair:
                 layers[layer] = _from(pair, weights[layer], start, layer)
-            case Decomposed(LowRank() as pair) as dora:
+            case Decomposed(LowRankChange() as pair) as dora:
                 layers[layer] = replace(dora, change=_from(pair, weights[layer], start, layer))
             case _:
                 raise _no_start(layer, start)
     return replace(changes, layers=layers, starts={})
 
 
-def _from(pair: LowRank, weight: Tensor, start: Start, layer: str) -> LowRank:
+def _from(pair: LowRankChange, weight: Tensor, start: Start, layer: str) -> LowRankChange:
     """Stack the learned product on the negative of the start's, (O, r) (r, I) of the weight."""
     if pair.down.ndim != 2 or weight.flatten(1).shape[1] != pair.down.shape[1]:
         raise _no_start(layer, start)
     started = _started(weight.flatten(1), len(pair.down), start)
-    return LowRank(torch.cat([pair.down, started.down]), torch.cat([pair.up, -started.up], dim=1))
+    return LowRankChange(
+        torch.cat([pair.down, started.down]), torch.cat([pair.up, -started.up], dim=1)
+    )
 
 
-def _started(weight_OI: Tensor, rank: int, start: Start) -> LowRank:
+def _started(weight_OI: Tensor, rank: int, start: Start) -> LowRankChange:
     """Return what peft took off a weight when training began.
 
     PiSSA's is the weight's best approximation of that rank, whatever the scale (arXiv 2404.02948,
@@ -52,10 +54,10 @@ def _started(weight_OI: Tensor, rank: int, start: Start) -> LowRank:
     match start.kind:
         case "pissa":
             left_OR, values_R, right_RI = torch.linalg.svd(weight_OI.float(), full_matrices=False)
-            return LowRank(right_RI[:rank], left_OR[:, :rank] * values_R[:rank])
+            return LowRankChange(right_RI[:rank], left_OR[:, :rank] * values_R[:rank])
         case "olora":
             q_OR, r_RI = torch.linalg.qr(weight_OI.float())
-            return LowRank(r_RI[:rank], start.scale * q_OR[:, :rank])
+            return LowRankChange(r_RI[:rank], start.scale * q_OR[:, :rank])
         case _:
             assert_never(start.kind)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from customize.errors import AdapterFileError
-from customize.exporting.changes import Change, Changes, Decomposed, LowRank, Start
+from customize.exporting.changes import Changes, Decomposed, LowRankChange, Start, WeightChange
 from customize.exporting.formats import makers_names
 from customize.exporting.formats.kohya import denoiser_layer
 from customize.exporting.formats.module_paths import (
@@ -52,7 +52,7 @@ def to_diffusers(changes: Changes, parts: Mapping[str, str]) -> dict[str, Tensor
     return tensors
 
 
-def metadata_of(changes: Changes, parts: Mapping[str, str]) -> dict[str, str]:
+def lora_metadata(changes: Changes, parts: Mapping[str, str]) -> dict[str, str]:
     """Describe every model's layers as diffusers' own saving does: it wants all or none."""
     config = {
         f"{part}.{key}": value
@@ -75,7 +75,7 @@ def lora_config(changes: Changes, model: str) -> dict[str, Any]:
         if owner == model:
             decomposes |= isinstance(change, Decomposed)
             pair = change.change if isinstance(change, Decomposed) else change
-            assert isinstance(pair, LowRank), layer
+            assert isinstance(pair, LowRankChange), layer
             ranks[path] = len(pair.down)
     (common, _), *_ = Counter(ranks.values()).most_common(1)
     others = {re.escape(path): rank for path, rank in ranks.items() if rank != common}
@@ -151,7 +151,7 @@ def read_scaled(
     for layer, change in changes.layers.items():
         config = config_of(layer)
         if config.start is not None:
-            rank = len(change.down) if isinstance(change, LowRank) else None
+            rank = len(change.down) if isinstance(change, LowRankChange) else None
             starts[layer] = Start(config.start, scale_of(layer, rank) or 1.0)
         if config.dora is not None and config.dora != isinstance(change, Decomposed):
             raise unreadable(
@@ -186,13 +186,13 @@ def layer_of(name: str) -> str | None:
     return denoiser_layer(f"{path}.0" if short else path)
 
 
-def factors(layer: str, change: Change) -> Iterator[tuple[str, Tensor]]:
+def factors(layer: str, change: WeightChange) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a low-rank or DoRA change under peft's names."""
     match change:
-        case LowRank(down, up):
+        case LowRankChange(down, up):
             yield "lora_A.weight", down
             yield "lora_B.weight", up
-        case Decomposed(LowRank(down, up), magnitude, 0):
+        case Decomposed(LowRankChange(down, up), magnitude, 0):
             yield "lora_A.weight", down
             yield "lora_B.weight", up
             yield (

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from customize.exporting.changes import Changes, Full, LowRank
+from customize.exporting.changes import Changes, Full, LowRankChange
 from customize.exporting.formats import makers_names
 from customize.exporting.formats.embeddings import from_bundle, is_bundled
 from customize.exporting.formats.ldm_names import SD1, SDXL, from_ldm
@@ -52,9 +52,9 @@ def to_kohya(changes: Changes, prefixes: Mapping[str, str]) -> dict[str, Tensor]
     tensors = {}
     ranks = _ranks(changes)
     for layer, change in changes.layers.items():
-        name = name_of(layer, prefixes)
+        name = kohya_name(layer, prefixes)
         match change:
-            case LowRank(down, up):
+            case LowRankChange(down, up):
                 tensors[f"{name}.lora_down.weight"] = down
                 tensors[f"{name}.lora_up.weight"] = up
                 if len(ranks[split_layer(layer)[0]]) == 1:
@@ -74,7 +74,7 @@ def at_one_rank(changes: Changes) -> Changes:
     """
     ranks, layers = _ranks(changes), dict(changes.layers)
     for layer, change in layers.items():
-        if isinstance(change, LowRank):
+        if isinstance(change, LowRankChange):
             layers[layer] = _padded(change, max(ranks[split_layer(layer)[0]]))
     return replace(changes, layers=layers)
 
@@ -96,10 +96,10 @@ def gather_with_words(
     return Changes(changes.layers, from_bundle(tensors), changes.biases)
 
 
-def name_of(layer: str, prefixes: Mapping[str, str]) -> str:
+def kohya_name(layer: str, prefixes: Mapping[str, str]) -> str:
     """Spell a layer of adapter files.
 
-    >>> name_of("text_encoder.encoder.layers.0.mlp.fc1", {"text_encoder": "lora_te_"})
+    >>> kohya_name("text_encoder.encoder.layers.0.mlp.fc1", {"text_encoder": "lora_te_"})
     'lora_te_text_model_encoder_layers_0_mlp_fc1'
     """
     model, path = split_layer(layer)
@@ -138,17 +138,17 @@ def denoiser_layer(path: str) -> str | None:
     return None
 
 
-def _padded(pair: LowRank, rank: int) -> LowRank:
+def _padded(pair: LowRankChange, rank: int) -> LowRankChange:
     down, up, more = pair.down, pair.up, rank - len(pair.down)
     below = down.new_zeros(more, *down.shape[1:])
     beside = up.new_zeros(len(up), more, *up.shape[2:])
-    return LowRank(torch.cat([down, below]), torch.cat([up, beside], dim=1))
+    return LowRankChange(torch.cat([down, below]), torch.cat([up, beside], dim=1))
 
 
 def _ranks(changes: Changes) -> Mapping[str, set[int]]:
     """Return the ranks there are in each model."""
     ranks = defaultdict[str, set[int]](set)
     for layer, change in changes.layers.items():
-        if isinstance(change, LowRank):
+        if isinstance(change, LowRankChange):
             ranks[split_layer(layer)[0]].add(len(change.down))
     return ranks

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from customize.errors import AdapterFileError
 from customize.exporting.changes import (
-    Change,
     Changes,
     Decomposed,
     Full,
-    LowRank,
+    LowRankChange,
     Replaced,
+    WeightChange,
     outline,
 )
 
@@ -82,7 +82,7 @@ def fused(changes: Changes) -> Changes:
 
     Those of low rank lose nothing: their ranks add up. Parts that are not changed are zero.
     """
-    together: dict[str, dict[int, Change]] = {}
+    together: dict[str, dict[int, WeightChange]] = {}
     for layer, change in changes.layers.items():
         whole, index = _WHOLE[layer.removeprefix(_PREFIX)]
         together.setdefault(whole, {})[index] = change
@@ -94,7 +94,7 @@ def fused(changes: Changes) -> Changes:
 
 def split(changes: Changes) -> Changes:
     """Name layers as diffusers does; a part that is all zeros is left alone, and so left out."""
-    layers: dict[str, Change] = {}
+    layers: dict[str, WeightChange] = {}
     for layer, change in changes.layers.items():
         parts = PARTS.get(layer.removeprefix(_PREFIX))
         if parts is None:
@@ -108,29 +108,31 @@ def split(changes: Changes) -> Changes:
     return replace(changes, layers=layers)
 
 
-def _stacked(found: Mapping[int, Change], count: int) -> Change:
+def _stacked(found: Mapping[int, WeightChange], count: int) -> WeightChange:
     """Put the parts of one layer below one another."""
     if count == 1:
         return found[0]
     parts = [found.get(index) for index in range(count)]
-    if all(part is None or isinstance(part, LowRank) for part in parts):
-        return _stacked_pairs([part for part in parts if isinstance(part, LowRank)], parts)
+    if all(part is None or isinstance(part, LowRankChange) for part in parts):
+        return _stacked_pairs([part for part in parts if isinstance(part, LowRankChange)], parts)
     raise AssertionError("targets that name layers so hold low-rank changes alone")
 
 
-def _stacked_pairs(pairs: Sequence[LowRank], parts: Sequence[Change | None]) -> LowRank:
+def _stacked_pairs(
+    pairs: Sequence[LowRankChange], parts: Sequence[WeightChange | None]
+) -> LowRankChange:
     """Put down factors below one another, and up factors on a diagonal of blocks."""
     height, dtype = len(pairs[0].up), pairs[0].up.dtype
     ups = [
-        part.up if isinstance(part, LowRank) else torch.zeros(height, 0, dtype=dtype)
+        part.up if isinstance(part, LowRankChange) else torch.zeros(height, 0, dtype=dtype)
         for part in parts
     ]
-    return LowRank(torch.cat([pair.down for pair in pairs]), torch.block_diag(*ups).to(dtype))
+    return LowRankChange(torch.cat([pair.down for pair in pairs]), torch.block_diag(*ups).to(dtype))
 
 
-def _cut(change: Change, count: int) -> list[Change | None]:
+def _cut(change: WeightChange, count: int) -> list[WeightChange | None]:
     match change:
-        case LowRank(down, up):
+        case LowRankChange(down, up):
             return [_part(down, rows) for rows in up.chunk(count)]
         case Full(delta):
             return [Full(rows) if rows.any() else None for rows in delta.chunk(count)]
@@ -140,7 +142,7 @@ def _cut(change: Change, count: int) -> list[Change | None]:
             parts = zip(_cut(inner, count), magnitude.chunk(count), strict=True)
             zero = Full(torch.zeros(len(magnitude) // count, outline(inner).shape[1]))
             return [
-                Decomposed(part if isinstance(part, LowRank | Full) else zero, own, 0)
+                Decomposed(part if isinstance(part, LowRankChange | Full) else zero, own, 0)
                 for part, own in parts
             ]
         case _:
@@ -150,9 +152,9 @@ def _cut(change: Change, count: int) -> list[Change | None]:
             )
 
 
-def _part(down_RI: Tensor, up_OR: Tensor) -> LowRank | None:
+def _part(down_RI: Tensor, up_OR: Tensor) -> LowRankChange | None:
     """Keep of a product's factors what these rows need."""
     used = [index for index, column in enumerate(up_OR.T) if column.any()]
     if not used:
         return None
-    return LowRank(down_RI[used], up_OR[:, used])
+    return LowRankChange(down_RI[used], up_OR[:, used])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from customize import __version__
 from customize.adapters.header_facts import shareable
-from customize.exporting.changes import Changes, LowRank
+from customize.exporting.changes import Changes, LowRankChange
 from customize.families import profile_of
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 _LEGACY_START, _LEGACY_LENGTH = 0x100000, 0x10000
 
 
-def describe(header: Header, changes: Changes, base: Base, name: str) -> dict[str, str]:
+def describe_adapter(header: Header, changes: Changes, base: Base, name: str) -> dict[str, str]:
     """Describe an exported file by the keys that other programs know; all values are text."""
-    ranks = Counter(c.down.shape[0] for c in changes.layers.values() if isinstance(c, LowRank))
+    ranks = Counter(
+        c.down.shape[0] for c in changes.layers.values() if isinstance(c, LowRankChange)
+    )
     words = [concept.word for concept in header.concepts if concept.word]
     names = profile_of(base.family).front_ends
     training, recipe = header.training, header.recipe.get("train", {})

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from customize.exporting.changes import Change, Decomposed, Full, LowRank, Replaced
+from customize.exporting.changes import Decomposed, Full, LowRankChange, Replaced, WeightChange
 from customize.exporting.formats.tensor_roles import Role
 
 
-def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> Change:
+def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> WeightChange:
     """Put the tensors of one module together; convolutions may come out flattened to (O, rest).
 
     `scale` replaces alpha / rank for files that keep it elsewhere. Raises KeyError where a tensor
@@ -26,7 +26,7 @@ def change_of(parts: Mapping[Role, Tensor], scale: float | None = None) -> Chang
     _check_alpha(parts, scale)
     match parts:
         case {"delta": delta}:
-            change: LowRank | Full = Full(delta.float())
+            change: LowRankChange | Full = Full(delta.float())
         case {"weight": weight}:
             return Replaced(weight.float())
         case {"hada_1a": _} | {"hada_1b": _}:
@@ -88,18 +88,18 @@ def _check_alpha(parts: Mapping[Role, Tensor], scale: float | None) -> None:
         raise ValueError(f"alpha / rank is {own:g} beside them, and in the configuration {scale:g}")
 
 
-def _low_rank(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
+def _low_rank(parts: Mapping[Role, Tensor], scale: float | None) -> LowRankChange | Full:
     down, up = parts["down"].float(), parts["up"].float()
     factor = _scale(parts, down.shape[0], scale)
     if "mid" not in parts:
         _check_ranks(up, down)
-        return LowRank(down, factor * up)
+        return LowRankChange(down, factor * up)
     mid_RR = parts["mid"].float()
     delta = torch.einsum("rs...,or,si->oi...", mid_RR, up.flatten(1), down.flatten(1))
     return Full(factor * delta)
 
 
-def _hadamard(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
+def _hadamard(parts: Mapping[Role, Tensor], scale: float | None) -> LowRankChange | Full:
     """Multiply two low-rank products elementwise: (A B) * (C D).
 
     Entry (o, i) is the sum over r, s of A[o,r] C[o,s] B[r,i] D[s,i]: itself a product, of rank r^2.
@@ -118,7 +118,7 @@ def _hadamard(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Fu
     return _smaller(down, scale * up)
 
 
-def _kronecker(parts: Mapping[Role, Tensor], scale: float | None) -> LowRank | Full:
+def _kronecker(parts: Mapping[Role, Tensor], scale: float | None) -> LowRankChange | Full:
     """Multiply by blocks, W1 (x) W2: (A B) (x) (C D) is (A (x) C) (B (x) D).
 
     LyCORIS leaves alpha out where both are whole; peft, which gives `scale`, does not.
@@ -155,10 +155,10 @@ def _check_ranks(up: Tensor, down: Tensor) -> None:
         raise ValueError(f"factors of rank {up.shape[1]} and {down.shape[0]}")
 
 
-def _smaller(down: Tensor, up: Tensor) -> LowRank | Full:
+def _smaller(down: Tensor, up: Tensor) -> LowRankChange | Full:
     """Keep a product as its factors unless the whole is smaller."""
     if down.numel() + up.numel() < up.shape[0] * down.shape[1]:
-        return LowRank(down, up)
+        return LowRankChange(down, up)
     return Full(up @ down)
 
 

@@ -9,12 +9,12 @@ from torch import Tensor
 from customize.adapters import deltas
 from customize.adapters.file import AdapterFile
 from customize.exporting.changes import (
-    Change,
     Changes,
     Decomposed,
     Full,
-    LowRank,
+    LowRankChange,
     Replaced,
+    WeightChange,
     Weights,
     delta_of,
 )
@@ -31,9 +31,9 @@ def to_native(changes: Changes, weights: Weights) -> dict[str, Tensor]:
     for layer, change in changes.layers.items():
         shape = weights.shape(layer)
         match change:
-            case LowRank(down, up):
+            case LowRankChange(down, up):
                 tensors |= _pair(layer, down, up, shape)
-            case Decomposed(LowRank(down, up), magnitude, 0):
+            case Decomposed(LowRankChange(down, up), magnitude, 0):
                 tensors |= _pair(layer, down, up, shape) | {f"{layer}.magnitude": magnitude}
             case Full(delta):
                 tensors[f"{layer}.delta"] = delta.reshape(shape)
@@ -56,7 +56,7 @@ def from_native(adapter: AdapterFile, weights: Weights) -> Changes:
     return Changes(layers, words)
 
 
-def _change(adapter: AdapterFile, layer: str, weights: Weights) -> Change:
+def _change(adapter: AdapterFile, layer: str, weights: Weights) -> WeightChange:
     found = {
         kind: adapter.tensors[f"{layer}.{kind}"].float()
         for kind in ("delta", "lora_A", "lora_B", "magnitude")
@@ -69,7 +69,7 @@ def _change(adapter: AdapterFile, layer: str, weights: Weights) -> Change:
             return Full(deltas.weight_delta(adapter, layer, delta))
         case {"delta": delta}:
             return Full(delta)
-    pair = LowRank(found["lora_A"], adapter.header.scale * found["lora_B"])
+    pair = LowRankChange(found["lora_A"], adapter.header.scale * found["lora_B"])
     return Decomposed(pair, found["magnitude"].flatten()) if "magnitude" in found else pair
 
 

@@ -17,7 +17,7 @@ def triggers(header: Header, target: Target) -> Iterator[str]:
     """Yield the concepts' words, or a first instruction where a concept has none."""
     for concept in header.concepts:
         if concept.word:
-            yield spelled(concept.word, target)
+            yield typed_in(concept.word, target)
         elif concept.instructions:
             yield concept.instructions[0]
 
@@ -27,16 +27,16 @@ def examples(header: Header, target: Target | None = None) -> Iterator[str]:
     for concept in header.concepts:
         for instruction in concept.instructions:
             if concept.word and target is not None:
-                told = {concept.word: spelled(concept.word, target)}
+                told = {concept.word: typed_in(concept.word, target)}
                 yield replace_words(instruction, told)
             else:
                 yield instruction
 
 
-def spelled(word: str, target: Target) -> str:
+def typed_in(word: str, target: Target) -> str:
     """Write a word as people type it in the program: the name of its embedding file.
 
-    >>> spelled("<my-dog>", "comfyui"), spelled("<my-dog>", "a1111"), spelled("<my-dog>", "peft")
+    >>> typed_in("<my-dog>", "comfyui"), typed_in("<my-dog>", "a1111"), typed_in("<my-dog>", "peft")
     ('embedding:my-dog', 'my-dog', '<my-dog>')
     """
     match target:

@@ -27,7 +27,7 @@ that tolerance."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReaderVerdict:
     """What one reader found in one target's files.
 
     `error` is the largest relative error of a layer (for full models against the weight itself,
@@ -58,7 +58,7 @@ def tolerance(written: Written) -> float:
 
 def judge(
     found: ReadBack, written: Written, adapter: AdapterFile, base: Base, pixels: float | None
-) -> Verdict:
+) -> ReaderVerdict:
     """Compare every layer that a reader found with the adapter; `pixels` is how far edits moved.
 
     Raises ExportError for a verdict that does not prove the files.
@@ -68,7 +68,7 @@ def judge(
 
     weights, changed = BaseWeights(base), layers(adapter)
     errors = {layer: _error(found, written, adapter, layer, weights) for layer in changed}
-    verdict = Verdict(
+    verdict = ReaderVerdict(
         target=written.target,
         reader=found.reader,
         matched=sum(error <= allowed(written, layer) for layer, error in errors.items()),
@@ -86,7 +86,7 @@ def largest_difference(edits_BHWC: np.ndarray, others_BHWC: np.ndarray) -> float
     return float(np.abs(edits_BHWC - others_BHWC).max() * 255)
 
 
-def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
+def rows(verdicts: Sequence[ReaderVerdict]) -> list[list[str]]:
     """Make rows of a table under `TITLES`."""
     return [
         [
@@ -133,7 +133,7 @@ def _strangers(
             yield layer
 
 
-def refuse_unproven(verdict: Verdict, written: Written) -> None:
+def refuse_unproven(verdict: ReaderVerdict, written: Written) -> None:
     """Raise ExportError for a verdict that does not prove the files."""
     if verdict.strangers:
         found = f"{len(verdict.strangers)} other layers changed, such as {verdict.strangers[0]}"
@@ -142,7 +142,7 @@ def refuse_unproven(verdict: Verdict, written: Written) -> None:
             f"only {verdict.matched} of {verdict.expected} layers came back as they are (largest "
             f"relative error {verdict.error:.1e})"
         )
-    elif verdict.pixels is not None and verdict.pixels > _pixelsallowed(written):
+    elif verdict.pixels is not None and verdict.pixels > _pixels_allowed(written):
         found = f"an edit differs by {verdict.pixels:.1f} of 255"
     else:
         return
@@ -152,7 +152,7 @@ def refuse_unproven(verdict: Verdict, written: Written) -> None:
     )
 
 
-def _pixelsallowed(written: Written) -> float:
+def _pixels_allowed(written: Written) -> float:
     """Hold only files that lost nothing to the adapter's own pixels."""
     free = is_cut(written) or written.target == "full-model"
     return float("inf") if free else PIXELS * tolerance(written) / TOLERANCE

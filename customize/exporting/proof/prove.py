@@ -14,7 +14,12 @@ import numpy as np
 
 from customize.errors import AdapterFileError, BaseModelError, ExportError
 from customize.exporting.proof.compare_edits import EditChange, compare_edits
-from customize.exporting.proof.compare_weights import Verdict, is_cut, judge, largest_difference
+from customize.exporting.proof.compare_weights import (
+    ReaderVerdict,
+    is_cut,
+    judge,
+    largest_difference,
+)
 from customize.exporting.proof.readers import open_plain, read_back
 from customize.exporting.proof.sample_edits import SampleEdit, choose_samples, edited
 from customize.exporting.proof.without_base import check_files
@@ -42,7 +47,7 @@ class OwnEdits:
 class Proof:
     """What reading one target back found; `change` of the edits where low rank was cut."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ReaderVerdict, ...]
     change: EditChange | None = None
 
 
@@ -59,7 +64,7 @@ class Proofs:
     unproven: str | None = None
 
     @property
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[ReaderVerdict]:
         """List the verdicts on all targets."""
         return [verdict for proof in self.proved.values() for verdict in proof.verdicts]
 
@@ -75,7 +80,7 @@ def prove(
     from tqdm import tqdm
 
     try:
-        own = own_edits(adapter, base, _EDITS if any(map(is_cut, written)) else 1)
+        own = edits_of_adapter(adapter, base, _EDITS if any(map(is_cut, written)) else 1)
     except BaseModelError as error:
         return Proofs(failed=check_files(written, adapter, base), unproven=str(error))
     except AdapterFileError:
@@ -92,7 +97,7 @@ def prove(
     return Proofs(proved, failed)
 
 
-def own_edits(adapter: AdapterFile, base: Base, count: int = 1) -> OwnEdits:
+def edits_of_adapter(adapter: AdapterFile, base: Base, count: int = 1) -> OwnEdits:
     """Make `count` edits with the adapter itself; raises BaseModelError and AdapterFileError."""
     from customize.adapters.apply import apply_adapters
     from customize.families.loading.quiet import errors_only
@@ -140,7 +145,7 @@ def _proof(
     own: OwnEdits | None,
     models: Models | None,
 ) -> Proof:
-    verdicts: list[Verdict] = []
+    verdicts: list[ReaderVerdict] = []
     change = None
     for found in read_back(written, adapter, base):
         if own is None:

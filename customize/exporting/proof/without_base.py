@@ -9,7 +9,7 @@ from customize.errors import AdapterFileError, ExportError
 from customize.exporting.changes import Changes, delta_of
 from customize.exporting.fit_to_target import relative_error
 from customize.exporting.formats.native import from_native
-from customize.exporting.proof.compare_weights import Verdict, allowed, refuse_unproven
+from customize.exporting.proof.compare_weights import ReaderVerdict, allowed, refuse_unproven
 from customize.exporting.proof.written_files import read_changes, remove
 from customize.exporting.targets import Target, Written
 from customize.families.loading.layer_weights import BaseWeights
@@ -43,7 +43,7 @@ def compare_changes(found: Changes, exact: Changes, written: Written, weights: B
         if layer in found.layers
     }
     others = [layer for layer in found.layers if layer not in exact.layers]
-    verdict = Verdict(
+    verdict = ReaderVerdict(
         target=written.target,
         reader="customize",
         matched=sum(error <= allowed(written, layer) for layer, error in errors.items()),

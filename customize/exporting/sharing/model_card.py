@@ -27,7 +27,7 @@ _SHOWN = ("steps", "seconds", "loss", "best_held_out_error")
 
 
 @dataclass(frozen=True)
-class Shown:
+class CardPicture:
     """A picture on the card: its path from the card, and the instruction that made it."""
 
     path: str
@@ -39,7 +39,7 @@ def card_text(
     adapter: str,
     *,
     license_id: str = "unknown",
-    pictures: Sequence[Shown] = (),
+    pictures: Sequence[CardPicture] = (),
     scores: Mapping[str, float] | None = None,
     files: Sequence[str] = (),
 ) -> str:
@@ -85,7 +85,9 @@ def latest_preview(adapter: Path) -> Path | None:
     return max((adapter.parent / "previews").glob("step_*.png"), default=None)
 
 
-def _front_matter(header: Header, license_id: str, pictures: Sequence[Shown]) -> dict[str, Any]:
+def _front_matter(
+    header: Header, license_id: str, pictures: Sequence[CardPicture]
+) -> dict[str, Any]:
     words = [concept.word for concept in header.concepts if concept.word]
     prompt = ", ".join(words) or _one_line(next(examples(header), "")) or None
     base = header.base_name if _HUB_ID.fullmatch(header.base_name) else None
@@ -107,7 +109,7 @@ def _front_matter(header: Header, license_id: str, pictures: Sequence[Shown]) ->
 def _body(
     header: Header,
     adapter: str,
-    pictures: Sequence[Shown],
+    pictures: Sequence[CardPicture],
     scores: Mapping[str, float],
     files: Sequence[str],
 ) -> Iterator[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.drawing.escape import code, markdown, python
-from customize.exporting.changes import Changes, LowRank
-from customize.exporting.file_plan import Content, Plan
+from customize.exporting.changes import Changes, LowRankChange
+from customize.exporting.file_plan import Content, FilePlan
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.formats.module_paths import split_layer
 from customize.exporting.targets import Target, Written
@@ -39,7 +39,7 @@ USES: Mapping[Target, str] = {
 }
 
 
-def write(
+def write_readme(
     folder: Path,
     written: Sequence[Written],
     missing: Mapping[Target, str],
@@ -93,11 +93,11 @@ def _read_back(proofs: Proofs | None) -> str:
     return "Each was read back and compared with the adapter.\n"
 
 
-def notes_of(target: Target, plan: Plan, fitted: Changes, profile: Profile) -> Iterator[str]:
+def notes_of(target: Target, plan: FilePlan, fitted: Changes, profile: Profile) -> Iterator[str]:
     """Tell what people must do with the files, and what the target does not read."""
     names = [name for name, content in plan.items() if isinstance(content, Content)]
     yield f"{', '.join(names)}: {USES[target].format(denoiser=profile.denoiser)}"
-    ranks = [len(c.down) for c in fitted.layers.values() if isinstance(c, LowRank)]
+    ranks = [len(c.down) for c in fitted.layers.values() if isinstance(c, LowRankChange)]
     if max(ranks, default=0) > _LARGE_RANK and _bytes(plan) > _LARGE:
         yield f"ranks go up to {max(ranks)}: --size-mb 15 or --energy 0.6 make smaller files"
     if target == "kohya":
@@ -105,7 +105,7 @@ def notes_of(target: Target, plan: Plan, fitted: Changes, profile: Profile) -> I
     yield from notes_of_words(fitted)
 
 
-def _bytes(plan: Plan) -> int:
+def _bytes(plan: FilePlan) -> int:
     contents = (content for content in plan.values() if isinstance(content, Content))
     return sum(tensor.nbytes for content in contents for tensor in content.tensors.values())
 

@@ -10,7 +10,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from customize.exporting.file_plan import Plan
+from customize.exporting.file_plan import FilePlan
 from customize.exporting.formats.trigger_words import examples, triggers
 from customize.exporting.targets import Target
 from customize.families import profile_of
@@ -26,10 +26,10 @@ _PREVIEW_SIDE = 512
 
 def plan_sidecars(
     header: Header, name: str, target: Target, preview: Image.Image | None = None
-) -> Plan:
+) -> FilePlan:
     """Plan NAME.json, and NAME.png where there is a preview, which is shrunk to 512 pixels."""
     text = json.dumps(sidecar(header, target), indent=4, ensure_ascii=False)
-    plan: Plan = {f"{name}.json": text + "\n"}
+    plan: FilePlan = {f"{name}.json": text + "\n"}
     if preview is not None:
         small, content = preview.copy(), io.BytesIO()
         small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))

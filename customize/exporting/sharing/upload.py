@@ -47,7 +47,7 @@ def push(
     return Pushed(url, tuple(files))
 
 
-def gather(
+def copy_for_upload(
     folder: Path, adapter: Path, card: str, exports: Path | None, pictures: dict[str, Path]
 ) -> None:
     """Copy what is to be uploaded into an empty `folder`.

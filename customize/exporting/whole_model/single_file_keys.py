@@ -16,7 +16,7 @@ from torch import Tensor
 from customize.exporting.formats import ldm_names
 from customize.exporting.whole_model import open_clip_keys
 
-Config = Mapping[str, Any]
+UnetConfig = Mapping[str, Any]
 Table = Mapping[str, str]
 
 _VAE_RESNET = {"conv_shortcut": "nin_shortcut"}
@@ -44,7 +44,7 @@ def prefixes(components: Sequence[str]) -> dict[str, str]:
 
 
 def to_single_file(
-    components: Mapping[str, Mapping[str, Tensor]], configs: Mapping[str, Config]
+    components: Mapping[str, Mapping[str, Tensor]], configs: Mapping[str, UnetConfig]
 ) -> dict[str, Tensor]:
     """Name every tensor of diffusers' components as a single-file checkpoint does.
 
@@ -62,7 +62,7 @@ def to_single_file(
 
 
 def from_single_file(
-    tensors: Mapping[str, Tensor], configs: Mapping[str, Config]
+    tensors: Mapping[str, Tensor], configs: Mapping[str, UnetConfig]
 ) -> dict[str, dict[str, Tensor]]:
     """Undo `to_single_file`: state dicts by component, named as diffusers names them.
 
@@ -77,7 +77,7 @@ def from_single_file(
 
 
 def _to_ldm(
-    component: str, tensors: Mapping[str, Tensor], config: Config
+    component: str, tensors: Mapping[str, Tensor], config: UnetConfig
 ) -> Iterator[tuple[str, Tensor]]:
     match component:
         case "unet":
@@ -98,7 +98,7 @@ def _to_ldm(
 
 
 def _from_ldm(
-    component: str, tensors: Mapping[str, Tensor], config: Config
+    component: str, tensors: Mapping[str, Tensor], config: UnetConfig
 ) -> Iterator[tuple[str, Tensor]]:
     match component:
         case "unet":
@@ -115,7 +115,7 @@ def _from_ldm(
             yield from open_clip_keys.from_open_clip(tensors)
 
 
-def vae_table(config: Config) -> dict[str, str]:
+def vae_table(config: UnetConfig) -> dict[str, str]:
     """Return the autoencoder's names, diffusers' to ldm's.
 
     >>> config = {"layers_per_block": 2, "down_block_types": ["DownEncoderBlock2D"] * 4}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError
-from customize.families.identify import Identified, Kind, read_json, wrong_kind
+from customize.families.identify import BaseKind, Identified, read_json, wrong_kind
 from customize.families.sampling_defaults import Sampling
 
 BASE, DISTILLED = (
@@ -26,7 +26,7 @@ _OTHERS = {
 _WIDTH_4B = 24 * 128
 
 
-def identify(index: dict[str, Any], folder: Path, name: str, kind: Kind) -> Identified:
+def identify(index: dict[str, Any], folder: Path, name: str, kind: BaseKind) -> Identified:
     """Tell FLUX.2 klein from what is not supported; raises BaseModelError for all else."""
     told = str(index.get("_class_name"))
     if kind == "text_to_image":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError, OutputError
-from customize.families.identify import Kind
+from customize.families.identify import BaseKind
 from customize.families.loading.weight_files import (
     check_safetensors,
     fingerprint,
@@ -33,7 +33,7 @@ _WRITTEN = 1
 """Raise it when converting writes something else: old conversions are then left unread."""
 
 
-def convert(path: Path, kind: Kind = "editing") -> Path:
+def convert(path: Path, kind: BaseKind = "editing") -> Path:
     """Return the folder converted from `path`, kept in the cache under the file's fingerprint.
 
     The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Raises BaseModelError.

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from customize.errors import BaseModelError
-from customize.families.identify import Kind
+from customize.families.identify import BaseKind
 from customize.families.loading.weight_files import check_safetensors
 from customize.families.single_file.configs import FIRST_TEXT, UNET, VAE, is_xl
 
 _CONV_IN = f"{UNET}input_blocks.0.0.weight"
-_CHANNELS: Mapping[Kind, int] = {"editing": 8, "text_to_image": 4}
+_CHANNELS: Mapping[BaseKind, int] = {"editing": 8, "text_to_image": 4}
 _PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 _TRANSFORMERS = ("double_blocks.", "transformer_blocks.", "joint_blocks.", "single_blocks.")
 
 
-def check_kind(path: Path, owner: str, kind: Kind) -> None:
+def check_kind(path: Path, owner: str, kind: BaseKind) -> None:
     """Refuse, in the name of `owner`, any file but a Stable Diffusion 1 or SDXL one of `kind`."""
     if path.suffix != ".safetensors":
         found = (

@@ -27,10 +27,10 @@ from customize.families.stable_diffusion.conditions import encode_pair, hide_con
 from customize.families.stable_diffusion.profiles import SDXL
 from customize.families.stable_diffusion.two_text_encoders import (
     HIDDEN,
+    encode_text,
     open_encoders,
     open_tokenizers,
     pool_at_the_end,
-    read_text,
     text_pattern,
 )
 from customize.families.stable_diffusion.unet_bases import edit_arguments
@@ -59,7 +59,7 @@ class InstructPix2PixXL:
             text_BLD, pooled_BP = conditions["text"], conditions["pooled"]
         else:
             ids = [conditions["token_ids"], conditions["token_ids_2"]]
-            text_BLD, pooled_BP = read_text(list(self.text_encoders.values()), ids)
+            text_BLD, pooled_BP = encode_text(list(self.text_encoders.values()), ids)
         stacked_BChw = torch.cat([noisy_BChw, conditions["source"]], dim=1)
         return self.denoiser(
             stacked_BChw.to(self.dtype),
@@ -126,7 +126,7 @@ class InstructPix2PixXLEncoder:
         assert not self.words, "the encoders do not know the words: encode as tokens"
         assert self.text_encoders, "opened without text encoders: encode as tokens"
         encoders = list(self.text_encoders.values())
-        text_BLD, pooled_BP = read_text(encoders, [x[None].to(encoders[0].device) for x in ids])
+        text_BLD, pooled_BP = encode_text(encoders, [x[None].to(encoders[0].device) for x in ids])
         return {"text": text_BLD[0].cpu(), "pooled": pooled_BP[0].cpu()}
 
 

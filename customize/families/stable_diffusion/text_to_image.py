@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from customize.errors import BaseModelError
-from customize.families.base import Base, Precision, resolve_base, resolve_plain
+from customize.families.base import Base, WeightPrecision, resolve_base, resolve_plain
 from customize.families.loading.parts import load_part, load_pipeline
 from customize.families.loading.quiet import hush
 from customize.files.parse import load_json
@@ -36,7 +36,7 @@ PAPER = Drawing(steps=100, guidance=(7.5, 15.0))
 
 
 def resolve_text_to_image(
-    name: str, revision: str | None = None, precision: Precision = "auto"
+    name: str, revision: str | None = None, precision: WeightPrecision = "auto"
 ) -> tuple[Base, Drawing]:
     """Find a text-to-image model, or an editing base that has a twin; raises BaseModelError."""
     folder = Path(name).expanduser()

@@ -16,7 +16,7 @@ HIDDEN = -1
 """The id that stands, all along, for no instruction."""
 
 
-def read_text(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def encode_text(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Return both encoders' states before their last layer, side by side (B, L, D1 + D2), and the
     second's pooled text (B, P); zeros for samples whose ids (B, L) are `HIDDEN`.
     """

@@ -6,14 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from customize.families.identify import READS, FamilyName, Identified, Kind, read_json, wrong_kind
+from customize.families.identify import (
+    READS,
+    BaseKind,
+    FamilyName,
+    Identified,
+    read_json,
+    wrong_kind,
+)
 from customize.families.sampling_defaults import Sampling
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def identify(index: dict[str, Any], folder: Path, name: str, kind: Kind) -> Identified:
+def identify(index: dict[str, Any], folder: Path, name: str, kind: BaseKind) -> Identified:
     """Choose the family by what the UNet reads: pipeline names only say how a folder was saved.
 
     Raises BaseModelError for a base that is not of `kind`.

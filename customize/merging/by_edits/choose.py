@@ -13,15 +13,15 @@ from customize.adapters.file import read_adapter
 from customize.files.write import temporary_folder
 from customize.merging.by_edits.distillation import merge_by_distillation
 from customize.merging.by_edits.regression import merge_by_regression
-from customize.merging.by_edits.retention import Judge, Verdict
+from customize.merging.by_edits.retention import Judge, Retention
 from customize.merging.job import Job
-from customize.merging.merge_files import Merged, check_free, merge_job
-from customize.merging.methods import Constrained, Dare, Distillation, Linear, Method, Ties
+from customize.merging.merge_files import Merged, check_output_file, merge_job
+from customize.merging.methods import Constrained, Dare, Distillation, Linear, MergeMethod, Ties
 
 if TYPE_CHECKING:
     import torch
 
-    from customize.merging.by_edits.editing_job import Stage
+    from customize.merging.by_edits.editing_job import EditingJob
 
 
 MOST_LOST = 0.05
@@ -36,7 +36,7 @@ class Tried:
 
     name: str
     merged: Merged
-    verdict: Verdict
+    verdict: Retention
 
 
 def try_one(
@@ -49,7 +49,7 @@ def try_one(
     """Write a candidate into `folder` and judge it."""
     merged = write(folder / f"{name}.safetensors")
     verdict = judge.judge(read_adapter(merged.path), merged.renamed)
-    log(f"{name}: {told(verdict)}")
+    log(f"{name}: {verdict_line(verdict)}")
     return Tried(name, merged, verdict)
 
 
@@ -73,11 +73,11 @@ def rule() -> str:
     )
 
 
-def told(verdict: Verdict) -> str:
+def verdict_line(verdict: Retention) -> str:
     """Say a verdict in a line.
 
     >>> from customize.merging.by_edits.retention import Kept
-    >>> told(Verdict({"my_dog": Kept(0.5, 0.45), "blank": Kept(0.0, 0.0)}, 0.97, {}, []))
+    >>> verdict_line(Retention({"my_dog": Kept(0.5, 0.45), "blank": Kept(0.0, 0.0)}, 0.97, {}, []))
     "my_dog 90 %, blank never learned, the base's own edits 97 %"
     """
     parts = list[str]()
@@ -91,7 +91,7 @@ def told(verdict: Verdict) -> str:
     return ", ".join(parts)
 
 
-def _base(verdict: Verdict) -> float:
+def _base(verdict: Retention) -> float:
     return 1.0 if verdict.base is None else verdict.base
 
 
@@ -108,7 +108,7 @@ class Chosen:
 
 
 def merge_automatically(
-    stage: Stage,
+    stage: EditingJob,
     judge: Judge,
     output: Path,
     *,
@@ -122,7 +122,7 @@ def merge_automatically(
     Where all leave a concept behind the best is corrected by distillation. See `best_of`
     for what is best. Raises MergeError and OutputExistsError.
     """
-    check_free(output, stage.job.files, overwrite=overwrite)
+    check_output_file(output, stage.job.files, overwrite=overwrite)
     options: Any = {"limits": limits, "dtype": dtype}
     with temporary_folder(output.parent) as folder:
         tried = list[Tried]()
@@ -138,7 +138,7 @@ def merge_automatically(
             tried.append(try_one("distill", partial(correct, **options), judge, folder, log))
             best = best_of(tried, judge.kept_alone())
         best.merged.path.replace(output)
-    log(f"chosen: {best.name} ({told(best.verdict)})")
+    log(f"chosen: {best.name} ({verdict_line(best.verdict)})")
     return Chosen(replace(best.merged, path=output), best, tuple(tried))
 
 
@@ -150,7 +150,7 @@ def candidates(
     `concat` and `svd` are not among them: they write what `linear` does in other ways.
     """
 
-    def by(method: Method, job: Job = job) -> Callable[[Path], Merged]:
+    def by(method: MergeMethod, job: Job = job) -> Callable[[Path], Merged]:
         return lambda path: merge_job(job, path, method, limits=limits, dtype=dtype)
 
     if len(job.inputs) == 1:

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from customize.adapters.low_rank import LowRankFactors, inject
-from customize.merging.by_edits.recorded_calls import Call, answers, ask
+from customize.merging.by_edits.recorded_calls import RecordedCall, answers, ask
 
 BATCH = 16
 POSITIONS = 4 * 64 * 64
@@ -37,7 +37,7 @@ class Lesson:
     are shares of it, and count `weight`.
     """
 
-    calls: Sequence[Call]
+    calls: Sequence[RecordedCall]
     change: float
     weight: float = 1.0
 
@@ -52,7 +52,7 @@ class Course:
     seed: int = 0
 
 
-def change_of(denoiser: Any, calls: Sequence[Call]) -> float:
+def squared_distance(denoiser: Any, calls: Sequence[RecordedCall]) -> float:
     """Return the mean square by which the recorded answers differ from the `denoiser`'s own."""
     own = answers(denoiser, calls, at_once=BATCH)
     squares = [
@@ -96,12 +96,14 @@ def distill(
     return {layer: (found[f"{layer}.lora_A"], found[f"{layer}.lora_B"]) for layer in layers}
 
 
-def _batches(lessons: Sequence[Lesson], course: Course) -> Iterator[list[tuple[Call, float]]]:
+def _batches(
+    lessons: Sequence[Lesson], course: Course
+) -> Iterator[list[tuple[RecordedCall, float]]]:
     """Draw from all lessons in turn; each call with what multiplies its mean squared error."""
     generator = torch.Generator().manual_seed(course.seed)
     bar = tqdm(range(course.steps), "distilling", unit="step", disable=None)
     for step in bar:
-        drawn = list[tuple[Call, float]]()
+        drawn = list[tuple[RecordedCall, float]]()
         for place in range(step * BATCH, (step + 1) * BATCH):
             one = lessons[place % len(lessons)]
             chosen = int(torch.randint(len(one.calls), (), generator=generator))
@@ -109,9 +111,11 @@ def _batches(lessons: Sequence[Lesson], course: Course) -> Iterator[list[tuple[C
         yield drawn
 
 
-def _parts(batch: Sequence[tuple[Call, float]]) -> Iterator[tuple[list[Call], list[float]]]:
+def _parts(
+    batch: Sequence[tuple[RecordedCall, float]],
+) -> Iterator[tuple[list[RecordedCall], list[float]]]:
     """Split a batch by size, and so that no more than `POSITIONS` learn at once."""
-    sizes: dict[tuple[int, ...], list[tuple[Call, float]]] = {}
+    sizes: dict[tuple[int, ...], list[tuple[RecordedCall, float]]] = {}
     for call, weight in batch:
         sizes.setdefault(tuple(call.sample_Chw.shape), []).append((call, weight))
     for shape, same in sizes.items():

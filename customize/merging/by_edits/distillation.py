@@ -21,18 +21,24 @@ from customize.editing.sample import batches, sample
 from customize.families import denoiser_of
 from customize.families.words import replace_words
 from customize.files.write import temporary_folder
-from customize.merging.by_edits.correction import Course, Lesson, change_of, distill
+from customize.merging.by_edits.correction import Course, Lesson, distill, squared_distance
 from customize.merging.by_edits.layer_inputs import STEPS
-from customize.merging.by_edits.recorded_calls import Call, recorded, with_texts_of
+from customize.merging.by_edits.recorded_calls import RecordedCall, recorded, with_texts_of
 from customize.merging.by_edits.trial_edits import requests_of, varied
-from customize.merging.header import options_of
+from customize.merging.header import method_options
 from customize.merging.inputs import placeholder
-from customize.merging.layers import Change, Layer, cut
-from customize.merging.merge_files import Combine, Merged, check_free, merge_job, write_merged
+from customize.merging.layers import MergedChange, MergedLayer, cut
+from customize.merging.merge_files import (
+    Combine,
+    Merged,
+    check_output_file,
+    merge_job,
+    write_merged,
+)
 from customize.merging.methods import Constrained, Distillation, Linear
 
 if TYPE_CHECKING:
-    from customize.merging.by_edits.editing_job import Stage
+    from customize.merging.by_edits.editing_job import EditingJob
     from customize.merging.job import Job
     from customize.shapes import Example
 
@@ -42,7 +48,7 @@ AT_ONCE = 8
 
 
 def merge_by_distillation(
-    stage: Stage,
+    stage: EditingJob,
     output: Path,
     way: Distillation,
     *,
@@ -56,7 +62,7 @@ def merge_by_distillation(
     None starts from `constrained` where layers read text alone, else from addition. One adapter has
     nothing to be reconciled with and stays as it is. Raises MergeError and OutputExistsError.
     """
-    check_free(output, stage.job.files, overwrite=overwrite)
+    check_output_file(output, stage.job.files, overwrite=overwrite)
     if start is None:
         with temporary_folder(output.parent) as folder:
             path = folder / "start.safetensors"
@@ -80,7 +86,7 @@ def merge_by_distillation(
             **asdict(way),
             "learning_rate": course.learning_rate,
             "start": start.header.training["merged_by"],
-            **options_of(limits or Limits()),
+            **method_options(limits or Limits()),
         },
         dtype=dtype,
         overwrite=overwrite,
@@ -88,7 +94,7 @@ def merge_by_distillation(
 
 
 def _correction(
-    stage: Stage, start: AdapterFile, course: Course, preserve: float
+    stage: EditingJob, start: AdapterFile, course: Course, preserve: float
 ) -> Mapping[str, tuple[Tensor, Tensor]]:
     """Learn the factors (down, up) that every layer of the denoiser lacks."""
     lessons = _lessons(stage, start, preserve)
@@ -97,7 +103,7 @@ def _correction(
         return distill(denoiser_of(stage.pipeline), names, lessons, course)
 
 
-def _lessons(stage: Stage, start: AdapterFile, preserve: float) -> list[Lesson]:
+def _lessons(stage: EditingJob, start: AdapterFile, preserve: float) -> list[Lesson]:
     """Record what each input makes of its own instructions, and the base of its own edits."""
     denoiser, renamed = denoiser_of(stage.pipeline), stage.job.vocabulary.renamed
     found = list[Lesson]()
@@ -105,24 +111,24 @@ def _lessons(stage: Stage, start: AdapterFile, preserve: float) -> list[Lesson]:
     for owner, item in enumerate(inputs):
         examples = varied(stage.trained, owner)
         calls = _calls(stage, (item.adapter, item.weight), examples, start, renamed[owner])
-        found.append(Lesson(calls, change_of(denoiser, calls)))
+        found.append(Lesson(calls, squared_distance(denoiser, calls)))
     typical = fmean(one.change for one in found)
     own = _calls(stage, None, stage.generic, start, {})
     return [*found, Lesson(own, typical, preserve)]
 
 
 def _calls(
-    stage: Stage,
+    stage: EditingJob,
     teacher: tuple[AdapterFile, float] | None,
     examples: Sequence[Example],
     start: AdapterFile,
     renamed: Mapping[str, str],
-) -> list[Call]:
+) -> list[RecordedCall]:
     """Record edits by a teacher, the base where there is none; texts are as the merge reads them.
 
     Texts only differ from the teacher's own where text encoders were taught.
     """
-    pipeline, found = stage.pipeline, list[Call]()
+    pipeline, found = stage.pipeline, list[RecordedCall]()
     denoiser = denoiser_of(pipeline)
     sampling = replace(stage.sampling, steps=min(stage.sampling.steps, STEPS))
     for batch in batches(pipeline, requests_of(examples), sampling, AT_ONCE):
@@ -149,14 +155,14 @@ def _adding(
     """
     changed = frozenset(layers(start))
 
-    def add(layer: Layer) -> Change:
+    def add(layer: MergedLayer) -> MergedChange:
         full = torch.zeros(layer.shape)
         if layer.name in changed:
             full += weight_delta(start, layer.name, placeholder(layer.shape))
         if layer.name in correction:
             down, up = correction[layer.name]
             full += (up.flatten(1) @ down.flatten(1)).view(layer.shape)
-        return cut(Change(full=full), limits) if limits.cuts else Change(full=full)
+        return cut(MergedChange(full=full), limits) if limits.cuts else MergedChange(full=full)
 
     return add
 

@@ -11,7 +11,7 @@ from customize.families.known_edits import known_edits
 from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.merging.by_edits.layer_inputs import Evidence
 from customize.merging.by_edits.retention import Judge
-from customize.merging.by_edits.trial_edits import Asked, find_asked, own_edits
+from customize.merging.by_edits.trial_edits import TrialEdits, find_asked, own_edits
 from customize.merging.job import Job
 from customize.shapes import Example
 
@@ -22,7 +22,7 @@ OWN_EDITS, GENERIC = 16, 48
 
 
 @dataclass(frozen=True)
-class Stage:
+class EditingJob:
     """A job with its base's pipeline, the pairs it fits to and, held out where known, judges by.
 
     `generic` are edits that the base knows by itself, of the concepts' sources.
@@ -31,8 +31,8 @@ class Stage:
     job: Job
     pipeline: Any
     sampling: Sampling
-    trained: tuple[Asked, ...]
-    judged: tuple[Asked, ...]
+    trained: tuple[TrialEdits, ...]
+    judged: tuple[TrialEdits, ...]
     generic: tuple[Example, ...]
     own: tuple[Example, ...]
 
@@ -53,13 +53,13 @@ class Stage:
         )
 
 
-def open_stage(
+def open_editing_job(
     job: Job,
     pairs: Mapping[str, Path],
     *,
     device: torch.device | str | None = None,
     most: int = 8,
-) -> Stage:
+) -> EditingJob:
     """Find the edits, then open the base; `pairs` are folders by concept, where given.
 
     At most `most` edits of each concept count. Raises PairsError, BaseModelError.
@@ -75,7 +75,7 @@ def open_stage(
     pipeline = Editor.from_base(job.base_name, device=device).pipeline
     pipeline.set_progress_bar_config(disable=True)
     known = known_edits(job.base)
-    return Stage(
+    return EditingJob(
         job=job,
         pipeline=pipeline,
         sampling=sampling_of(job.base),

@@ -13,7 +13,7 @@ from customize.adapters.file import AdapterFile
 from customize.editing.sample import sample
 from customize.families.sampling_defaults import Sampling
 from customize.merging.by_edits.moments import can_capture, capturing, in_groups
-from customize.merging.by_edits.trial_edits import Asked, requests_of, varied
+from customize.merging.by_edits.trial_edits import TrialEdits, requests_of, varied
 from customize.shapes import Example
 
 STEPS = 6
@@ -23,7 +23,7 @@ MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerMoments:
     """What one layer read: second moments (K, K) under each adapter's edits, and generic ones."""
 
     own: list[Tensor]
@@ -38,7 +38,7 @@ class Evidence:
         pipeline: Any,
         sampling: Sampling,
         adapters: Sequence[AdapterFile],
-        asked: Sequence[Asked],
+        asked: Sequence[TrialEdits],
         own: Sequence[Example],
         layers: Sequence[str],
         *,
@@ -58,14 +58,14 @@ class Evidence:
         modules = {layer: module_of(pipeline, layer) for layer in layers}
         fit = {layer: module for layer, module in modules.items() if can_capture(module)}
         self._groups = [tuple(g) for g in in_groups(fit, len(adapters) + 1, most_bytes)]
-        self._held: dict[str, Seen] = {}
+        self._held: dict[str, LayerMoments] = {}
 
     @property
     def layers(self) -> frozenset[str]:
         """Return the layers that can be captured."""
         return frozenset(layer for group in self._groups for layer in group)
 
-    def of(self, layer: str) -> Seen:
+    def of(self, layer: str) -> LayerMoments:
         """Return what one of `layers` reads."""
         if layer not in self._held:
             (group,) = (group for group in self._groups if layer in group)
@@ -73,13 +73,16 @@ class Evidence:
             self._held = self._capture(group)
         return self._held[layer]
 
-    def _capture(self, group: Sequence[str]) -> dict[str, Seen]:
+    def _capture(self, group: Sequence[str]) -> dict[str, LayerMoments]:
         own = [
             self._moments(adapter, examples, group)
             for adapter, examples in zip(self._adapters, self._examples, strict=True)
         ]
         generic = self._moments(None, self._own, group)
-        return {layer: Seen([moments[layer] for moments in own], generic[layer]) for layer in group}
+        return {
+            layer: LayerMoments([moments[layer] for moments in own], generic[layer])
+            for layer in group
+        }
 
     def _moments(
         self, adapter: AdapterFile | None, examples: Sequence[Example], group: Sequence[str]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from customize.merging.by_edits.retention import CHANGES, Judge, Verdict
-from customize.merging.by_edits.trial_edits import Asked
+from customize.merging.by_edits.retention import CHANGES, Judge, Retention
+from customize.merging.by_edits.trial_edits import TrialEdits
 from customize.shapes import Example
 
 OWN = "the base's own"
@@ -18,7 +18,7 @@ Leaks = Mapping[tuple[str, str], float | None]
 """The share of a change that leaks, by (edits asked for, concept that shows)."""
 
 
-def find_leaks(judge: Judge, verdict: Verdict) -> Leaks:
+def find_leaks(judge: Judge, verdict: Retention) -> Leaks:
     """Measure how much each concept leaks into every other's edits and into the base's own.
 
     None where a concept does nothing to those sources, as a dog does where there is none.
@@ -59,7 +59,7 @@ def leak(
 
 def _leak(
     judge: Judge,
-    other: Asked,
+    other: TrialEdits,
     examples: Sequence[Example],
     apart: Sequence[np.ndarray],
     together: Sequence[np.ndarray],

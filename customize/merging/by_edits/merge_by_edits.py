@@ -14,13 +14,13 @@ from customize.adapters.header_facts import shareable
 from customize.files.write import temporary_folder
 from customize.merging.by_edits.choose import Chosen, merge_automatically, rule
 from customize.merging.by_edits.distillation import merge_by_distillation
-from customize.merging.by_edits.editing_job import Stage, open_stage
+from customize.merging.by_edits.editing_job import EditingJob, open_editing_job
 from customize.merging.by_edits.regression import merge_by_regression
-from customize.merging.by_edits.report import check_folder, write_report
-from customize.merging.by_edits.retention import Judge, Verdict
+from customize.merging.by_edits.report import check_folder, write_merge_report
+from customize.merging.by_edits.retention import Judge, Retention
 from customize.merging.job import Job, open_job
-from customize.merging.merge_files import Merged, check_free, merge_job
-from customize.merging.methods import Distillation, Method, Regression
+from customize.merging.merge_files import Merged, check_output_file, merge_job
+from customize.merging.methods import Distillation, MergeMethod, Regression
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from customize.scoring.items import Models
 
 
-Way = Method | Regression | Distillation | Literal["auto"]
+Way = MergeMethod | Regression | Distillation | Literal["auto"]
 
 
 @dataclass(frozen=True)
-class Looking:
+class EditTrials:
     """How a merge looks at edits.
 
     `pairs` are folders by concept, for those whose recipe's pairs are not here; at most `most`
@@ -47,11 +47,11 @@ class Looking:
     device: torch.device | str | None = None
 
 
-def merge_looking(
+def merge_by_edits(
     files: Sequence[Path],
     output: Path,
     way: Way,
-    looking: Looking,
+    looking: EditTrials,
     *,
     weights: Sequence[float] | None = None,
     limits: Limits | None = None,
@@ -66,11 +66,11 @@ def merge_looking(
     Other arguments are those of `merge`. Raises what it raises, and PairsError for concepts
     whose pairs are not found, ScoreError for an unusable CLIP.
     """
-    check_free(output, files, overwrite=overwrite)
+    check_output_file(output, files, overwrite=overwrite)
     if looking.report is not None:
         check_folder(looking.report, files, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
-    stage = open_stage(job, looking.pairs, device=looking.device, most=looking.most)
+    stage = open_editing_job(job, looking.pairs, device=looking.device, most=looking.most)
     models = _models(job, looking)
     judge = stage.judge()
     options: Any = {"limits": limits, "dtype": dtype, "log": log}
@@ -81,21 +81,21 @@ def merge_looking(
         verdict = verdict or judge.judge(read_adapter(made.path), made.renamed)
         facts = _facts(stage, made, chosen)
         told_of = (looking.report, judge, verdict, job.files, facts, models)
-        with write_report(*told_of, overwrite=overwrite) as told:
+        with write_merge_report(*told_of, overwrite=overwrite) as told:
             os.replace(made.path, output)  # last: it says that all is done
     log(told)
     return replace(made, path=output)
 
 
 def _merged(
-    stage: Stage,
+    stage: EditingJob,
     judge: Judge,
     way: Way,
     output: Path,
     *,
     log: Callable[[str], None],
     **options: Any,
-) -> tuple[Merged, Verdict | None, Chosen | None]:
+) -> tuple[Merged, Retention | None, Chosen | None]:
     """Merge by a way; returns what is known of the outcome already."""
     if way == "auto":
         chosen = merge_automatically(stage, judge, output, log=log, **options)
@@ -107,7 +107,7 @@ def _merged(
     return merge_job(stage.job, output, way, **options), None, None
 
 
-def _models(job: Job, looking: Looking) -> Models | None:
+def _models(job: Job, looking: EditTrials) -> Models | None:
     """Open the CLIP of the report, before anything slow begins."""
     own = job.base.folder / "clip"
     name = looking.clip or (str(own) if own.is_dir() else None)
@@ -118,7 +118,7 @@ def _models(job: Job, looking: Looking) -> Models | None:
     return open_models(name, device=looking.device)
 
 
-def _facts(stage: Stage, merged: Merged, chosen: Chosen | None) -> dict[str, Any]:
+def _facts(stage: EditingJob, merged: Merged, chosen: Chosen | None) -> dict[str, Any]:
     """Gather what a report says beside the figures."""
     facts: dict[str, Any] = {
         "base": shareable(stage.job.base_name),

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 LEVEL = "timestep"
 """What diffusers' denoisers call the noise level."""
 
-Texts = Mapping[str, Tensor]
+TextTensors = Mapping[str, Tensor]
 """Everything a denoiser takes besides its input and the level, by argument, nested by dots."""
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """One sample of one call: input (C, h, w), level (), texts and the answer (C', h, w).
 
     Input and answer of denoisers that read tokens are (L, C), sources among them.
@@ -27,14 +27,14 @@ class Call:
 
     sample_Chw: Tensor
     level: Tensor
-    texts: Texts
+    texts: TextTensors
     answer_Chw: Tensor
 
 
 @contextmanager
-def recorded(denoiser: nn.Module) -> Iterator[list[Call]]:
+def recorded(denoiser: nn.Module) -> Iterator[list[RecordedCall]]:
     """Collect each sample of every call inside, on the CPU; texts that stay are kept once."""
-    calls, held = list[Call](), dict[tuple[str, int], Tensor]()
+    calls, held = list[RecordedCall](), dict[tuple[str, int], Tensor]()
 
     def once(name: str, index: int, rows: Tensor) -> Tensor:
         """Return a sample's rows, the tensor of the call before where nothing changed."""
@@ -52,7 +52,7 @@ def recorded(denoiser: nn.Module) -> Iterator[list[Call]]:
         texts = dict(_flat(told))
         for index in range(len(sample_BChw)):
             calls.append(
-                Call(
+                RecordedCall(
                     sample_BChw[index].cpu(),
                     level_B[index].cpu(),
                     {name: once(name, index, rows) for name, rows in texts.items()},
@@ -67,7 +67,7 @@ def recorded(denoiser: nn.Module) -> Iterator[list[Call]]:
         hook.remove()
 
 
-def ask(denoiser: nn.Module, calls: Sequence[Call]) -> Tensor:
+def ask(denoiser: nn.Module, calls: Sequence[RecordedCall]) -> Tensor:
     """Ask a denoiser again, all at once; (B, C', h, w) of its dtype and device."""
     place: Any = next(denoiser.parameters())
     stacked = {name: torch.stack([call.texts[name] for call in calls]) for name in calls[0].texts}
@@ -82,7 +82,7 @@ def ask(denoiser: nn.Module, calls: Sequence[Call]) -> Tensor:
     return answer[0]
 
 
-def answers(denoiser: nn.Module, calls: Sequence[Call], at_once: int) -> list[Tensor]:
+def answers(denoiser: nn.Module, calls: Sequence[RecordedCall], at_once: int) -> list[Tensor]:
     """Ask again without gradients, `at_once` together; (C', h, w) on the CPU each."""
     with torch.no_grad():
         return [
@@ -97,7 +97,9 @@ def _input_of(denoiser: nn.Module) -> str:
     return next(name for name in signature(type(denoiser).forward).parameters if name != "self")
 
 
-def with_texts_of(calls: Sequence[Call], others: Sequence[Call]) -> list[Call]:
+def with_texts_of(
+    calls: Sequence[RecordedCall], others: Sequence[RecordedCall]
+) -> list[RecordedCall]:
     """Give calls the texts of the first calls of `others`, who asked for the same edits in turn."""
     return [
         replace(call, texts=others[index % len(others)].texts) for index, call in enumerate(calls)

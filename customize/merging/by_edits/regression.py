@@ -18,14 +18,14 @@ from torch import Tensor
 
 from customize.adapters.factors import Limits
 from customize.merging.by_edits.layer_inputs import Evidence
-from customize.merging.header import options_of
+from customize.merging.header import method_options
 from customize.merging.job import Job
-from customize.merging.layers import Change, Layer, combine, cut
-from customize.merging.merge_files import Merged, check_free, write_merged
+from customize.merging.layers import MergedChange, MergedLayer, combine, cut
+from customize.merging.merge_files import Merged, check_output_file, write_merged
 from customize.merging.methods import Linear, Regression
 
 if TYPE_CHECKING:
-    from customize.merging.by_edits.editing_job import Stage
+    from customize.merging.by_edits.editing_job import EditingJob
 
 
 PRESERVE, RIDGE = Regression.preserve, Regression.ridge
@@ -78,7 +78,7 @@ def _factor(curvature_KK: Tensor, held: float) -> tuple[Tensor, float]:
 
 
 def merge_by_regression(
-    stage: Stage,
+    stage: EditingJob,
     output: Path,
     *,
     evidence: Evidence | None = None,
@@ -92,7 +92,7 @@ def merge_by_regression(
 
     See `regress` for `preserve` and `ridge`. Raises MergeError and OutputExistsError.
     """
-    check_free(output, stage.job.files, overwrite=overwrite)
+    check_output_file(output, stage.job.files, overwrite=overwrite)
     regressing = Regressing(
         stage.job,
         evidence or stage.evidence(),
@@ -107,7 +107,7 @@ def merge_by_regression(
         method="regression",
         options={
             **{"preserve": preserve, "ridge": ridge, "otherwise": "linear"},
-            **options_of(limits or Limits()),
+            **method_options(limits or Limits()),
         },
         dtype=dtype,
         overwrite=overwrite,
@@ -132,7 +132,7 @@ class Regressing:
         self._options: Any = {"preserve": preserve, "ridge": ridge}
         self.otherwise: list[str] = []
 
-    def __call__(self, layer: Layer) -> Change:
+    def __call__(self, layer: MergedLayer) -> MergedChange:
         """Merge one layer. An input that leaves it alone asks for no change of what it reads."""
         if layer.name not in self._evidence.layers:
             self.otherwise.append(layer.name)
@@ -142,5 +142,5 @@ class Regressing:
             for item in self._job.inputs
         ]
         seen = self._evidence.of(layer.name)
-        change = Change(full=regress(deltas, seen.own, seen.generic, **self._options))
+        change = MergedChange(full=regress(deltas, seen.own, seen.generic, **self._options))
         return cut(change, self._limits) if self._limits.cuts else change

@@ -19,8 +19,8 @@ from customize.files.lock import in_use
 from customize.files.manifest import Manifest
 from customize.merging.by_edits.leaks import OWN, Leaks, find_leaks
 from customize.merging.by_edits.report_pictures import edits_sheet, kept_map
-from customize.merging.by_edits.retention import Judge, Verdict
-from customize.merging.by_edits.trial_edits import Asked
+from customize.merging.by_edits.retention import Judge, Retention
+from customize.merging.by_edits.trial_edits import TrialEdits
 
 if TYPE_CHECKING:
     from customize.scoring.items import Models
@@ -43,10 +43,10 @@ def check_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> No
 
 
 @contextmanager
-def write_report(
+def write_merge_report(
     folder: Path,
     judge: Judge,
-    verdict: Verdict,
+    verdict: Retention,
     files: Sequence[Path],
     facts: Mapping[str, Any],
     models: Models | None = None,
@@ -79,7 +79,7 @@ def write_report(
 
 def figures_of(
     judge: Judge,
-    verdict: Verdict,
+    verdict: Retention,
     files: Sequence[Path],
     leaks: Leaks,
     models: Models | None,
@@ -113,7 +113,7 @@ def figures_of(
     }
 
 
-def figures_table(judge: Judge, verdict: Verdict, leaks: Leaks) -> str:
+def figures_table(judge: Judge, verdict: Retention, leaks: Leaks) -> str:
     """Lay out the change made alone and merged, retention and leaks, a line a concept."""
     rows = list[list[str]]()
     for asked in judge.asked:
@@ -135,7 +135,7 @@ def figures_table(judge: Judge, verdict: Verdict, leaks: Leaks) -> str:
 
 
 def _scores(
-    asked: Asked, outputs: Sequence[np.ndarray], models: Models | None
+    asked: TrialEdits, outputs: Sequence[np.ndarray], models: Models | None
 ) -> dict[str, float] | None:
     """Score edits as `customize score` does; means over the concept's edits."""
     if models is None:

@@ -7,14 +7,14 @@ from PIL import Image
 from customize.drawing.contact_sheet import contact_sheet, to_picture
 from customize.drawing.heat_map import heat_map
 from customize.merging.by_edits.leaks import OWN, Leaks
-from customize.merging.by_edits.retention import Judge, Verdict
+from customize.merging.by_edits.retention import Judge, Retention
 
 TITLES = ("source", "instruction", "alone", "merged", "target")
 SHOWN = 3
 """Edits of each concept on the sheet."""
 
 
-def edits_sheet(judge: Judge, verdict: Verdict) -> Image.Image:
+def edits_sheet(judge: Judge, verdict: Retention) -> Image.Image:
     """Show the first edits of every concept, and of the base's own, before and after the merge."""
     rows = list[list[Image.Image | str]]()
     for asked in judge.asked:
@@ -44,7 +44,7 @@ def edits_sheet(judge: Judge, verdict: Verdict) -> Image.Image:
     return contact_sheet(rows, TITLES)
 
 
-def kept_map(judge: Judge, verdict: Verdict, leaks: Leaks) -> Image.Image:
+def kept_map(judge: Judge, verdict: Retention, leaks: Leaks) -> Image.Image:
     """Draw retention where a concept is asked for and shows, leaks where another one shows."""
     names = [asked.name for asked in judge.asked]
     shares: list[list[float | None]] = [

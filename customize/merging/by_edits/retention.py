@@ -12,7 +12,7 @@ from customize.adapters.apply import apply_adapters
 from customize.adapters.file import AdapterFile
 from customize.editing.sample import sample
 from customize.families.sampling_defaults import Sampling
-from customize.merging.by_edits.trial_edits import Asked, requests_of, reworded
+from customize.merging.by_edits.trial_edits import TrialEdits, requests_of, with_new_words
 from customize.shapes import Example
 
 LEARNED = 0.05
@@ -35,7 +35,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Retention:
     """What a merge kept: of each concept by name, and of the base's own edits (1 for all).
 
     `outputs` are the merged edits of each concept, `own` those of the base's own, (H, W, 3) float
@@ -62,7 +62,7 @@ class Judge:
         pipeline: Any,
         sampling: Sampling,
         adapters: Sequence[AdapterFile],
-        asked: Sequence[Asked],
+        asked: Sequence[TrialEdits],
         own: Sequence[Example],
         *,
         at_once: int = 8,
@@ -75,7 +75,7 @@ class Judge:
         self._made: dict[tuple[int, str], list[np.ndarray]] = {}
         self._kept_alone = list[float | None]()
 
-    def alone(self, owner: int, asked: Asked) -> list[np.ndarray]:
+    def alone(self, owner: int, asked: TrialEdits) -> list[np.ndarray]:
         """Return one adapter's edits of a concept, its own or another's."""
         key = (owner, asked.name)
         if key not in self._made:
@@ -107,21 +107,21 @@ class Judge:
                 self._kept_alone.append(kept_of_base(self.own, self.before(), after))
         return self._kept_alone
 
-    def judge(self, merged: AdapterFile, renamed: Sequence[Mapping[str, str]] = ()) -> Verdict:
+    def judge(self, merged: AdapterFile, renamed: Sequence[Mapping[str, str]] = ()) -> Retention:
         """Make every edit with `merged`; `renamed` has each adapter's words as they are called now.
 
         Wherever edits are compared they start from the same noise.
         """
         concepts, outputs = dict[str, Kept](), dict[str, Sequence[np.ndarray]]()
         for asked in self.asked:
-            now = reworded(asked, renamed[asked.owner]) if renamed else asked
+            now = with_new_words(asked, renamed[asked.owner]) if renamed else asked
             outputs[asked.name] = self.edit(merged, now.examples)
             concepts[asked.name] = Kept(
                 mean_change(self.alone(asked.owner, asked), asked.examples),
                 mean_change(outputs[asked.name], asked.examples),
             )
         own = self.edit(merged, self.own)
-        return Verdict(concepts, kept_of_base(self.own, self.before(), own), outputs, own)
+        return Retention(concepts, kept_of_base(self.own, self.before(), own), outputs, own)
 
 
 def change_made(output: np.ndarray, source: np.ndarray, target: np.ndarray) -> float:

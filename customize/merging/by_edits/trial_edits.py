@@ -28,7 +28,7 @@ from customize.shapes import Example, Pair
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrialEdits:
     """The edits that show one concept; `owner` is the number of the adapter that was taught it.
 
     `held_out` says that the adapter never trained on them.
@@ -48,7 +48,7 @@ def find_asked(
     held_out: bool,
     names: Sequence[Sequence[str]] | None = None,
     most: int = 8,
-) -> list[Asked]:
+) -> list[TrialEdits]:
     """Gather at most `most` edits of every concept of every adapter.
 
     `names` are what a merge calls each adapter's concepts, by default what their headers do. They
@@ -56,7 +56,7 @@ def find_asked(
     recipe's previews show, else from those it trained on. Raises PairsError with every concept that
     has none, and every name in `given` that no adapter was taught.
     """
-    asked, faults = list[Asked](), list[Fault]()
+    asked, faults = list[TrialEdits](), list[Fault]()
     known = [
         (owner, names[owner][index] if names else taught.name, taught)
         for owner, header in enumerate(headers)
@@ -75,14 +75,14 @@ def find_asked(
             faults.append(Fault(f"concept {name}", f"its pairs are not here ({tried})", cure))
             continue
         examples = tuple(_example(pair, base) for pair in _spread(pairs, most))
-        asked.append(Asked(name, owner, examples, unseen))
+        asked.append(TrialEdits(name, owner, examples, unseen))
     if faults:
         raise PairsError("edits to judge the merge by", faults)
     return _distinct(asked)
 
 
 def own_edits(
-    asked: Sequence[Asked], instructions: Sequence[str], count: int, seed: int = 0
+    asked: Sequence[TrialEdits], instructions: Sequence[str], count: int, seed: int = 0
 ) -> list[Example]:
     """Ask for `count` of the base's own edits of the concepts' sources; targets are not known.
 
@@ -98,7 +98,7 @@ def own_edits(
     ]
 
 
-def varied(asked: Sequence[Asked], owner: int, most: int = 16) -> list[Example]:
+def varied(asked: Sequence[TrialEdits], owner: int, most: int = 16) -> list[Example]:
     """Ask for one adapter's concepts of more sources than its own few: mirrored ones and others'.
 
     What layers read then tells of the instruction more than of the sources. The targets of all but
@@ -115,7 +115,7 @@ def varied(asked: Sequence[Asked], owner: int, most: int = 16) -> list[Example]:
     return [*own, *more][: max(most, len(own))]
 
 
-def reworded(asked: Asked, renamed: Mapping[str, str]) -> Asked:
+def with_new_words(asked: TrialEdits, renamed: Mapping[str, str]) -> TrialEdits:
     """Say the concept's instructions with the words that the merged adapter knows it by."""
     examples = (
         replace(example, instruction=replace_words(example.instruction, renamed))
@@ -187,9 +187,9 @@ def _example(pair: Pair, base: Base) -> Example:
     return load_example(pair, bucket_for(width, height, base.resolution, base.multiple))
 
 
-def _distinct(asked: Sequence[Asked]) -> list[Asked]:
+def _distinct(asked: Sequence[TrialEdits]) -> list[TrialEdits]:
     """Number concepts of one name, so that none hides another in a table."""
-    found = list[Asked]()
+    found = list[TrialEdits]()
     for one in asked:
         same = sum(other.name == one.name for other in asked[: len(found)])
         found.append(replace(one, name=f"{one.name}_{same + 1}") if same else one)

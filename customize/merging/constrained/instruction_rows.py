@@ -23,7 +23,7 @@ from customize.merging.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Texts:
+class InstructionTexts:
     """The rows (n, K) of each input's own instructions and (R, K) of generic ones, float32."""
 
     asked: tuple[Rows, ...]
@@ -53,7 +53,7 @@ def read_texts(
     inputs: Sequence[Input],
     vocabulary: Vocabulary,
     merged_text: Mapping[str, Tensor],
-) -> Texts:
+) -> InstructionTexts:
     """Encode every input's instructions with the merged vocabulary, and the base's own edits.
 
     `merged_text` has the merged changes of the text encoders as a file of scale 1 would; where
@@ -71,12 +71,12 @@ def read_texts(
         generic_RK = reader.rows(generic)
         rows = [reader.rows(texts) for texts in asked]
     if not merged_text:
-        return Texts(tuple(Rows(row, row) for row in rows), generic_RK)
+        return InstructionTexts(tuple(Rows(row, row) for row in rows), generic_RK)
     pairs = list[Rows]()
     for item, texts, row in zip(inputs, asked, rows, strict=True):
         with reader.taught([(words, 1.0), (_text_part(item), item.weight)]):
             pairs.append(Rows(row, reader.rows(texts)))
-    return Texts(tuple(pairs), generic_RK)
+    return InstructionTexts(tuple(pairs), generic_RK)
 
 
 class _Reader:

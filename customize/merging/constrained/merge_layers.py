@@ -10,10 +10,10 @@ from torch import Tensor
 from customize.adapters.factors import Limits
 from customize.errors import MergeError
 from customize.merging.constrained.constraints import Solver, constrained, wanted
-from customize.merging.constrained.instruction_rows import Texts, read_texts
+from customize.merging.constrained.instruction_rows import InstructionTexts, read_texts
 from customize.merging.inputs import placeholder
 from customize.merging.job import Job
-from customize.merging.layers import Change, Layer, combine, cut
+from customize.merging.layers import MergedChange, MergedLayer, combine, cut
 from customize.merging.methods import Constrained, Linear
 
 _MEASURED = 32
@@ -30,7 +30,7 @@ class Constraining:
     """
 
     def __init__(
-        self, job: Job, method: Constrained, limits: Limits, texts: Texts | None = None
+        self, job: Job, method: Constrained, limits: Limits, texts: InstructionTexts | None = None
     ) -> None:
         """Solve for what all layers share; `texts` None encodes them with the job's base.
 
@@ -66,7 +66,7 @@ class Constraining:
         pairs = zip(self._missed, self._wanted, strict=True)
         return tuple((off / whole) ** 0.5 if whole else 0.0 for off, whole in pairs)
 
-    def __call__(self, layer: Layer) -> Change:
+    def __call__(self, layer: MergedLayer) -> MergedChange:
         """Merge one layer."""
         if not self._job.profile.reads_text_alone(layer.name):
             if layer.name.startswith("denoiser."):
@@ -78,10 +78,10 @@ class Constraining:
         exact = self._exact if self._exact and self._agree(targets, self._exact) else None
         merged = constrained(targets, exact or self._maps)
         self._measure(merged, targets)
-        change = Change(full=merged)
+        change = MergedChange(full=merged)
         return cut(change, self._limits) if self._limits.cuts else change
 
-    def _targets(self, layer: Layer) -> list[Tensor]:
+    def _targets(self, layer: MergedLayer) -> list[Tensor]:
         """Say what each input wants its rows to become, those that leave the layer alone too."""
         moved = not all(row.same for row in self._rows)
         base = self._job.weight_of(layer.name) if moved else None

@@ -27,7 +27,7 @@ HUGE_SIDE = 6000
 
 
 @dataclass(frozen=True)
-class Look:
+class Glance:
     """A picture at a glance: size (W, H), thumbnail in 0..255, whether a camera signed it."""
 
     size: tuple[int, int]
@@ -46,26 +46,26 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenPair:
     """A pair whose two pictures could be read."""
 
     pair: Pair
-    source: Look
-    target: Look
+    source: Glance
+    target: Glance
 
 
-def look_at(path: Path, alpha_color: str) -> Look:
+def look_at(path: Path, alpha_color: str) -> Glance:
     """Return the look of one picture; raises PairsError as `load_picture` does."""
     picture = load_picture(path, alpha_color)
     thumb = picture.resize((THUMB, THUMB), Image.Resampling.BOX)
     with opened_picture(path) as opened:
         camera = bool(exif_entry(opened, 0x010F))  # EXIF Make
-    return Look(picture.size, np.asarray(thumb, dtype=np.float32), camera)
+    return Glance(picture.size, np.asarray(thumb, dtype=np.float32), camera)
 
 
-def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[Seen], list[Fault]]:
+def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[SeenPair], list[Fault]]:
     """Return the readable pairs, and an error for every unreadable picture."""
-    looks: dict[Path, Look | None] = {}
+    looks: dict[Path, Glance | None] = {}
     faults: list[Fault] = []
     for path in (path for pair in pairs for path in (pair.source, pair.target, *pair.references)):
         if path not in looks:
@@ -74,20 +74,20 @@ def look_at_all(pairs: Sequence[Pair], alpha_color: str) -> tuple[list[Seen], li
             except PairsError as error:
                 looks[path] = None
                 faults += error.faults
-    seen: list[Seen] = []
+    seen: list[SeenPair] = []
     for pair in pairs:
         source, target = looks[pair.source], looks[pair.target]
         if source is not None and target is not None:
-            seen.append(Seen(pair, source, target))
+            seen.append(SeenPair(pair, source, target))
     return seen, faults
 
 
-def near(a: Look, b: Look) -> bool:
+def near(a: Glance, b: Glance) -> bool:
     """Say whether two looks are of one picture, small compression noise aside."""
     return bool(np.abs(a.thumb_HWC - b.thumb_HWC).max() <= NEAR_LEVELS)
 
 
-def size_faults(seen: Sequence[Seen], resolution: int) -> Iterator[Fault]:
+def size_faults(seen: Sequence[SeenPair], resolution: int) -> Iterator[Fault]:
     """Yield faults in sizes: within a pair, and against the resolution trained at."""
     for item in seen:
         source, target = item.source.size, item.target.size
@@ -113,7 +113,7 @@ def size_faults(seen: Sequence[Seen], resolution: int) -> Iterator[Fault]:
             yield Fault(str(path), found, "its ends are cut off: crop it yourself", "warning")
 
 
-def copy_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
+def copy_faults(seen: Sequence[SeenPair]) -> Iterator[Fault]:
     """Yield pairs whose target equals the source, unless that is what they ask for."""
     for item in seen:
         if item.source.size != item.target.size or asks_for_nothing(item.pair.instruction):
@@ -137,12 +137,12 @@ def asks_for_nothing(instruction: str) -> bool:
     return any(w in said for w in ("unchanged", "as it is", "as is", "do nothing", "no change"))
 
 
-def duplicate_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
+def duplicate_faults(seen: Sequence[SeenPair]) -> Iterator[Fault]:
     """Yield pairs that repeat an earlier one: same instruction, and pictures alike.
 
     Only pairs whose sources' quarters are about as bright are compared, not each with every other.
     """
-    kept: dict[tuple[str, tuple[int, ...]], list[tuple[int, Seen]]] = {}
+    kept: dict[tuple[str, tuple[int, ...]], list[tuple[int, SeenPair]]] = {}
     for index, item in enumerate(seen):
         said, place = item.pair.instruction.lower(), _brightness_of_quarters(item.source)
         around = (tuple(map(add, place, step)) for step in product((-1, 0, 1), repeat=len(place)))
@@ -158,7 +158,7 @@ def duplicate_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
             kept.setdefault((said, place), []).append((index, item))
 
 
-def _brightness_of_quarters(look: Look) -> tuple[int, ...]:
+def _brightness_of_quarters(look: Glance) -> tuple[int, ...]:
     """Count the mean level of a picture's quarters in steps so wide that near ones are neighbours.
 
     Where no cell of two thumbnails differs by more than `NEAR_LEVELS`, no mean of cells does.

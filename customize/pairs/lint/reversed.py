@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from customize.errors import Fault
-from customize.pairs.lint.pictures import Look, Seen
+from customize.pairs.lint.pictures import Glance, SeenPair
 
 BEFORE_NAMES = frozenset(["before", "source", "src", "original", "orig", "input", "start"])
 AFTER_NAMES = frozenset(["after", "target", "edited", "edit", "output", "out", "result", "end"])
@@ -29,7 +29,7 @@ REMOVES = re.compile(r"\b(remove|delete|erase|without|take away|get rid of)\b")
 CURE = "look at the contact sheet; if so, swap source and target"
 
 
-def reversed_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
+def reversed_faults(seen: Sequence[SeenPair]) -> Iterator[Fault]:
     """Yield one warning for each pair that shows a sign of being the wrong way round."""
     for item in seen:
         signs = (_names(item), _captions(item), _measures(item), _camera(item))
@@ -37,7 +37,7 @@ def reversed_faults(seen: Sequence[Seen]) -> Iterator[Fault]:
             yield Fault(item.pair.place, f"likely reversed: {found}", CURE, "warning")
 
 
-def _names(item: Seen) -> str | None:
+def _names(item: SeenPair) -> str | None:
     """Compare the words of both paths that differ, such as `before/1.png` and `after/1.png`."""
     source, target = (
         set(re.split(r"[^a-z]+", "/".join(path.parts[-2:]).lower()))
@@ -49,7 +49,7 @@ def _names(item: Seen) -> str | None:
     return None
 
 
-def _captions(item: Seen) -> str | None:
+def _captions(item: SeenPair) -> str | None:
     """See in which caption the instruction's words are: an added thing belongs in the target's."""
     pair = item.pair
     if pair.source_caption is None or pair.target_caption is None:
@@ -67,7 +67,7 @@ def _captions(item: Seen) -> str | None:
     return None
 
 
-def _measures(item: Seen) -> str | None:
+def _measures(item: SeenPair) -> str | None:
     """Hold the pictures against an instruction that says which way light or colour goes."""
     said = item.pair.instruction.lower()
     ways = [(m, sign) for m, sign, words in DIRECTIONS if re.search(rf"\b({words})\b", said)]
@@ -80,11 +80,11 @@ def _measures(item: Seen) -> str | None:
     return None
 
 
-def _measure(look: Look, measure: str) -> float:
+def _measure(look: Glance, measure: str) -> float:
     return look.brightness if measure == "brightness" else look.colourfulness
 
 
-def _camera(item: Seen) -> str | None:
+def _camera(item: SeenPair) -> str | None:
     """A camera's mark on the target alone: photographs are sources far more often than results."""
     if item.target.camera and not item.source.camera:
         return "the target carries a camera's EXIF data, the source none"

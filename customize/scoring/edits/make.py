@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from customize import __version__
 from customize.editing import Editor
-from customize.editing.options import Options
+from customize.editing.options import EditOptions
 from customize.errors import PairsError, ScoreError
 from customize.pairs.decode import opened_picture
-from customize.scoring.edits.tasks import EditTask, reworded
+from customize.scoring.edits.tasks import EditTask, in_plain_words
 from customize.scoring.edits.variants import Variant
 from customize.scoring.items import Item
 from customize.scoring.networks.embed import Contents
@@ -27,7 +27,7 @@ _KEY = "customize-edit"
 def make_edits(
     variants: Sequence[Variant],
     tasks: Sequence[EditTask],
-    options: Options,
+    options: EditOptions,
     folder: Path,
     *,
     at_once: int = 8,
@@ -48,7 +48,7 @@ def make_edits(
     bar = tqdm(total=len(variants) * len(tasks), desc="editing", disable=None if progress else True)
     with bar:
         for variant in variants:
-            asked = [reworded(task, variant.plain, variant.taught) for task in tasks]
+            asked = [in_plain_words(task, variant.plain, variant.taught) for task in tasks]
             paths = _paths(variant, asked, options, folder, contents)
             editor: Editor | None = None
             for start in range(0, len(asked), at_once):
@@ -65,7 +65,7 @@ def make_edits(
 
 
 def edit_tasks(
-    editor: Editor, tasks: Sequence[EditTask], options: Options, *, at_once: int = 8
+    editor: Editor, tasks: Sequence[EditTask], options: EditOptions, *, at_once: int = 8
 ) -> list[Item]:
     """Make tasks with an editor as it is, keeping the pictures in memory alone."""
     edited = editor.batch(
@@ -86,7 +86,11 @@ def _editor(base: str, editors: dict[str, Editor], device: str | None) -> Editor
 
 
 def _make(
-    editor: Editor, tasks: Sequence[EditTask], paths: Sequence[Path], options: Options, seed: int
+    editor: Editor,
+    tasks: Sequence[EditTask],
+    paths: Sequence[Path],
+    options: EditOptions,
+    seed: int,
 ) -> None:
     given: Any = {**options, "seed": seed}
     edited = editor.batch(
@@ -112,7 +116,7 @@ def _is_made(path: Path) -> bool:
 def _paths(
     variant: Variant,
     tasks: Sequence[EditTask],
-    options: Options,
+    options: EditOptions,
     folder: Path,
     contents: Contents,
 ) -> list[Path]:

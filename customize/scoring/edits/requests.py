@@ -30,7 +30,7 @@ _EMBEDDED_SIDE = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedEdits:
     """What was found under a name: edits to make, with the recipe they came from, or finished."""
 
     tasks: tuple[EditTask, ...] = ()
@@ -38,7 +38,7 @@ class Asked:
     recipe: Recipe | None = None
 
 
-def read_asked(name: str, count: int | None = None) -> Asked:
+def read_asked(name: str, count: int | None = None) -> RequestedEdits:
     """Read a recipe, pairs, a table or folder of finished edits, or `embedded` for drawn edits.
 
     `count` takes only the first of them. Raises RecipeError, PairsError, FaultsError, ScoreError.
@@ -46,11 +46,11 @@ def read_asked(name: str, count: int | None = None) -> Asked:
     if count is not None and count < 1:
         raise ScoreError(f"count {count}: expected at least 1; leave it out for all")
     if name == WORLD or name.startswith(f"{WORLD}/"):
-        return Asked(tuple(drawn_tasks(name, count or DRAWN)))
+        return RequestedEdits(tuple(drawn_tasks(name, count or DRAWN)))
     path = Path(name)
     if path.suffix.lower() in (".yaml", ".yml"):
         recipe = load_recipe(path)
-        return Asked(tuple(tasks_of_recipe(recipe, count)), recipe=recipe)
+        return RequestedEdits(tuple(tasks_of_recipe(recipe, count)), recipe=recipe)
     if not path.exists():
         close = difflib.get_close_matches(name, [WORLD], n=1)
         cure = f"did you mean {close[0]!r}?" if close else "check the path"
@@ -59,11 +59,11 @@ def read_asked(name: str, count: int | None = None) -> Asked:
             f"{WORLD!r}; {cure}"
         )
     if table := finished_table(path):
-        return Asked(finished=tuple(read_finished(table)[:count]))
-    return Asked(tuple(tasks_of_pairs(path, count)))
+        return RequestedEdits(finished=tuple(read_finished(table)[:count]))
+    return RequestedEdits(tuple(tasks_of_pairs(path, count)))
 
 
-def tasks_asked(name: str, count: int | None = None) -> Asked:
+def tasks_asked(name: str, count: int | None = None) -> RequestedEdits:
     """Read edits to make; raises ScoreError where the name is of finished ones."""
     asked = read_asked(name, count)
     if asked.finished:

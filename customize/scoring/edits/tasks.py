@@ -126,7 +126,7 @@ def drawn_tasks(name: str, count: int) -> list[EditTask]:
     ]
 
 
-def reworded(task: EditTask, plain: Mapping[str, str], known: Sequence[str] = ()) -> EditTask:
+def in_plain_words(task: EditTask, plain: Mapping[str, str], known: Sequence[str] = ()) -> EditTask:
     """Say taught words in those they start from: for the CLIP all, for the base those not `known`.
 
     `known` are the words that the adapters in use teach.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from customize.editing import Editor
-from customize.editing.options import Options, check_request
+from customize.editing.options import EditOptions, check_request
 from customize.errors import ScoreError
 from customize.scoring.edits.make import edit_tasks
 from customize.scoring.edits.tasks import EditTask
@@ -66,7 +66,7 @@ def distinct(guidances: Sequence[float]) -> list[float]:
 
 
 def check_settings(
-    tasks: Sequence[EditTask], guidances: Sequence[tuple[float, float]], options: Options
+    tasks: Sequence[EditTask], guidances: Sequence[tuple[float, float]], options: EditOptions
 ) -> None:
     """Refuse a sweep that would stop halfway; raises ScoreError without tasks, and EditError.
 
@@ -85,7 +85,7 @@ def measure(
     models: Models,
     text_guidance: float,
     image_guidance: float,
-    options: Options,
+    options: EditOptions,
     *,
     at_once: int = 8,
 ) -> Point:

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from customize import __version__
 from customize.drawing.table import table
 from customize.editing import Editor
-from customize.editing.options import Options
+from customize.editing.options import EditOptions
 from customize.errors import ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import sampling_of
 from customize.files import write_text
 from customize.files.parse import load_json
-from customize.scoring.edits.tasks import EditTask, reworded
+from customize.scoring.edits.tasks import EditTask, in_plain_words
 from customize.scoring.edits.variants import Variant
 from customize.scoring.guidance.sweep import Point, check_settings, distinct, measurable, measure
 from customize.scoring.items import Models
@@ -52,7 +52,7 @@ def trace(
     *,
     text_guidance: float | None = None,
     image_guidances: Sequence[float] = IMAGE_GUIDANCES,
-    options: Options | None = None,
+    options: EditOptions | None = None,
     at_once: int = 8,
     device: str | None = None,
     progress: bool = False,
@@ -72,7 +72,7 @@ def trace(
     )
     with todo:
         for variant in variants:
-            asked, _ = measurable([reworded(t, variant.plain, variant.taught) for t in tasks])
+            asked, _ = measurable([in_plain_words(t, variant.plain, variant.taught) for t in tasks])
             text = _text_guidance(variant) if text_guidance is None else text_guidance
             check_settings(asked, [(text, image) for image in images], options or {})
             start = _facts(variant, asked, models, text, options or {})
@@ -145,7 +145,7 @@ def _facts(
     tasks: Sequence[EditTask],
     models: Models,
     text_guidance: float,
-    options: Options,
+    options: EditOptions,
 ) -> dict[str, Any]:
     """Return all that a point follows from besides its image guidance."""
     contents = Contents()

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from customize.drawing.table import table
 from customize.editing import Editor
-from customize.editing.options import Options
+from customize.editing.options import EditOptions
 from customize.errors import ScoreError
 from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.scoring.edits.tasks import EditTask
@@ -65,7 +65,7 @@ def tune(
     *,
     text_guidances: Sequence[float] = (),
     image_guidances: Sequence[float] = (),
-    options: Options | None = None,
+    options: EditOptions | None = None,
     floor: float | None = None,
     at_once: int = 8,
     progress: bool = False,
@@ -89,7 +89,7 @@ def tune(
         measure(editor, tasks, models, text, image, options or {}, at_once=at_once)
         for text, image in tqdm(pairs, "tuning", disable=None if progress else True, leave=False)
     ]
-    choice = choose(points, floor, own)
+    choice = choose_guidance(points, floor, own)
     if fewer := left_out(points, tasks):
         choice = replace(choice, reason=f"{choice.reason}; {fewer}")
     read = next((task.wording for task in tasks if task.wording != task.instruction), None)
@@ -99,7 +99,7 @@ def tune(
     return replace(choice, reason=f"{choice.reason}; {doubt}")
 
 
-def choose(
+def choose_guidance(
     points: Sequence[Point], floor: float | None = None, own: Sampling | None = None
 ) -> Choice:
     """Choose the setting that keeps most of the picture while doing nearly all of the edit.

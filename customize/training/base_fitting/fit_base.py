@@ -32,7 +32,7 @@ from customize.training.base_fitting.fit_session import UNSHAPING, Fit
 from customize.training.base_fitting.widen import write_widened
 from customize.training.batches import Sample
 from customize.training.cache import Setting, View, encode_all, pair_digest
-from customize.training.device import memory_explained, open_accelerator, suit_attention
+from customize.training.device import memory_explained, open_accelerator, use_cpu_attention
 from customize.training.loss import Goal
 from customize.training.optimizer import Average, make_optimizer
 from customize.training.progress import Reports
@@ -114,7 +114,7 @@ def _open(recipe: EditingBaseRecipe, plain: Base, views: Sequence[View], *, prog
     digests = [pair_digest(view.pair)[:16] for view in views[:: len(_flips(recipe))]]
     family = open_family(base, device=device, dtype=torch.float32)
     attached = Attached(None, (), (WholeDenoiser(family),), ())
-    suit_attention(family.denoiser, device)
+    use_cpu_attention(family.denoiser, device)
     if recipe.gradient_checkpointing:
         denoiser: Any = family.denoiser
         denoiser.enable_gradient_checkpointing()

@@ -14,7 +14,7 @@ from customize.recipe.editing_base import EditingBaseRecipe
 from customize.training.batches import Sample, batches
 from customize.training.loss import Goal
 from customize.training.optimizer import Average, Pace
-from customize.training.resume import store, take_up
+from customize.training.resume import restore_run, save_run
 from customize.training.steps import Step, train_steps
 
 UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_checkpointing"}
@@ -67,11 +67,11 @@ class Fit:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
-        store(self.checkpoint, self, self.shaping)
+        save_run(self.checkpoint, self, self.shaping)
 
     def restore(self) -> None:
         """Go back to the checkpoint; raises TrainingError when what shapes the fit has changed."""
-        take_up(
+        restore_run(
             self.checkpoint,
             self,
             self.shaping,

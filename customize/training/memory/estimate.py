@@ -22,7 +22,7 @@ from customize.families import open_encoder, open_family
 from customize.families.loading.parts import without_weights
 from customize.shapes import Example
 from customize.training.batches import Sample, stack
-from customize.training.device import suit_attention
+from customize.training.device import use_cpu_attention
 from customize.training.loss import Goal, loss
 from customize.training.memory.ledger import Ledger
 from customize.training.memory.offload import offload
@@ -92,7 +92,7 @@ def estimate(load: Load) -> Estimate:
                 networks = (family.denoiser, *family.text_encoders.values())
                 weights -= sum(offload(network, torch.device("cpu")) for network in networks)
             attached = attach(family, load.method, load.words)
-        suit_attention(family.denoiser, torch.device(load.device))
+        use_cpu_attention(family.denoiser, torch.device(load.device))
         if load.checkpointing:
             family.denoiser.enable_gradient_checkpointing()
         step = _step_bytes(ledger, family, attached, sample, text, load)

@@ -10,7 +10,7 @@ from customize.families.base import Base
 from customize.families.words import Word
 from customize.pairs.buckets import bucket_for
 from customize.pairs.decode import load_picture
-from customize.training.device import Mixed, Precision, mixed_precision
+from customize.training.device import ChosenPrecision, MixedPrecision, mixed_precision
 from customize.training.optimizer import OptimizerName
 from customize.training.plan import Plan
 
@@ -25,7 +25,7 @@ class Load:
     size: tuple[int, int] = (512, 512)
     batch: int = 1
     preserved_share: float = 0.0
-    mixed: Mixed = "no"
+    mixed: ChosenPrecision = "no"
     optimizer: OptimizerName = "adamw8bit"
     checkpointing: bool = False
     quantization: Literal["none", "int8", "nf4"] = "none"
@@ -57,6 +57,6 @@ def load_of(plan: Plan, device: str) -> Load:
     )
 
 
-def _mixed(wanted: Precision, device: str) -> Mixed:
+def _mixed(wanted: MixedPrecision, device: str) -> ChosenPrecision:
     """Return what `device` would compute in; the GPU may be another machine's."""
     return "bf16" if device == "cuda" and wanted == "auto" else mixed_precision(wanted)
