@@ -2,7 +2,8 @@
 
 Works offline: configs come from the tensors' shapes, names from diffusers' own converters, weights
 keep their precision bit for bit. A folder beside the file, named like it without its suffix, may
-hold any part of a diffusers folder (configs, tokenizer), which then counts instead.
+hold any part of a diffusers folder (configs, tokenizer), which then counts instead; a transformer
+alone needs one with all the rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import BaseModelError, OutputError
+from customize.families.flux2 import single_file as transformer
 from customize.families.identify import BaseKind
 from customize.families.loading.weight_files import (
     check_safetensors,
@@ -39,8 +41,13 @@ def convert(path: Path, kind: BaseKind = "editing") -> Path:
     The cache is `$CUSTOMIZE_CACHE`, else `~/.cache/customize`. Raises BaseModelError.
     """
     owner = f"base '{path}'"
-    check_kind(path, owner, kind)
-    shapes, own = check_safetensors(path, owner), path.with_suffix("")
+    write, own = _write, path.with_suffix("")
+    safe = path.suffix == ".safetensors"
+    if kind == "editing" and safe and transformer.is_transformer(check_safetensors(path, owner)):
+        write = transformer.write_folder
+    else:
+        check_kind(path, owner, kind)
+    shapes = check_safetensors(path, owner)
     cache = Path(os.environ.get("CUSTOMIZE_CACHE", "~/.cache/customize")).expanduser() / "bases"
     folder = cache / _key(path, own)
     if (folder / "model_index.json").is_file():
@@ -50,7 +57,7 @@ def convert(path: Path, kind: BaseKind = "editing") -> Path:
         remove(folder)  # half of a conversion, of a version that did not write whole ones
         try:
             with replacing_folder(folder) as temporary:
-                _write(path, shapes, own, temporary, owner)
+                write(path, shapes, own, temporary, owner)
         except OutputError:
             if not (folder / "model_index.json").is_file():  # else another process was first
                 raise
