@@ -163,7 +163,8 @@ def tradeoff(arguments: argparse.Namespace) -> int:
     svg, points = png.with_suffix(".svg"), png.with_suffix(".json")
     read_points(points)
     for path in (png, svg):
-        check_free(path, arguments)
+        stopped = path == svg and points.exists() and not png.exists()
+        check_free(path, arguments, again=stopped)
     asked = tasks_asked(arguments.what, arguments.count)
     variants = variants_of(arguments, asked)
     clip = arguments.clip or clip_for_bases([variant.base for variant in variants])

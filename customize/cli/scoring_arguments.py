@@ -125,10 +125,10 @@ def used_by(arguments: argparse.Namespace) -> list[Used]:
     return [*found, *adapters, *used_bases(arguments.bases)]
 
 
-def check_free(path: Path, arguments: argparse.Namespace) -> None:
+def check_free(path: Path, arguments: argparse.Namespace, *, again: bool = False) -> None:
     """Refuse a result that is there already, or that cannot be put where it is to be.
 
-    Raises OutputError.
+    `again` is for one that a stopped run left. Raises OutputError.
     """
     check_place(path, used_by(arguments))
-    refuse_existing(path, overwrite=arguments.overwrite, cure=AGAIN)
+    refuse_existing(path, overwrite=arguments.overwrite or again, cure=AGAIN)

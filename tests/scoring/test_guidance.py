@@ -370,9 +370,14 @@ def test_a_tradeoff_goes_on_where_it_stopped(
     assert run(*words, "2", "--overwrite") == 0
     assert measured == [1.0, 1.6, 1.6, 2.0]
     assert read_points(Path("tradeoff.json")).keys() > json.loads(kept)["points"].keys()
+    Path("tradeoff.png").unlink()  # as a kill between both plots leaves it
+    assert run(*words) == 0
     monkeypatch.setattr(tradeoff_module, "__version__", "another")
     assert run(*words, "--overwrite") == 0
     assert measured == [1.0, 1.6, 1.6, 2.0, 1.0, 1.6], "another version is another maker"
+    Path("other.svg").write_text("mine")
+    assert run(*words, "-o", "other.png") == 2
+    assert Path("other.svg").read_text() == "mine"
     Path("tradeoff.json").write_text("{}")
     assert run(*words, "--overwrite") == 2
     assert "it holds no points to go on from" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def draw_tradeoff(curves: Sequence[Curve], title: str, png: Path, svg: Path) -> 
         axes.set_xlim(_at_least(SPAN, axes.get_xlim()))
         axes.set_ylim(_at_least(SPAN, axes.get_ylim()))
         axes.legend(frameon=False, loc="best")
-        for path, kind in ((png, "png"), (svg, "svg")):
+        for path, kind in ((svg, "svg"), (png, "png")):  # the PNG says that all is done
             about = {"Date": None} if kind == "svg" else None
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=kind, dpi=150, metadata=about)
