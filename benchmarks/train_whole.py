@@ -40,10 +40,25 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"batch": 1, "gradient_checkpointing": True},
         "limit": 12,
     },
+    "klein LoRA, 768 px": {
+        "geometry": "klein",
+        "adapter": {"method": "low_rank", "rank": 16, "targets": ["all"]},
+        "train": {"batch": 1, "steps": 50, "gradient_checkpointing": True},
+        "pairs": {"resolution": 768},
+        "preservation": {"share": 0},
+        "limit": 12,
+    },
+    "klein LoRA, 1024 px": {
+        "geometry": "klein",
+        "adapter": {"method": "low_rank", "rank": 16, "targets": ["all"]},
+        "train": {"batch": 1, "steps": 50, "gradient_checkpointing": True},
+        "preservation": {"share": 0},
+        "limit": 16,
+    },
     "minute, LoRA": {"geometry": "sd15", "adapter": LORA, "train": {"batch": 8}, "limit": 60},
 }
-TRIAL: dict[Geometry, Geometry] = {"sd15": "toy", "sdxl": "toy_xl"}
-DTYPES = {"sdxl": torch.float16}
+TRIAL: dict[Geometry, Geometry] = {"sd15": "toy", "sdxl": "toy_xl", "klein": "toy_klein"}
+DTYPES = {"sdxl": torch.float16, "klein": torch.bfloat16}
 """As the file is published; what is not here is float32."""
 
 
@@ -108,6 +123,7 @@ def _recipe(options: argparse.Namespace, name: str) -> tuple[dict[str, Any], Pat
         "concepts": [{"name": "thing", "pairs": str(pairs)}],
         "adapter": CASES[name]["adapter"],
         "train": {"learning_rate": 1e-4, "steps": steps, **CASES[name]["train"]},
+        **{k: CASES[name][k] for k in ("pairs", "preservation") if k in CASES[name]},
         # A trial proves that the command works; a preview takes a CPU longer than its steps.
         **({"preview": {"every": None}} if options.trial else {}),
         "output": str(output),
@@ -153,10 +169,13 @@ def _peak_of(options: argparse.Namespace) -> dict[str, float]:
     from customize.training.run import run_recipe
 
     values, _ = _recipe(options, options.only)
-    values["train"]["steps"] = TRIAL_STEPS
+    values["train"]["steps"] = CASES[options.only]["train"].get("steps", TRIAL_STEPS)
+    if options.trial:
+        values["train"]["steps"] = TRIAL_STEPS
+        values.pop("pairs", None)
     values["preview"] = {"every": None}
     recipe = Recipe.model_validate(values)
-    run_recipe(recipe, log=lambda _: None, progress=False)
+    result = run_recipe(recipe, log=lambda _: None, progress=False)
     measured = peak(start)
     device = "cpu" if options.trial else "cuda"
     expected = estimate(load_of(plan_run(recipe, lambda _: None), device)).peak
@@ -164,6 +183,7 @@ def _peak_of(options: argparse.Namespace) -> dict[str, float]:
         "gb": round(measured / 1e9, 3),
         "expected_gb": round(expected / 1e9, 3),
         "error": round(expected / measured - 1, 3),
+        "seconds_a_step": round(result.seconds / result.steps, 3),
     }
 
 

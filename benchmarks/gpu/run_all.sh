@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All GPU work of the project in order of worth, each part under its own limit.
 #
-#   benchmarks/gpu/run_all.sh                 every part: about 13 minutes
+#   benchmarks/gpu/run_all.sh                 every part: about 17 minutes
 #   benchmarks/gpu/run_all.sh fit speed       these alone
 #   benchmarks/gpu/run_all.sh --trial         every part at toy size, on a CPU
 #   LIMIT=540 benchmarks/gpu/run_all.sh ...   end after so many seconds
@@ -11,8 +11,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 2
 
-ALL=(fit speed whole tests edit)
-declare -A LIMITS=([fit]=350 [speed]=150 [whole]=170 [tests]=110 [edit]=60)
+ALL=(fit speed whole tests edit klein)
+declare -A LIMITS=([fit]=350 [speed]=150 [whole]=170 [tests]=110 [edit]=60 [klein]=240)
 BEGAN=$SECONDS
 TRIAL=
 [ "${1:-}" = --trial ] && TRIAL=--trial && shift
@@ -37,7 +37,13 @@ command_of() { # part, seconds
             ;;
         whole)
             [ -n "$TRIAL" ] && toy=(--trial --cases "minute, K/V" "XL LoRA, 1024 px")
+            [ -n "$TRIAL" ] || toy=(--cases "minute, K/V" "K/V, batch 1" "XL LoRA, 1024 px" "minute, LoRA")
             COMMAND=(benchmarks/train_whole.py "${measuring[@]}" "${toy[@]}")
+            ;;
+        klein)
+            [ -n "$TRIAL" ] && toy=(--trial)
+            COMMAND=(benchmarks/train_whole.py --work "$WORK" --results "$RESULTS/klein" "${toy[@]}"
+                --cases "klein LoRA, 768 px" "klein LoRA, 1024 px")
             ;;
         edit)
             toy=(--geometry sd15 --count 16 --steps 20)

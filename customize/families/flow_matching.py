@@ -26,7 +26,7 @@ class FlowMatching:
     number, mostly middle levels (there, eq. 19 with m = 0, s = 1).
     """
 
-    levels: Levels = "logit_normal"
+    levels: Levels = "shift"
     steps: int = 50
 
     def to(self, device: torch.device | str) -> FlowMatching:
