@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders.bases import toy_example
 from builders.merges import judged_world
 from PIL import Image
 
@@ -24,10 +25,24 @@ from customize.merging.by_edits.choose import ENOUGH, Tried, best_of, merge_auto
 from customize.merging.by_edits.editing_job import EditingJob, open_editing_job
 from customize.merging.by_edits.layer_inputs import Evidence
 from customize.merging.by_edits.leaks import OWN, leak
+from customize.merging.by_edits.more_views import with_more_views
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.report import FIGURES, MAP, SHEET, check_folder, write_merge_report
-from customize.merging.by_edits.retention import Judge, Kept, Retention, change_made, kept_of_base
-from customize.merging.by_edits.trial_edits import find_asked, own_edits, requests_of, varied
+from customize.merging.by_edits.retention import (
+    Judge,
+    Kept,
+    Retention,
+    change_made,
+    kept_of,
+    kept_of_base,
+)
+from customize.merging.by_edits.trial_edits import (
+    TrialEdits,
+    find_asked,
+    own_edits,
+    requests_of,
+    varied,
+)
 from customize.merging.job import open_job
 from customize.shapes import Example
 
@@ -42,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def stage(world: Path) -> EditingJob:
     files = [world / "my_dog.safetensors", world / "look.safetensors"]
-    return open_editing_job(open_job(files), {}, device="cpu", most=2)
+    return open_editing_job(open_job(files), {}, device="cpu", most=2, least=2)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +166,45 @@ def test_an_adapter_merged_alone_keeps_all_of_its_concept(world: Path, judge: Ju
         assert np.array_equal(one, again)
     kept = verdict.concepts["my_dog"]
     assert kept.alone == kept.merged
+
+
+def test_a_concept_of_few_pairs_is_judged_by_views_of_them() -> None:
+    examples = tuple(toy_example(seed, "make it red") for seed in range(3))
+    asked = with_more_views(TrialEdits("a", 0, examples), 16)
+    assert len(asked.examples) == 16
+    assert asked.examples[:3] == examples
+    assert [asked.pair_of.count(pair) for pair in range(3)] == [6, 5, 5]
+    mirrored = asked.examples[3]
+    assert (mirrored.source_HWC == examples[0].source_HWC[:, ::-1]).all()
+    assert (mirrored.target_HWC == examples[0].target_HWC[:, ::-1]).all()
+    brighter = asked.examples[6 + asked.pair_of[6:].index(0)]
+    assert brighter.source_HWC.mean() > examples[0].source_HWC.mean()
+    assert brighter.target_HWC.mean() > examples[0].target_HWC.mean()
+    assert brighter.source_HWC.dtype == np.uint8
+    sided = TrialEdits("b", 0, (toy_example(0, "paint the left one"),))
+    assert len(with_more_views(sided, 16).examples) == 5
+    assert len({e.source_HWC.tobytes() for e in asked.examples}) == 16
+
+
+def test_intervals_hold_the_truth_and_count_pairs_not_views() -> None:
+    rng = np.random.default_rng(0)
+    source, target = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
+    example = Example(source, target, "make it white")
+    hits = 0
+    for _ in range(40):
+        made = 1 - np.sqrt(1 - rng.normal(0.6, 0.15, 12).clip(0.05, 0.95))
+        alone = [np.full((4, 4, 3), 1 - np.sqrt(1 - 0.8))] * 12
+        asked = TrialEdits("a", 0, (example,) * 12)
+        kept = kept_of(asked, alone, [np.full((4, 4, 3), m) for m in made])
+        assert kept.interval is not None
+        low, high = kept.interval
+        hits += low <= 0.75 <= high
+    assert hits >= 34
+    merged = [np.full((4, 4, 3), m) for m in made]
+    narrow = kept_of(asked, alone, merged).interval
+    of_three = replace(asked, pair_of=(0,) * 4 + (1,) * 4 + (2,) * 4)
+    assert kept_of(of_three, alone, merged).interval != narrow
+    assert kept_of(replace(asked, pair_of=(0,) * 12), alone, merged).interval is None
 
 
 def test_retention_is_merged_over_alone_where_something_was_learned() -> None:

@@ -16,9 +16,9 @@ from customize.cli.main import main
 from customize.embedded.world.concepts import concept_pairs
 from customize.errors import SynthesisError
 from customize.pairs.find import find_pairs
+from customize.pairs.joint_changes import JointChange, draw_change, may_mirror
 from customize.scoring.networks.encoders import open_clip
 from customize.shapes import Pair
-from customize.synthesis.widening.joint_changes import JointChange, draw_change, may_mirror
 from customize.synthesis.widening.make import NewSources, WidenOptions, widen
 from customize.synthesis.widening.reword import by_patterns, usable
 from customize.synthesis.writing.chat import Chat, ServerOptions

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MOST_LOST = 0.05
 """What a merge may lose of the base's own edits beyond what one of its adapters loses alone."""
 ENOUGH = 0.95
+MOST_FORGOTTEN = 0.1
+"""Share of a concept's change from which its loss is told, with what to do."""
 """A merge whose concepts all keep this much needs no correction."""
 
 
@@ -82,13 +84,30 @@ def verdict_line(verdict: Retention) -> str:
     """
     parts = list[str]()
     for name, kept in verdict.concepts.items():
-        share = kept.retention
-        parts.append(
-            f"{name} {100 * share:.0f} %" if share is not None else f"{name} never learned"
-        )
+        parts.append(f"{name} {kept}")
     if verdict.base is not None:
         parts.append(f"the base's own edits {100 * verdict.base:.0f} %")
     return ", ".join(parts)
+
+
+def losses(verdict: Retention, *, best_way: bool) -> list[str]:
+    """Name the concepts that lost much in a merge, and say what to run instead.
+
+    After the `best_way` there is, that is no merge.
+
+    >>> from customize.merging.by_edits.retention import Kept
+    >>> print(*losses(Retention({"my_dog": Kept(0.5, 0.4)}, 0.97, {}, []), best_way=False))
+    my_dog keeps 80 %: more than a tenth is lost; try --method auto, which tries all ways
+    """
+    cure = "teach the concepts together, in one recipe" if best_way else _OTHER_WAYS
+    return [
+        f"{name} keeps {kept}: more than a tenth is lost; {cure}"
+        for name, kept in verdict.concepts.items()
+        if kept.retention is not None and kept.retention < 1 - MOST_FORGOTTEN
+    ]
+
+
+_OTHER_WAYS = "try --method auto, which tries all ways"
 
 
 def _base(verdict: Retention) -> float:

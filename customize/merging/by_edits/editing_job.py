@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from customize.families.known_edits import known_edits
 from customize.families.sampling_defaults import Sampling, sampling_of
 from customize.merging.by_edits.layer_inputs import Evidence
+from customize.merging.by_edits.more_views import with_more_views
 from customize.merging.by_edits.retention import Judge
 from customize.merging.by_edits.trial_edits import TrialEdits, find_asked, own_edits
 from customize.merging.job import Job
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 OWN_EDITS, GENERIC = 16, 48
+LEAST_EDITS = 16
+"""Edits that each concept of a merge is judged by, views of its pairs among them."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ def open_editing_job(
     *,
     device: torch.device | str | None = None,
     most: int = 8,
+    least: int = LEAST_EDITS,
 ) -> EditingJob:
     """Find the edits, then open the base; `pairs` are folders by concept, where given.
 
-    At most `most` edits of each concept count. Raises PairsError, BaseModelError.
+    At most `most` edits of each concept count; views of them, up to `least`, are judged by. Raises
+    PairsError, BaseModelError.
     """
     headers = [item.header for item in job.inputs]
     names = [[taught.name for taught in own] for own in job.vocabulary.by_input]
@@ -80,7 +85,7 @@ def open_editing_job(
         pipeline=pipeline,
         sampling=sampling_of(job.base),
         trained=tuple(trained),
-        judged=tuple(judged),
+        judged=tuple(with_more_views(one, least) for one in judged),
         generic=tuple(own_edits(trained, known, GENERIC, seed=0)),
         own=tuple(own_edits(judged, known, OWN_EDITS, seed=1)),
     )

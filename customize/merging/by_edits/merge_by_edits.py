@@ -12,9 +12,9 @@ from customize.adapters.factors import Limits
 from customize.adapters.file import read_adapter
 from customize.adapters.header_facts import shareable
 from customize.files.write import temporary_folder
-from customize.merging.by_edits.choose import Chosen, merge_automatically, rule
+from customize.merging.by_edits.choose import Chosen, losses, merge_automatically, rule
 from customize.merging.by_edits.distillation import merge_by_distillation
-from customize.merging.by_edits.editing_job import EditingJob, open_editing_job
+from customize.merging.by_edits.editing_job import LEAST_EDITS, EditingJob, open_editing_job
 from customize.merging.by_edits.regression import merge_by_regression
 from customize.merging.by_edits.report import check_folder, write_merge_report
 from customize.merging.by_edits.retention import Judge, Retention
@@ -36,12 +36,14 @@ class EditTrials:
     """How a merge looks at edits.
 
     `pairs` are folders by concept, for those whose recipe's pairs are not here; at most `most`
-    edits of each count. `report` is the folder for what was kept, `clip` the CLIP that scores it
-    (None takes the base's own where it has one).
+    edits of each count, and views of them up to `least` where a merge is judged. `report` is the
+    folder for what was kept, `clip` the CLIP that scores it (None takes the base's own where it has
+    one).
     """
 
     pairs: Mapping[str, Path] = field(default_factory=dict)
     most: int = 8
+    least: int = LEAST_EDITS
     report: Path | None = None
     clip: str | None = None
     device: torch.device | str | None = None
@@ -70,12 +72,16 @@ def merge_by_edits(
     if looking.report is not None:
         check_folder(looking.report, files, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
-    stage = open_editing_job(job, looking.pairs, device=looking.device, most=looking.most)
+    sought: Any = {"most": looking.most, "least": looking.least}
+    stage = open_editing_job(job, looking.pairs, device=looking.device, **sought)
     models = _models(job, looking)
     judge = stage.judge()
     options: Any = {"limits": limits, "dtype": dtype, "log": log}
     if looking.report is None:
-        return _merged(stage, judge, way, output, overwrite=overwrite, **options)[0]
+        made, verdict, _ = _merged(stage, judge, way, output, overwrite=overwrite, **options)
+        if verdict is not None:
+            _tell_losses(verdict, way, log)
+        return made
     with temporary_folder(output.parent) as aside:
         made, verdict, chosen = _merged(stage, judge, way, aside / output.name, **options)
         verdict = verdict or judge.judge(read_adapter(made.path), made.renamed)
@@ -84,6 +90,7 @@ def merge_by_edits(
         with write_merge_report(*told_of, overwrite=overwrite) as told:
             os.replace(made.path, output)  # last: it says that all is done
     log(told)
+    _tell_losses(verdict, way, log)
     return replace(made, path=output)
 
 
@@ -105,6 +112,12 @@ def _merged(
     if isinstance(way, Distillation):
         return merge_by_distillation(stage, output, way, **options), None, None
     return merge_job(stage.job, output, way, **options), None, None
+
+
+def _tell_losses(verdict: Retention, way: Way, log: Callable[[str], None]) -> None:
+    best_way = way == "auto" or isinstance(way, Distillation)
+    for line in losses(verdict, best_way=best_way):
+        log(line)
 
 
 def _models(job: Job, looking: EditTrials) -> Models | None:

@@ -96,6 +96,7 @@ def figures_of(
             "alone": kept.alone,
             "merged": kept.merged,
             "retention": kept.retention,
+            "interval": kept.interval,
             "leaks_in": {of: share for (at, of), share in leaks.items() if at == asked.name},
             "scores": {
                 "alone": _scores(asked, judge.alone(asked.owner, asked), models),
@@ -125,7 +126,7 @@ def figures_table(judge: Judge, verdict: Retention, leaks: Leaks) -> str:
                 f"{len(asked.examples)} {seen}",
                 _percent(kept.alone),
                 _percent(kept.merged),
-                _percent(kept.retention),
+                str(kept) if kept.retention is not None else "-",
                 _leaks_at(asked.name, leaks),
             ]
         )

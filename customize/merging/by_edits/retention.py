@@ -17,21 +17,39 @@ from customize.shapes import Example
 
 LEARNED = 0.05
 """A concept whose own adapter makes less than this share of the change was never learned."""
+DRAWS = 1000
+"""Times that pairs are drawn anew for an interval."""
 CHANGES = 2e-3
 """Mean squared change (pixels in 0..1) from which an edit of the base counts as one."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Mean share of the change that a concept's own adapter makes, and that the merged one does."""
+    """Mean share of the change that a concept's own adapter makes, and that the merged one does.
+
+    `interval` is where the retention lies 19 times of 20, None where one pair cannot tell.
+    """
 
     alone: float
     merged: float
+    interval: tuple[float, float] | None = None
 
     @property
     def retention(self) -> float | None:
         """Return merged over alone, 1 for all kept; None for a concept that was never learned."""
         return self.merged / self.alone if self.alone >= LEARNED else None
+
+    def __str__(self) -> str:
+        """Write the retention and its interval, in percent.
+
+        >>> print(Kept(0.8, 0.6, (0.7, 0.81)))
+        75 % (70 to 81)
+        """
+        if self.retention is None:
+            return "never learned"
+        around = "" if self.interval is None else " ({:.0f} to {:.0f})"
+        low, high = self.interval or (0, 0)
+        return f"{100 * self.retention:.0f} %" + around.format(100 * low, 100 * high)
 
 
 @dataclass(frozen=True)
@@ -116,9 +134,8 @@ class Judge:
         for asked in self.asked:
             now = with_new_words(asked, renamed[asked.owner]) if renamed else asked
             outputs[asked.name] = self.edit(merged, now.examples)
-            concepts[asked.name] = Kept(
-                mean_change(self.alone(asked.owner, asked), asked.examples),
-                mean_change(outputs[asked.name], asked.examples),
+            concepts[asked.name] = kept_of(
+                asked, self.alone(asked.owner, asked), outputs[asked.name]
             )
         own = self.edit(merged, self.own)
         return Retention(concepts, kept_of_base(self.own, self.before(), own), outputs, own)
@@ -134,14 +151,42 @@ def change_made(output: np.ndarray, source: np.ndarray, target: np.ndarray) -> f
     return max(0.0, 1 - float(np.square(output - target).sum()) / distance)
 
 
-def mean_change(outputs: Sequence[np.ndarray], examples: Sequence[Example]) -> float:
-    """Average `change_made` over the examples whose target differs from the source, else 0."""
-    made = [
-        change_made(output, example.source_HWC / 255, example.target_HWC / 255)
-        for output, example in zip(outputs, examples, strict=True)
-        if (example.source_HWC != example.target_HWC).any()
+def kept_of(asked: TrialEdits, alone: Sequence[np.ndarray], merged: Sequence[np.ndarray]) -> Kept:
+    """Compare a concept's edits by its own adapter and by the merged one; (H, W, 3) in 0..1 each.
+
+    Examples whose target is the source do not count. The interval is a bootstrap's over pairs, as
+    views of one pair are alike.
+    """
+    rows = [
+        (pair, *(change_made(output, source, target) for output in (one, other)))
+        for pair, one, other, example in zip(
+            asked.pair_of or range(len(alone)), alone, merged, asked.examples, strict=True
+        )
+        for source, target in [(example.source_HWC / 255, example.target_HWC / 255)]
+        if (source != target).any()
     ]
-    return float(np.mean(made)) if made else 0.0
+    if not rows:
+        return Kept(0.0, 0.0)
+    rows_B3 = np.array(rows)
+    _, one, other = rows_B3.mean(axis=0)
+    return Kept(float(one), float(other), _interval(rows_B3[:, 1:], rows_B3[:, 0]))
+
+
+def _interval(made_B2: np.ndarray, pair_B: np.ndarray) -> tuple[float, float] | None:
+    """Draw pairs with replacement, and return the middle 95 % of merged over alone."""
+    groups = [made_B2[pair_B == pair] for pair in np.unique(pair_B)]
+    if len(groups) == 1:
+        return None
+    rng = np.random.default_rng(0)
+    means_D2 = np.stack(
+        [
+            np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))]).mean(0)
+            for _ in range(DRAWS)
+        ]
+    )
+    ratio_D = means_D2[:, 1] / np.maximum(means_D2[:, 0], LEARNED)
+    low, high = np.quantile(ratio_D, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def kept_of_base(

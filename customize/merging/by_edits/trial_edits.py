@@ -31,13 +31,15 @@ from customize.shapes import Example, Pair
 class TrialEdits:
     """The edits that show one concept; `owner` is the number of the adapter that was taught it.
 
-    `held_out` says that the adapter never trained on them.
+    `held_out` says that the adapter never trained on them. `pair_of` numbers the pairs that they
+    are views of, where several are of one.
     """
 
     name: str
     owner: int
     examples: tuple[Example, ...]
     held_out: bool = False
+    pair_of: tuple[int, ...] = ()
 
 
 def find_asked(

@@ -17,6 +17,7 @@ from customize.editing.editor import Editor
 from customize.errors import SynthesisError
 from customize.files import Used, replacing
 from customize.pairs.decode import load_picture
+from customize.pairs.joint_changes import draw_change
 from customize.scoring.networks.encoders import Clip
 from customize.shapes import Pair
 from customize.synthesis.backward.candidates import structure
@@ -25,7 +26,6 @@ from customize.synthesis.output.triplet import Triplet
 from customize.synthesis.output.write_pairs import write_pairs
 from customize.synthesis.report import write_sheet
 from customize.synthesis.result_folder import ResultFolder
-from customize.synthesis.widening.joint_changes import draw_change
 from customize.synthesis.widening.reword import by_endpoint, by_patterns
 from customize.synthesis.writing.chat import Chat
 
