@@ -137,8 +137,9 @@ def wide_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "way", ["linear", "regression", "auto", "distill --steps 2"], ids=lambda way: way.split()[0]
 )
 def test_pairs_that_are_not_square_are_edited_in_their_shape(
-    wide_world: Path, tmp_path: Path, way: str
+    wide_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
+    monkeypatch.chdir(wide_world)  # of an adapter's places only those in the working folder count
     output, report = tmp_path / "m.safetensors", tmp_path / "report"
     options = ("--method", *way.split(), "--report", report)
     assert merge(wide_world, output, *options) == 0
