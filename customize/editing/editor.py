@@ -73,6 +73,8 @@ class Editor:
 
         place = device_for(device)
         base = resolve_base(name, revision, precision)
+        if base.notice is not None:
+            warnings.warn(f"base {name!r}: {base.notice}", stacklevel=2)
         pipeline = open_pipeline(base, device=place)
         # disable=None is tqdm's "only on a terminal"
         pipeline.set_progress_bar_config(disable=None if progress else True, leave=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from builders.bases import shake
 from builders.klein import klein_recipe, toy_klein
 from builders.pairs import put, put_rows, scene
+from builders.runs import toy_recipe
 from PIL import Image
 from safetensors.torch import load_file
 from test_run import after_step, equal, run
@@ -247,6 +249,21 @@ def test_what_the_family_cannot_do_is_said(tmp_path: Path, kind: str) -> None:
     faults = check_recipe(klein_recipe(tmp_path, **changes)).faults
     (fault,) = [fault for fault in faults if fault.place == place]
     assert fault.level == level
+
+
+def test_levels_are_for_flow_matching_alone(tmp_path: Path) -> None:
+    faults = check_recipe(toy_recipe(tmp_path, train={"levels": "shift"})).faults
+    (fault,) = [fault for fault in faults if fault.place == "train.levels"]
+    assert (fault.level, fault.cure) == ("error", "set it to null")
+
+
+def test_the_larger_ones_licence_is_said(unbroken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = replace(resolve_base(str(unbroken / "base")), notice="no commercial use")
+    monkeypatch.setattr("customize.families.base.resolve_base", lambda *_: base)
+    with pytest.warns(UserWarning, match="no commercial use"):
+        Editor.from_base(base.name, device="cpu")
+    faults = check_recipe(klein_recipe(unbroken), base).faults
+    assert [fault.level for fault in faults if fault.found == "no commercial use"] == ["warning"]
 
 
 def test_levels_follow_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
