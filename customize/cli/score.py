@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from customize.cli import choices
 from customize.cli.scoring_arguments import (
     AGAIN,
     WHAT,
@@ -31,7 +32,8 @@ def add_to(commands: Any) -> None:
     command = commands.add_parser(
         "score",
         help="score edits: with and without adapters, or finished ones",
-        epilog="`customize score tradeoff --help` tells of the plot over image guidance",
+        epilog="`customize score tradeoff --help` tells of the plot over image guidance, "
+        "`customize score choices --help` of win rates between adapters",
     )
     add_compared(command, f"{WHAT}; or finished edits: a folder with edits.jsonl, or such a table")
     command.add_argument("--dino", metavar="MODEL", help="folder or hub id: facebook/dinov2-base")
@@ -59,6 +61,7 @@ def add_to(commands: Any) -> None:
     )
     tradeoff_command.set_defaults(run=tradeoff)
     dispatch(command, "tradeoff", tradeoff_command)
+    choices.add_to(command)
 
 
 def score(arguments: argparse.Namespace) -> int:
