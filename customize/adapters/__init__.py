@@ -127,6 +127,16 @@ class Attached:
         )
 
     @contextmanager
+    def holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+        """Predict with `state` instead of what is being learned while inside."""
+        live = self.state()
+        self.load(state)
+        try:
+            yield
+        finally:
+            self.load(live)
+
+    @contextmanager
     def switched_off(self) -> Iterator[None]:
         """Give the frozen base's own prediction while inside; meant for `torch.no_grad()`."""
         with ExitStack() as stack:

@@ -20,6 +20,7 @@ from customize.cli import (
     guidance,
     inspect,
     merge,
+    refine,
     score,
     share,
     synthesize,
@@ -115,8 +116,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    parts = (train, edit, edit_folder, inspect, merge, export, share, score, guidance, synthesize)
-    for part in parts:
+    parts = (train, refine, edit, edit_folder, inspect, merge, export, share)
+    for part in (*parts, score, guidance, synthesize):
         part.add_to(commands)
     return top
 

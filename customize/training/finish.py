@@ -113,5 +113,6 @@ def _training_facts(session: Session) -> dict[str, Any]:
         "device": str(session.accelerator.device),
         "precision": session.accelerator.mixed_precision,
         "processes": session.accelerator.num_processes,
+        **session.facts,
     }
     return facts if session.best is None else {**facts, "best_held_out_error": session.best}

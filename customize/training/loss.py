@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +33,22 @@ class Goal:
     min_snr: float | None = None
     preserved_share: float = 0.0
     preserved_weight: float = 1.0
+
+
+class LossOf(Protocol):
+    """A batch's loss: `loss` below, or one that another kind of run puts in its place."""
+
+    def __call__(
+        self,
+        family: Family,
+        attached: Attached,
+        batch: Batch,
+        goal: Goal,
+        generator: torch.Generator,
+        shard: Shard = ...,
+    ) -> Losses:
+        """Return the loss to descend; all that is random comes from `generator`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -33,6 +33,22 @@ MOVED_BY = 10
 """Steps after which an adapter that is still where it began is given up."""
 
 
+class Amendment(Protocol):
+    """What a run of another kind changes: how it begins, and when it has learned enough."""
+
+    def prepare(self, plan: Plan, folder: RunFolder, device: torch.device) -> None:
+        """Encode what it needs before the denoiser comes."""
+        ...
+
+    def begin(self, session: Session, log: Log) -> None:
+        """Change a session at step 0, before a stopped run is taken up."""
+        ...
+
+    def enough(self, session: Session) -> bool:
+        """Look at the session after each step, and tell whether to end there."""
+        ...
+
+
 def run_recipe(
     recipe: Recipe,
     *,
@@ -40,6 +56,7 @@ def run_recipe(
     further: bool = False,
     log: Log = print,
     progress: bool = True,
+    amendment: Amendment | None = None,
 ) -> RunResult:
     """Train what the recipe says into `recipe.output`; a stopped run of the same recipe goes on.
 
@@ -47,7 +64,7 @@ def run_recipe(
     `further` goes on where a run of fewer steps ended. `progress` shows a bar on a terminal. Raises
     OutputExistsError for a finished run and OutputError for an output that must not be written,
     BaseModelError and PairsError for what cannot be used, all of them before anything is touched;
-    TrainingError for what breaks on the way.
+    TrainingError for what breaks on the way. An `amendment` makes it a run of another kind.
     """
     accelerator = open_accelerator(recipe.train.precision)
     folder, main = RunFolder(recipe.output), accelerator.is_main_process
@@ -61,12 +78,18 @@ def run_recipe(
             held = folder.held(recipe, overwrite=overwrite)
         with held as listed, memory_explained(room, lambda: _smaller(plan, accelerator.device)):
             accelerator.wait_for_everyone()
+            if amendment:
+                amendment.prepare(plan, folder, accelerator.device)
             session = open_session(plan, accelerator, folder, progress=progress and main)
+            if amendment:
+                amendment.begin(session, say)
             if folder.checkpoint.exists() and _restored(session, folder, overwrite, further):
                 say(_going_on(session))
             elif listed is not None and overwrite:
                 listed.begin_anew(folder.names(recipe))
-            result = _Run(session, folder, say, progress=progress and main).to_the_end()
+            enough = amendment.enough if amendment else _never
+            run = _Run(session, folder, say, enough, progress=progress and main)
+            result = run.to_the_end()
             if listed is not None and result.finished:
                 listed.finish()
             return result
@@ -107,8 +130,17 @@ def _smaller(plan: Plan, device: torch.device) -> list[str]:
 class _Run:
     """A session with what accompanies it: reports, previews, files. Only one process writes."""
 
-    def __init__(self, session: Session, folder: RunFolder, log: Log, *, progress: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        folder: RunFolder,
+        log: Log,
+        enough: Callable[[Session], bool],
+        *,
+        progress: bool,
+    ) -> None:
         self._session, self._folder, self._log = session, folder, log
+        self._enough = enough
         self._progress, self._recipe = progress, session.plan.recipe
         self._main: bool = session.accelerator.is_main_process
         self._previewer = _previewer(session) if self._main else None
@@ -122,6 +154,8 @@ class _Run:
                     self._after(step, reports)
                     if stop.everywhere(session.accelerator) and step.step < session.pace.steps:
                         return self._stopped()
+                    if self._enough(session):
+                        break
         except NonFiniteError as error:
             raise self._rescued(error) from None
         self._check_moved()
@@ -245,6 +279,11 @@ def _warnings_told(log: Log) -> Iterator[None]:
             yield
         finally:
             warnings.showwarning = usual
+
+
+def _never(_: Session) -> bool:
+    """Learn to the last step."""
+    return False
 
 
 def _silent(_: str) -> None:

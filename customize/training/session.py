@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from customize.adapters import Attached
 from customize.errors import TrainingError
 from customize.families import Family
 from customize.training.batches import Batch, Sample, Shard, batches
-from customize.training.loss import Goal
+from customize.training.loss import Goal, LossOf
 from customize.training.optimizer import Average, Pace
 from customize.training.plan import LENGTH, Plan, shaping_facts
 from customize.training.resume import restore_run, save_run
@@ -27,7 +27,8 @@ class Session:
     """A run in progress: what learns, what it learns from, and what it has come to so far.
 
     `live` is the family unwrapped, for previews; `history` the figures of every step; `best` the
-    best score of a preview; `planned` the steps that the run was to have when it was last saved.
+    best score of a preview; `planned` the steps that the run was to have when it was last saved. A
+    run of another kind sets its own `loss_of`, and notes in `facts` what shapes it besides the plan.
     """
 
     plan: Plan
@@ -45,6 +46,8 @@ class Session:
     best: float | None = None
     planned: int | None = None
     history: list[tuple[float, float, float]] = field(default_factory=list)
+    loss_of: LossOf | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def steps(self) -> Iterator[Step]:
         """Train from where the session is; it keeps count as the steps come."""
@@ -69,6 +72,7 @@ class Session:
             seed=train.seed,
             done=self.done,
             average=self.average,
+            loss_of=self.loss_of,
         ):
             self.done = step.step
             self.history.append((step.loss, step.concept_loss, step.preserved_loss))
@@ -89,12 +93,8 @@ class Session:
         if self.average is None:
             yield
             return
-        live = self.attached.state()
-        self.attached.load(self.average.tensors)
-        try:
+        with self.attached.holding(self.average.tensors):
             yield
-        finally:
-            self.attached.load(live)
 
     def save(self, folder: RunFolder) -> None:
         """Write the checkpoint."""
@@ -124,5 +124,5 @@ class Session:
 
     def _shaping(self) -> dict[str, Any]:
         """List what shapes training; the number of processes does so by the whole batch alone."""
-        facts = shaping_facts(self.plan)
+        facts = {**shaping_facts(self.plan), **self.facts}
         return {**facts, "train.batch": facts["train.batch"] * self.accelerator.num_processes}

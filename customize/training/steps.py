@@ -18,7 +18,7 @@ from customize.adapters import Attached
 from customize.errors import TrainingError
 from customize.families import Family
 from customize.training.batches import Batch, Shard, step_generator
-from customize.training.loss import Goal, Losses, loss
+from customize.training.loss import Goal, Losses, LossOf, loss
 from customize.training.optimizer import Average, Pace, set_rates
 
 
@@ -50,13 +50,16 @@ def train_steps(
     seed: int,
     done: int = 0,
     average: Average | None = None,
+    loss_of: LossOf | None = None,
 ) -> Iterator[Step]:
     """Yield after each step until `pace.steps` are done, the first `done` by an earlier run.
 
     `batches` go on where that run stopped, this process's share of each; `optimizer` comes from
-    `accelerator.prepare` with its state restored. All that is random follows from (seed, step).
-    Raises NonFiniteError before a step that would spoil the adapter.
+    `accelerator.prepare` with its state restored. `loss_of` None is the usual loss of pairs. All
+    that is random follows from (seed, step). Raises NonFiniteError before a step that would
+    spoil the adapter.
     """
+    find = loss_of or loss
     parameters = [*attached.adapter_parameters(), *attached.word_parameters()]
     modules = (family.denoiser, *family.text_encoders.values())
     wrapped: list[Any] = [module for module in modules if hasattr(module, "no_sync")]
@@ -71,7 +74,7 @@ def train_steps(
                     for module in wrapped:
                         unsynchronized.enter_context(module.no_sync())
                 with accelerator.autocast():
-                    losses = loss(family, attached, next(batches), goal, generator, shard)
+                    losses = find(family, attached, next(batches), goal, generator, shard)
                 accelerator.backward(losses.total / pace.accumulation)
             seen.append(losses)
         limit = math.inf if pace.clip_norm is None else pace.clip_norm

@@ -1,0 +1,1 @@
+"""Refining: a finished adapter goes on learning from choices between its results."""
