@@ -118,5 +118,9 @@ class SynthesisError(CustomizeError):
     """Triplets cannot be made: a writer that cannot be reached, captions without words, no base."""
 
 
+class EndpointError(CustomizeError):
+    """A server of OpenAI's protocol cannot be used: no answer, or it refuses key or model."""
+
+
 class HubError(CustomizeError):
     """The model hub refuses an upload, or cannot be reached."""

@@ -14,6 +14,7 @@ from typing import cast
 
 from customize import __version__
 from customize.cli import (
+    choose,
     edit,
     edit_folder,
     export,
@@ -116,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"customize {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    parts = (train, refine, edit, edit_folder, inspect, merge, export, share)
+    parts = (train, choose, refine, edit, edit_folder, inspect, merge, export, share)
     for part in (*parts, score, guidance, synthesize):
         part.add_to(commands)
     return top

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from customize.cli.scoring_arguments import (
     AGAIN,
     WHAT,
     add_compared,
+    add_judge,
     add_swept,
     check_free,
+    check_judge,
     dispatch,
     options_of,
     used_by,
@@ -36,6 +39,7 @@ def add_to(commands: Any) -> None:
         "`customize score choices --help` of win rates between adapters",
     )
     add_compared(command, f"{WHAT}; or finished edits: a folder with edits.jsonl, or such a table")
+    add_judge(command)
     command.add_argument("--dino", metavar="MODEL", help="folder or hub id: facebook/dinov2-base")
     command.add_argument(
         "--metrics", nargs="+", metavar="NAME", help="only these (all that the edits allow)"
@@ -70,11 +74,13 @@ def score(arguments: argparse.Namespace) -> int:
     from customize.scoring.edits.make import make_edits
     from customize.scoring.edits.requests import clip_for_bases, clip_for_items, read_asked
     from customize.scoring.html_report import write_score_report
+    from customize.scoring.judging.open_judge import open_judge
     from customize.scoring.metrics.score import check_models, models_needed, named
     from customize.scoring.summary import Scored, missing_scores, summary_table, write_json
 
     metrics = None if arguments.metrics is None else named(arguments.metrics)
-    check_models(metrics or (), dino=arguments.dino is not None)
+    judged = check_judge(arguments)
+    check_models(metrics or (), dino=arguments.dino is not None, judge=judged)
     folder = arguments.output or Path("runs") / f"scores_{Path(arguments.what).stem}"
     result, page = folder / "scores.json", folder / "report.html"
     check_place(folder, used_by(arguments), folder=True)
@@ -91,6 +97,9 @@ def score(arguments: argparse.Namespace) -> int:
         clip = clip_for_bases(bases) if bases else clip_for_items(asked.finished)
     with _held(folder, overwrite=arguments.overwrite):
         models = open_models(clip, dino, device=arguments.device, cache=folder / _CACHE)
+        if judged:
+            judge = open_judge(arguments.judge, arguments.judge_server, arguments.device)
+            models = replace(models, judge=judge)
         made: Mapping[str, Sequence[Item]] = {Path(arguments.what).stem: asked.finished}
         if variants:
             given = options_of(arguments, "steps", "seed", "text_guidance", "image_guidance")
@@ -108,7 +117,9 @@ def score(arguments: argparse.Namespace) -> int:
             for label, items in made.items()
         ]
         models.store.close()
-        used = [f"{kind} {name}" for kind, name in (("CLIP", clip), ("DINO", dino)) if name]
+        judge_name = models.judge.name if models.judge else None
+        looked = (("CLIP", clip), ("DINO", dino), ("the judge", judge_name))
+        used = [f"{kind} {name}" for kind, name in looked if name]
         by = f", measured by {', '.join(used)}" if used else ""
         about = [f"{len(scored[0].items)} edits of {arguments.what}{by}"]
         write_score_report(page, scored, "Scores of edits", about)

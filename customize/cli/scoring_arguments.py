@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.cli.inputs import used_adapters, used_bases
+from customize.errors import ScoreError
 from customize.files import REPLACE, Used, check_place, refuse_existing
 
 if TYPE_CHECKING:
@@ -53,6 +54,31 @@ def add_compared(command: argparse.ArgumentParser, what: str) -> None:
     """Add what is edited, and what does it: each adapter by itself, beside the base alone."""
     add_edits(command, what, "each is scored by itself; joined by + they are used together")
     command.add_argument("--adapters-only", action="store_true", help="leave out the base alone")
+
+
+def add_judge(command: argparse.ArgumentParser) -> None:
+    """Add who judges."""
+    add = command.add_argument
+    add(
+        "--judge",
+        metavar="MODEL",
+        help="a server's vision model, or without one the CLIP `embedded`",
+    )
+    add(
+        "--judge-server",
+        metavar="URL",
+        help="of OpenAI's protocol, such as http://localhost:8000/v1",
+    )
+
+
+def check_judge(arguments: argparse.Namespace) -> bool:
+    """Tell whether a judge is named; raises ScoreError for a server without a model."""
+    if arguments.judge is None and arguments.judge_server is not None:
+        raise ScoreError(
+            f"--judge-server {arguments.judge_server}: no model of it is named; expected both; "
+            "name one (--judge MODEL)"
+        )
+    return arguments.judge is not None
 
 
 def add_swept(command: argparse.ArgumentParser, images: str) -> None:

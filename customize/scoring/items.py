@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from customize.scoring.judging.opinion import Judge
     from customize.scoring.networks.encoders import Clip, Dino
     from customize.scoring.networks.store import Store
 
@@ -31,6 +32,8 @@ MetricName = Literal[
     "lpips",
     "outside_change",
     "shift",
+    "judge_follows",
+    "judge_keeps",
 ]
 
 
@@ -66,13 +69,15 @@ class Item:
 class Models:
     """The networks that look at pictures, and where their answers are kept.
 
-    LPIPS goes to the `device`; None is the accelerator if any.
+    LPIPS goes to the `device`; None is the accelerator if any. Without a `judge` edits are not
+    judged.
     """
 
     clip: Clip | None
     dino: Dino | None
     store: Store
     device: torch.device | str | None = None
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True)
@@ -133,4 +138,6 @@ METRICS = (
     Metric("lpips", "LPIPS", "lower", "distance to the target, as people see it"),
     Metric("outside_change", "change outside", "lower", "damage outside of the mask"),
     Metric("shift", "shift px", "lower", "how far what stayed was moved from its place"),
+    Metric("judge_follows", "judge: follows", "higher", "the instruction, 0 to 10, by a judge"),
+    Metric("judge_keeps", "judge: keeps", "higher", "all else kept, 0 to 10, by a judge"),
 )

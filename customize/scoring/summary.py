@@ -13,6 +13,7 @@ from customize import __version__
 from customize.drawing.table import table
 from customize.files import write_text
 from customize.scoring.items import METRICS, Item, Metric, Models, Picture, Scores
+from customize.scoring.judging.opinion import Judge
 
 FORMAT = "customize-scores"
 
@@ -66,12 +67,17 @@ def write_json(
         "models": {
             "clip": models.clip and {"name": models.clip.name, "sha256": models.clip.fingerprint},
             "dino": models.dino and {"name": models.dino.name, "sha256": models.dino.fingerprint},
+            "judge": models.judge and _judge(models.judge),
         },
         **about,
         "notes": missing_scores(scored),
         "variants": [_variant(one, path.parent) for one in scored],
     }
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _judge(judge: Judge) -> dict[str, str]:
+    return {"name": judge.name, "fingerprint": judge.fingerprint, "asked": judge.asked}
 
 
 def _variant(one: Scored, folder: Path) -> dict[str, Any]:

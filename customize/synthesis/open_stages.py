@@ -14,7 +14,7 @@ from customize.families.base import Base
 from customize.families.stable_diffusion.text_to_image import Drawing, open_text_to_image
 from customize.recipe.synthesis import Pictures, SynthesisRecipe
 from customize.scoring.networks.encoders import Clip
-from customize.synthesis.filtering.judge import Judge
+from customize.synthesis.filtering.judge import PairJudge
 from customize.synthesis.filtering.thresholds import Thresholds
 from customize.synthesis.provenance import licence_of
 from customize.synthesis.samples import Ranges, SampleStage
@@ -106,6 +106,6 @@ def stage_of(
         most=chosen.most,
         alike=chosen.alike,
         seed=recipe.seed,
-        judge=Judge(server_options(chosen.judge, longest=1024)) if chosen.judge else None,
+        judge=PairJudge(server_options(chosen.judge, longest=1024)) if chosen.judge else None,
         least=chosen.judge.least if chosen.judge else 0.0,
     )

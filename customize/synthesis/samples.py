@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from customize.scoring.judging.opinion import Opinion
 from customize.scoring.networks.encoders import Clip
 from customize.synthesis.filtering.choose import Candidate, Verdict, choose, first_verdict
-from customize.synthesis.filtering.judge import Judge, Opinion
+from customize.synthesis.filtering.judge import PairJudge
 from customize.synthesis.filtering.similarities import Similarities, similarities
 from customize.synthesis.filtering.thresholds import Thresholds
 from customize.synthesis.pictures.draw_pairs import DrawnPair, PairSettings, draw_pairs
@@ -88,7 +89,7 @@ class SampleStage:
     most: int
     alike: float
     seed: int
-    judge: Judge | None = None
+    judge: PairJudge | None = None
     least: float = 6.0
 
     def samples(

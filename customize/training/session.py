@@ -28,7 +28,7 @@ class Session:
 
     `live` is the family unwrapped, for previews; `history` the figures of every step; `best` the
     best score of a preview; `planned` the steps that the run was to have when it was last saved. A
-    run of another kind sets its own `loss_of`, and notes in `facts` what shapes it besides the plan.
+    run of another kind sets its own `loss_of`, and in `facts` what shapes it besides the plan.
     """
 
     plan: Plan

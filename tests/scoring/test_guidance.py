@@ -303,7 +303,8 @@ def test_models_that_no_metric_looks_through_stay_closed(
     monkeypatch.setattr(encoders, "open_dino", lambda *_: pytest.fail("opened"))
     assert run("score", "pairs", "-o", "x", "--dino", "any", "--metrics", "psnr", "ssim") == 0
     assert "measured by" not in capsys.readouterr().out
-    assert json.loads(Path("x/scores.json").read_text())["models"] == {"clip": None, "dino": None}
+    models = json.loads(Path("x/scores.json").read_text())["models"]
+    assert models == {"clip": None, "dino": None, "judge": None}
 
 
 def test_a_report_of_another_program_stays(

@@ -11,12 +11,12 @@ import torch
 from builders.chat_server import chat_server
 from builders.pairs import scene
 
+from customize.chat import ServerOptions
 from customize.synthesis.filtering.choose import Candidate, choose
-from customize.synthesis.filtering.judge import Judge
+from customize.synthesis.filtering.judge import PairJudge
 from customize.synthesis.filtering.similarities import Similarities
 from customize.synthesis.filtering.thresholds import Thresholds, keeping_share
 from customize.synthesis.pictures.draw_pairs import DrawnPair, PairSettings
-from customize.synthesis.writing.chat import ServerOptions
 from customize.synthesis.writing.rewrite import Rewrite
 
 GOOD = Similarities(0.9, 0.3, 0.3, 0.4)
@@ -87,7 +87,7 @@ def test_the_judge_sees_both_pictures_and_its_scores_are_read_strictly(
     reply: Any, scores: tuple[float, float] | None
 ) -> None:
     with chat_server(lambda *_: reply) as server:
-        judge = Judge(ServerOptions(server.url, "toy", retries=0))
+        judge = PairJudge(ServerOptions(server.url, "toy", retries=0))
         (opinion,) = judge.judge([drawn()])
     assert opinion.scores == scores
     assert opinion.likes(6.0) == (scores is not None)

@@ -12,6 +12,7 @@ from builders.chat_server import chat_server
 from builders.pairs import pair, put
 from PIL import Image
 
+from customize.chat import Chat, ServerOptions
 from customize.cli.main import main
 from customize.embedded.world.concepts import concept_pairs
 from customize.errors import SynthesisError
@@ -21,7 +22,6 @@ from customize.scoring.networks.encoders import open_clip
 from customize.shapes import Pair
 from customize.synthesis.widening.make import NewSources, WidenOptions, widen
 from customize.synthesis.widening.reword import by_patterns, usable
-from customize.synthesis.writing.chat import Chat, ServerOptions
 
 DOG = concept_pairs("my_dog", 4)
 BRAND = concept_pairs("brand_style", 2)

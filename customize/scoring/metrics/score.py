@@ -24,9 +24,13 @@ from customize.scoring.items import (
     Scores,
 )
 from customize.scoring.metrics import lpips, pixels, similarities
+from customize.scoring.metrics.judged import NO_JUDGE, Opinions
 from customize.scoring.metrics.shift import shift
 from customize.scoring.networks.embed import Vectors, embed, opened
 from customize.scoring.networks.store import Store
+
+JUDGED: frozenset[MetricName] = frozenset(("judge_follows", "judge_keeps"))
+"""Metrics that are asked of a judge, who has to be named."""
 
 
 def score_edits(
@@ -46,17 +50,22 @@ def score_edits(
     if not items:
         raise ScoreError("no edits to score; expected at least one; name a folder that holds some")
     wanted: list[MetricName] = [metric.name for metric in METRICS]
+    if models.judge is None:
+        wanted = [name for name in wanted if name not in JUDGED]
     if metrics is not None:
         wanted = named(metrics)
     vectors = embed(items, models, wanted, at_once=at_once, progress=progress)
     if "lpips" in wanted:
         lpips.keep_lpips(items, vectors.contents, models, at_once=at_once, progress=progress)
+    opinions = None
+    if JUDGED & set(wanted):
+        opinions = Opinions(items, vectors.contents, models, at_once=at_once, progress=progress)
     rows: list[dict[MetricName, float]] = []
     missing: Counter[tuple[MetricName, str]] = Counter()
     for item in tqdm(items, "comparing", disable=None if progress else True, leave=False):
         row: dict[MetricName, float] = {}
         for name in wanted:
-            answer = _answer(name, item, vectors, models.store)
+            answer = _answer(name, item, vectors, models.store, opinions)
             if isinstance(answer, str):
                 missing[name, answer] += 1
             else:
@@ -88,11 +97,13 @@ def models_needed(metrics: Sequence[MetricName] | None) -> tuple[bool, bool]:
     return "clip" in starts, "dino" in starts
 
 
-def check_models(metrics: Sequence[MetricName], *, dino: bool) -> None:
+def check_models(metrics: Sequence[MetricName], *, dino: bool, judge: bool = False) -> None:
     """Refuse metrics asked for by name that no picture can have here; `dino` if one was named.
 
     Called before edits are made, which may take hours. Raises ScoreError.
     """
+    if not judge and (asked := [name for name in metrics if name in JUDGED]):
+        raise ScoreError(f"metric {asked[0]!r} cannot be had: {NO_JUDGE}")
     if "dino_concept" in metrics and not dino:
         raise ScoreError(f"metric 'dino_concept' cannot be had: {similarities.NO_DINO}")
     if "lpips" in metrics and isinstance(why := lpips.lpips_network(), str):
@@ -123,8 +134,13 @@ def _plain_note(items: Sequence[Item], rows: Sequence[Mapping[MetricName, float]
             return
 
 
-def _answer(name: MetricName, item: Item, vectors: Vectors, store: Store) -> Answer:
+def _answer(
+    name: MetricName, item: Item, vectors: Vectors, store: Store, opinions: Opinions | None
+) -> Answer:
     match name:
+        case "judge_follows" | "judge_keeps":
+            assert opinions is not None, "opinions are asked for where they are wanted"
+            return opinions.answer(item, ("judge_follows", "judge_keeps").index(name))
         case "clip_image":
             return similarities.clip_image(item, vectors)
         case "clip_direction":

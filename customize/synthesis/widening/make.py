@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from customize import __version__
+from customize.chat import Chat
 from customize.editing.editor import Editor
 from customize.errors import SynthesisError
 from customize.files import Used, replacing
@@ -27,7 +28,6 @@ from customize.synthesis.output.write_pairs import write_pairs
 from customize.synthesis.report import write_sheet
 from customize.synthesis.result_folder import ResultFolder
 from customize.synthesis.widening.reword import by_endpoint, by_patterns
-from customize.synthesis.writing.chat import Chat
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,11 @@ Two spellings: a JSON object (endpoints) and the two lines of the few-shot promp
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
+from customize.chat import LONGEST_ANSWER, json_object
 from customize.synthesis.writing.rewrite import Answer, Rejection, Rewrite
 
-LONGEST_ANSWER = 8000
-"""Letters that are looked at; nothing asked for is nearly as long."""
 KEYS = ("instruction", "edited_caption")
 
 _FENCE = re.compile(r"^```[a-z]*\s*\n(.*?)\n?```$", re.DOTALL)
@@ -48,17 +45,6 @@ def read_line_answer(caption: str, text: str) -> Answer:
     if found is None:
         return Rejection(caption, "not as asked", shortened(text))
     return _rewrite(caption, found["edit"], found["after"], text)
-
-
-def json_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object that `text` is, None for anything else or far too long a text."""
-    if len(text) > LONGEST_ANSWER:
-        return None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def shortened(text: str) -> str:

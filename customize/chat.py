@@ -6,6 +6,7 @@ and a server that cannot be reached at all is said in one message.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from customize.errors import SynthesisError
+from customize.errors import EndpointError
 
 FAILURES = 20
 """Questions in a row that may fail before the server is given up."""
@@ -47,16 +48,16 @@ class Chat:
     """A server opened for questions; several are asked at the same time."""
 
     def __init__(self, options: ServerOptions) -> None:
-        """Make the client; raises SynthesisError where `openai` is not installed or no address."""
+        """Make the client; raises EndpointError where `openai` is not installed or no address."""
         try:
             import openai
         except ImportError:
-            raise SynthesisError(
+            raise EndpointError(
                 "the package `openai` is missing, which endpoints are asked through; expected it "
                 'to be installed; run `pip install "customize[synthesis]"`'
             ) from None
         if not options.url.startswith(("http://", "https://")):
-            raise SynthesisError(
+            raise EndpointError(
                 f"endpoint {options.url!r}: no web address; expected one such as "
                 "http://localhost:8000/v1; correct `url`"
             )
@@ -75,7 +76,7 @@ class Chat:
     ) -> list[Reply]:
         """Ask every question (its messages), answered in their order, by the JSON `schema`.
 
-        Raises SynthesisError when the server refuses the key or model, or keeps failing.
+        Raises EndpointError when the server refuses the key or model, or keeps failing.
         """
         with ThreadPoolExecutor(self.options.at_once) as pool:
             asked = [
@@ -139,8 +140,8 @@ class Chat:
             ) from None
         return Reply(failure=failure)
 
-    def _unusable(self, found: str, cure: str) -> SynthesisError:
-        return SynthesisError(
+    def _unusable(self, found: str, cure: str) -> EndpointError:
+        return EndpointError(
             f"endpoint {self.options.url}: {found}; expected a server of OpenAI's protocol; {cure}"
         )
 
@@ -172,3 +173,18 @@ def object_schema(properties: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+LONGEST_ANSWER = 8000
+"""Letters that are looked at; nothing asked for is nearly as long."""
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that an answer is, None for anything else or far too long a text."""
+    if len(text) > LONGEST_ANSWER:
+        return None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
