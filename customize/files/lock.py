@@ -43,6 +43,21 @@ def in_use(folder: Path) -> Iterator[None]:
         raise
 
 
+def holder(folder: Path) -> int | None:
+    """Return the id of the process that holds `folder` now, None where none does or can be told."""
+    try:
+        import fcntl
+
+        with (folder / NAME).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(json.loads(file.read(4096))["process"])
+    except (ImportError, OSError, ValueError, KeyError, TypeError):
+        pass
+    return None
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     path = folder / NAME

@@ -44,6 +44,8 @@ class Reports:
             for name in names or ()
             if name != "tensorboard" and (opened := _open(name, folder, facts, log)) is not None
         ]
+        if self._board is not None:
+            self._board.add_scalar("steps", steps, done)  # for whoever reads the folder
         self._bar = tqdm(
             total=steps, initial=done, desc="training", disable=None if progress else True
         )
@@ -106,7 +108,8 @@ def _open_board(folder: Path, done: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     threading.excepthook = _tell_unless_full
-    return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+    # every few seconds, as people look on
+    return SummaryWriter(str(folder), purge_step=done + 1 if done else None, flush_secs=2)
 
 
 def _tell_unless_full(arguments: threading.ExceptHookArgs) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from customize.adapters.file import read_header
 from customize.errors import AdapterFileError, TrainingError
 from customize.files import refuse_existing, replacing
-from customize.files.lock import in_use
+from customize.files.lock import holder, in_use
 from customize.files.manifest import Manifest
 from customize.recipe import Recipe
 
@@ -109,6 +109,10 @@ class RunFolder:
                 if listed.replaces:
                     listed.undo(keep=[self.rescued.name])
                 raise
+
+    def trainer(self) -> int | None:
+        """Return the id of the process that trains in the folder, None where none does."""
+        return holder(self.path)
 
     def names(self, recipe: Recipe) -> list[str]:
         """List what a run of this recipe writes, but for the cache, whose names are hashes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, product
 from operator import add, itemgetter
 from pathlib import Path
@@ -55,7 +56,20 @@ class SeenPair:
 
 
 def look_at(path: Path, alpha_color: str) -> Glance:
-    """Return the look of one picture; raises PairsError as `load_picture` does."""
+    """Return the look of one picture, remembered while its file stays as it is.
+
+    Raises PairsError as `load_picture` does.
+    """
+    try:
+        file = path.stat()
+        known = (file.st_size, file.st_mtime_ns)
+    except OSError:
+        known = (0, 0)  # what is wrong is said by whoever opens it
+    return _look_at(path, alpha_color, known)
+
+
+@lru_cache(maxsize=2048)
+def _look_at(path: Path, alpha_color: str, _: tuple[int, int]) -> Glance:
     picture = load_picture(path, alpha_color)
     thumb = picture.resize((THUMB, THUMB), Image.Resampling.BOX)
     with opened_picture(path) as opened:
