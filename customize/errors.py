@@ -118,6 +118,10 @@ class SynthesisError(CustomizeError):
     """Triplets cannot be made: a writer that cannot be reached, captions without words, no base."""
 
 
+class StudioError(CustomizeError):
+    """What the page is asked for cannot be done: no such name, a run that goes on already."""
+
+
 class EndpointError(CustomizeError):
     """A server of OpenAI's protocol cannot be used: no answer, or it refuses key or model."""
 

@@ -118,7 +118,7 @@ def commands_shown() -> Iterator[str]:
         text = path.read_text()
         shown = re.findall(
             r"^[ #]*customize ((?:train|check|edit|inspect|schema|fit-base|merge|score"
-            r"|tune-guidance|export|import|card|push|synthesize) .*)$",
+            r"|tune-guidance|export|import|card|push|synthesize|choose|refine|studio) .*)$",
             text,
             re.M,
         )
@@ -139,6 +139,7 @@ def test_commands_shown_exist() -> None:
     assert seen == {
         *("train", "check", "schema", "fit_base", "edit", "inspect", "merge", "score", "tradeoff"),
         *("tune_guidance", "export", "import_file", "card", "push", "synthesize"),
+        *("count_choices", "judge_choices", "refine_run", "open_studio"),
     }
 
 

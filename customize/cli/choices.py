@@ -26,11 +26,11 @@ def add_to(score: argparse.ArgumentParser) -> None:
     add("choices", type=Path, metavar="FILE", help="choices.jsonl, or its folder")
     add("--between", nargs=2, metavar="ADAPTER", help="only these two: files, or names as shown")
     add("--by", metavar="WHO", help="only choices of `person`, or of a judge by its name")
-    command.set_defaults(run=run)
+    command.set_defaults(run=count_choices)
     dispatch(score, "choices", command)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def count_choices(arguments: argparse.Namespace) -> int:
     """Read the choices and print a line for every two contestants that met."""
     from customize.scoring.choices.read import read_choices
     from customize.scoring.choices.win_rate import duels, first_place

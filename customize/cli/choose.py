@@ -30,10 +30,10 @@ def add_to(commands: Any) -> None:
         metavar="FOLDER",
         help="folder of choices to add to (%(default)s)",
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=judge_choices)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def judge_choices(arguments: argparse.Namespace) -> int:
     """Make and judge the edits; choices are added to those that are there."""
     from customize.errors import ScoreError
     from customize.scoring.choices.fill import fill

@@ -24,6 +24,7 @@ from customize.cli import (
     refine,
     score,
     share,
+    studio,
     synthesize,
     train,
 )
@@ -118,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     parts = (train, choose, refine, edit, edit_folder, inspect, merge, export, share)
-    for part in (*parts, score, guidance, synthesize):
+    for part in (*parts, score, guidance, synthesize, studio):
         part.add_to(commands)
     return top
 

@@ -23,10 +23,10 @@ def add_to(commands: Any) -> None:
     add("--learning-rate", type=_rate, metavar="R", help="half of what it was trained with")
     add(*("-o", "--output"), type=Path, metavar="FOLDER", help="the new run (RUN_refined)")
     add("--overwrite", action="store_true", help="replace a refined run that is there")
-    command.set_defaults(run=run)
+    command.set_defaults(run=refine_run)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def refine_run(arguments: argparse.Namespace) -> int:
     """Refine; 130 when it was stopped."""
     from customize.training.refining.refine import refine
 
