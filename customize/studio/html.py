@@ -16,20 +16,17 @@ SHOWN = 512
 """Pixels of the longer side that are sent to a browser."""
 
 
-def picture(image: Image.Image, says: str, caption: str = "") -> str:
-    """Return a figure; `says` is what it shows, in words."""
+def picture(image: Image.Image, says: str, caption: str = "", side: int = SHOWN) -> str:
+    """Return a figure of at most `side` pixels; `says` is what it shows, in words."""
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{data_url(image)}" alt="{html.escape(says)}">{below}</figure>'
+    return f'<figure><img src="{data_url(image, side)}" alt="{html.escape(says)}">{below}</figure>'
 
 
-def data_url(image: Image.Image) -> str:
-    """Return the picture itself, so that no path of the machine is ever in a page.
-
-    Small ones are enlarged without smoothing, as training sees them.
-    """
+def data_url(image: Image.Image, side: int = SHOWN) -> str:
+    """Return the picture itself, so that no path of the machine is ever in a page."""
     shown = image.convert("RGB")
-    if max(shown.size) > SHOWN:
-        shown.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
+    if max(shown.size) > side:
+        shown.thumbnail((side, side), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     shown.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
@@ -47,7 +44,7 @@ def before_after(before: Image.Image, after: Image.Image, says: str) -> str:
         f'<img src="{data_url(before)}" alt="before: {html.escape(says)}">'
         f'<img class="over" src="{data_url(after)}" alt="after: {html.escape(says)}">'
         '<label>before <input type="range" min="0" max="100" value="50" '
-        'aria-label="how much of the edited picture is seen" '
+        'aria-label="where before ends and after begins" '
         "oninput=\"this.closest('.before-after').style.setProperty('--cut', this.value + '%')\">"
         " after</label></div>"
     )
@@ -61,6 +58,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
     content = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="wide"><table>{content}</table></div>'
+
+
+def folded(summary: str, content: str) -> str:
+    """Hide HTML until someone asks for it."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
 def faults(found: Sequence[Fault], otherwise: str = "") -> str:
@@ -95,7 +97,7 @@ def progress(now: Progress) -> str:
     return (
         f'<p role="status" class="state">{html.escape(line)}</p>'
         f'<progress max="100" value="{share:.1f}" aria-label="steps done">{share:.0f} %</progress>'
-        f"{_curve(now.losses)}<details><summary>what it printed</summary>{printed}</details>"
+        f"{_curve(now.losses)}{folded('what it printed', printed)}"
     )
 
 

@@ -25,6 +25,10 @@ THEME = gr.themes.Base(
     # fonts of the machine: nothing is fetched from elsewhere
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
+).set(
+    button_primary_background_fill="*primary_700",  # dark enough for white letters
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_text_color="white",
 )
 
 CSS = """
@@ -43,7 +47,7 @@ figure img, .before-after img { width: 100%; height: auto; display: block; borde
 figcaption { font-size: 14px; padding: 4px 0; overflow-wrap: anywhere; }
 .before-after { position: relative; max-width: 512px; }
 .before-after .over { position: absolute; top: 0; left: 0;
-  clip-path: inset(0 0 0 calc(100% - var(--cut))); }
+  clip-path: inset(0 0 0 var(--cut)); }
 .before-after label { display: flex; gap: 8px; align-items: center; padding: 6px 0; }
 .before-after input { flex: 1; }
 .faults { margin: 0; padding-left: 18px; }

@@ -151,9 +151,9 @@ def _variant(project: Project, label: object) -> Variant:
 
 
 def _rates(folder: ChoiceFolder) -> str:
-    """Say how many choices there are, and what they say of the adapters."""
+    """Say how many choices there are; who won is folded, as it tells which result is whose."""
     choices = folder.read()
     rows = [[d.one, d.other, str(d.won), str(d.lost), str(d.rate or "-")] for d in duels(choices)]
     told = html.said(f"choices so far: {len(choices)}")
     titles = ["one", "other", "one won", "lost", "one is preferred"]
-    return told + (html.table(titles, rows) if rows else "")
+    return told + (html.folded("who won so far", html.table(titles, rows)) if rows else "")

@@ -38,12 +38,14 @@ def build(studio: Studio) -> None:
             info="choose one, or write the name of a new one",
             allow_custom_value=True,
             elem_id="pairs-set",
+            min_width=240,
         )
         instruction = gr.Textbox(
             label="Instruction of what you add",
             info="what to do to the first picture to get the second",
             max_length=2000,
             elem_id="pairs-instruction",
+            min_width=240,
         )
     upload = gr.File(
         label="Pictures",

@@ -41,7 +41,7 @@ def build(studio: Studio) -> None:
             if now.preview is not None:
                 says = "source, instruction, before, after and target of some edits, row by row"
                 sheet = load_picture(now.preview)
-                shown = html.picture(sheet, f"preview: {says}", f"preview: {now.preview.stem}")
+                shown = html.picture(sheet, f"preview: {says}", now.preview.stem, side=1600)
         return [html.progress(now), shown, gr.Timer(active=now.running), path]
 
     def started(name: object) -> list[Any]:
