@@ -22,7 +22,7 @@ from customize.adapters.header_facts import (
 )
 from customize.errors import AdapterFileError
 from customize.families.identify import FamilyName
-from customize.untrusted import bounded_json
+from customize.files.untrusted import bounded_json
 
 FORMAT, VERSION = "customize-adapter", 1
 MOST_VECTORS = 75

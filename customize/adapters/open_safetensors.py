@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from customize.adapters.stored_tensors import StoredTensors
 from customize.errors import AdapterFileError
-from customize.untrusted import LONGEST, bounded_json, special_file
+from customize.files.untrusted import LONGEST, bounded_json, special_file
 
 if TYPE_CHECKING:
     from torch import Tensor

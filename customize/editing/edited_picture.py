@@ -13,8 +13,8 @@ from PIL import Image, PngImagePlugin
 from customize.errors import EditError, PairsError
 from customize.files import refuse_existing, replacing
 from customize.files.text import MOST_BYTES
+from customize.files.untrusted import bounded_json
 from customize.pairs.decode import opened_picture
-from customize.untrusted import bounded_json
 
 KEY = "customize"
 """Name of the PNG text chunk that holds the settings as JSON."""

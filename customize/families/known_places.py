@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from customize.files import write_text
-from customize.untrusted import read_json
+from customize.files.parse import load_json
 
 _MOST = 100
 
@@ -36,7 +36,7 @@ def place_of(fingerprint: str) -> str | None:
 
 def _known() -> dict[str, str]:
     try:
-        content = read_json(_file())
+        content = load_json(_file())
     except (OSError, ValueError):
         return {}
     known = content if isinstance(content, dict) else {}

@@ -28,7 +28,7 @@ from customize.exporting.formats.embeddings import word_of
 from customize.exporting.formats.module_paths import is_encoder
 from customize.families import profiles
 from customize.families.profile import UsualBase
-from customize.untrusted import LONGEST, special_file
+from customize.files.untrusted import LONGEST, special_file
 
 Reader = Callable[[Mapping[str, Tensor], Mapping[str, str]], Changes]
 READERS: Mapping[Layout, Reader] = {

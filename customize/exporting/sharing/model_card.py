@@ -16,7 +16,7 @@ from customize.drawing.escape import code, command, fenced, markdown, visible
 from customize.errors import ExportError
 from customize.exporting.formats.trigger_words import examples
 from customize.families import profile_of
-from customize.untrusted import read_json
+from customize.files.parse import load_json
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
@@ -62,7 +62,7 @@ def read_scores(path: Path) -> dict[str, float]:
     Raises ExportError.
     """
     try:
-        content = read_json(path)
+        content = load_json(path)
     except (OSError, ValueError) as error:
         raise ExportError(
             f"{path}: it cannot be read ({error}); expected JSON with scores; name another"

@@ -34,14 +34,6 @@ def special_file(path: Path) -> str | None:
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)
 
 
-def read_json(path: Path, *, longest: int = LONGEST) -> Any:
-    """Read a small JSON file; raises OSError, and ValueError with the reason as `bounded_json`."""
-    if kind := special_file(path):
-        raise ValueError(f"it is {kind}")
-    with path.open("rb") as file:
-        return bounded_json(file.read(longest + 1), longest=longest)
-
-
 def bounded_json(text: str | bytes, *, longest: int = LONGEST) -> Any:
     """Parse JSON, whoever wrote it.
 
