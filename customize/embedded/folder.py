@@ -26,6 +26,7 @@ from customize.embedded.models import (
     new_unet,
 )
 from customize.embedded.world.edits import random_edit
+from customize.families.loading.default_precision import open_in_float32
 from customize.files import forget_places, replacing_folder
 
 EDIT_DEFAULTS = {"steps": 12, "text_guidance": 1.5, "image_guidance": 1.2}
@@ -106,6 +107,7 @@ def write_folder(parts: Parts, folder: Path) -> None:
         }
         (temporary / "customize.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
         forget_places(temporary)
+        open_in_float32(temporary)
 
 
 def known_instructions(count: int = 160) -> list[str]:

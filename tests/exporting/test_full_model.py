@@ -193,6 +193,6 @@ def test_nothing_is_replaced_or_left_behind(
     for options in (DOG, half):
         export(adapter, base, "full-model", tmp_path, options, overwrite=True)
     shown = {path.name for path in tmp_path.iterdir()} - {MANIFEST}
-    assert shown == {"dog", "dog.safetensors", "embeddings", "mine.txt"}
+    assert shown == {"dog", "dog.safetensors", "dog.workflow.json", "embeddings", "mine.txt"}
     assert json.loads((tmp_path / "dog" / "model_index.json").read_text())
     assert {t.dtype for t in load_file(tmp_path / "dog.safetensors").values()} == {torch.float16}

@@ -24,9 +24,10 @@ from customize.exporting.formats.module_paths import (
 )
 from customize.exporting.formats.peft_config import PeftConfig, read_config
 from customize.exporting.formats.tensor_roles import gather, unreadable
-from customize.untrusted import bounded_json
+from customize.files.untrusted import bounded_json
 
 FILE, METADATA = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
+MAGNITUDE = "lora_magnitude_vector"
 # How names begin in files that are read.
 PREFIXES: Mapping[str, str] = {
     "denoiser": "unet.",
@@ -48,7 +49,9 @@ def to_diffusers(changes: Changes, parts: Mapping[str, str]) -> dict[str, Tensor
         # Other programs, and diffusers' own reader of a second encoder, want `text_model.`.
         spelled = with_text_model(path) if is_encoder(model) else path
         for name, tensor in factors(layer, change):
-            tensors[f"{parts[model]}.{spelled}.{name}"] = tensor
+            # transformers 5 leaves a text encoder's magnitudes out without `.weight`.
+            end = ".weight" * (is_encoder(model) and name == MAGNITUDE)
+            tensors[f"{parts[model]}.{spelled}.{name}{end}"] = tensor
     return tensors
 
 
@@ -196,7 +199,7 @@ def factors(layer: str, change: WeightChange) -> Iterator[tuple[str, Tensor]]:
             yield "lora_A.weight", down
             yield "lora_B.weight", up
             yield (
-                "lora_magnitude_vector",
+                MAGNITUDE,
                 magnitude.view(1, -1, 1, 1) if down.ndim == 4 else magnitude,
             )
         case _:

@@ -143,13 +143,13 @@ def by_single_file(written: Written, adapter: AdapterFile, base: Base) -> ReadBa
 
 
 def by_folder(written: Written, base: Base) -> ReadBack:
-    """Open the written folder as a base, words and all."""
-    from customize.families.base import resolve_base
+    """Open the written folder, words and all, by the one call that guides name."""
+    import diffusers
 
-    folder = written.files[0].with_suffix("")
-    own = resolve_base(str(folder), precision="float32")
-    assert own.family == base.family, own.family
-    return _plain("diffusers, folder", open_plain(own))
+    kind = getattr(diffusers, profile_of(base.family).pipeline)
+    pipeline = kind.from_pretrained(written.files[0].with_suffix(""))
+    pipeline.set_progress_bar_config(disable=True)
+    return _plain("diffusers, folder", pipeline)
 
 
 def open_plain(base: Base) -> Any:

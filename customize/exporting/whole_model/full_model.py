@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from customize.adapters.header_facts import shareable
 from customize.families import family_of_pipeline, profile_of
+from customize.families.loading.default_precision import open_in_float32
 from customize.files import forget_places
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _write(
         apply_adapters(pipeline, [(replace(adapter, tensors=only_words), 1.0)])
     pipeline.save_pretrained(folder, safe_serialization=True)
     forget_places(folder)
+    open_in_float32(folder)
     words = (f"{tokenizer}/{file}" for tokenizer in profile.tokenizers for file in _VOCABULARY)
     for kept in (*_KEPT, *words):
         _copy(base.folder / kept, folder / kept)
