@@ -89,7 +89,8 @@ def python(text: str) -> str:
     >>> python('a"b')
     '"a\\\\"b"'
     """
-    return json.dumps(text)
+    beyond = any(letter > "\uffff" for letter in text)  # JSON writes those as two halves
+    return ascii(text) if beyond else json.dumps(text)
 
 
 def plotted(text: str, most: int = 60) -> str:

@@ -10,7 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from customize.exporting.targets import TARGETS, ExportOptions, Target, Written, check_request
+from customize.errors import ExportError
+from customize.exporting.targets import (
+    DIFFUSERS_ALONE,
+    ELSEWHERE,
+    TARGETS,
+    ExportOptions,
+    Target,
+    Written,
+    check_request,
+)
 from customize.files import Used, check_place
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
@@ -37,13 +46,19 @@ def export(
 
     `base` is the one it was made for; its weights are read only where the layout needs them (DoRA
     that is baked, custom-diffusion, full-model). Raises ExportError, with nothing written, where
-    the target cannot hold the adapter, and OutputExistsError for files that are there.
+    the target cannot hold the adapter or its program cannot open the base, and OutputExistsError
+    for files that are there.
     """
     from customize.exporting import write
     from customize.exporting.save import key_of, slot
+    from customize.exporting.sharing.first_edit import usual_base_of
 
     options = options or ExportOptions()
     check_request(adapter, base, options)
+    usual = usual_base_of(base)
+    if usual is not None and usual.diffusers_alone and target in ELSEWHERE:
+        known = ", ".join(each for each in TARGETS if each not in ELSEWHERE)
+        raise ExportError(f"{target}: {DIFFUSERS_ALONE}; expected one of {known}; choose one")
     check_place(folder, [Used("the base", base.folder)], folder=True)
     with in_use(folder):
         key = f"{target} {key_of(adapter, base, options)}"

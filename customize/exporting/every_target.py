@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,8 +14,15 @@ from customize.exporting import write
 from customize.exporting.proof import prove
 from customize.exporting.save import Slot, key_of
 from customize.exporting.sharing import readme
-from customize.exporting.targets import TARGETS, ExportOptions, Target, Written
-from customize.families import profile_of
+from customize.exporting.sharing.first_edit import first_edit
+from customize.exporting.targets import (
+    DIFFUSERS_ALONE,
+    ELSEWHERE,
+    TARGETS,
+    ExportOptions,
+    Target,
+    Written,
+)
 from customize.files import refuse_existing
 from customize.files.manifest import Manifest, digest_of
 
@@ -63,8 +71,10 @@ def write_all(
         if not written:
             reasons = "; ".join([*refused.values(), *failed.values()])
             raise ExportError(f"no target can hold the adapter: {reasons}")
-        edits = profile_of(base.family).front_ends.edits
-        guide = readme.write_readme(folder, written, {**refused, **failed}, proofs, edits=edits)
+        edit = first_edit(adapter, base, written[0].options.name or "")
+        if edit.diffusers_alone and any(one.target in ELSEWHERE for one in written):
+            warnings.warn(f"{folder}: {DIFFUSERS_ALONE}", stacklevel=3)
+        guide = readme.write_readme(folder, written, {**refused, **failed}, proofs, edit=edit)
     return Exports(tuple(written), refused, guide, proofs)
 
 

@@ -34,6 +34,12 @@ Target = Literal[
 ]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
+ELSEWHERE: frozenset[Target] = frozenset({"comfyui", "a1111", "invokeai"})
+"""What only programs other than diffusers read."""
+DIFFUSERS_ALONE = (
+    'only diffusers opens this adapter\'s base: ComfyUI says "could not detect model type", and '
+    "A1111, Forge and InvokeAI do not know it either; what is written for them is of no use there"
+)
 FilePrecision = Literal["float16", "bfloat16", "float32"]
 
 
@@ -109,7 +115,7 @@ def holds_of(target: Target, names: FrontEnds) -> Holds:
     Where layers are put together, or are written in several programs' names, low rank is all.
     """
     if names.makers_names and target in ("kohya", "comfyui", "invokeai"):
-        return Holds()
+        return Holds(one_rank=HOLDS[target].one_rank)
     return HOLDS[target]
 
 

@@ -11,6 +11,8 @@ from customize.errors import ExportError
 from customize.exporting.file_plan import FilePlan, plan_weights, plan_words
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.save import Slot, save_all
+from customize.exporting.sharing.comfyui_workflow import plan_workflow
+from customize.exporting.sharing.first_edit import first_edit
 from customize.exporting.sharing.readme import notes_of, notes_of_words
 from customize.exporting.targets import ExportOptions, Target, Written, check_request, check_target
 from customize.families import profile_of
@@ -47,16 +49,19 @@ def write(
     options = replace(options, name=name)
     weights = BaseWeights(base)
     changes = from_native(adapter, weights)
+    edit = first_edit(adapter, base, name)
     words = plan_words(changes, base)
     if target == "full-model":
-        return _write_full_model(adapter, base, folder, options, words, taken)
+        beside = words | plan_workflow(edit, whole=True)
+        return _write_full_model(adapter, base, folder, options, beside, taken)
+    workflow = plan_workflow(edit) if target == "comfyui" else {}
     if not changes.layers:
-        return _write_words(target, folder, options, words, changes, taken)
+        return _write_words(target, folder, options, words, workflow, changes, taken)
     preview = _preview(options.preview) if target in SHOWN and options.preview else None
     fitted, plan = plan_weights(adapter, base, target, changes, weights, options)
     notes = tuple(notes_of(target, plan, fitted.changes, profile_of(base.family)))
     beside = plan_sidecars(adapter.header, name, target, preview) if target in SHOWN else {}
-    files = save_all(folder, plan | words | beside, taken)
+    files = save_all(folder, plan | words | beside | workflow, taken)
     return Written(target, folder, files, notes, fitted.errors, options)
 
 
@@ -65,6 +70,7 @@ def _write_words(
     folder: Path,
     options: ExportOptions,
     plan: FilePlan,
+    workflow: FilePlan,
     changes: Changes,
     taken: Slot,
 ) -> Written:
@@ -74,7 +80,7 @@ def _write_words(
             f"{target}: the adapter holds {'words and ' * bool(plan)}no weights; expected weights "
             "to write; export words to one of the other programs, or teach layers as well"
         )
-    files = save_all(folder, plan, taken)
+    files = save_all(folder, plan | workflow, taken)
     notes = ("the adapter holds words and no weights: the embedding files are all of it",)
     return Written(target, folder, files, notes + tuple(notes_of_words(changes)), {}, options)
 
@@ -96,10 +102,13 @@ def _write_full_model(
     base: Base,
     folder: Path,
     options: ExportOptions,
-    words: FilePlan,
+    beside: FilePlan,
     taken: Slot,
 ) -> Written:
-    """Write base and adapter as one; words go beside the single file, which cannot hold them."""
+    """Write base and adapter as one.
+
+    What goes `beside` the single file are words, which it cannot hold, and a workflow.
+    """
     import torch
 
     from customize.adapters.deltas import words as words_of
@@ -109,7 +118,7 @@ def _write_full_model(
     assert name is not None
     taken.check([folder / f"{name}.safetensors", folder / name])
     files = save_all(
-        *(folder, words, taken),
+        *(folder, beside, taken),
         build=lambda place: write_full_model(adapter, base, place, name, dtype=dtype),
     )
     notes = tuple(notes_of_model(name, list(words_of(adapter))))

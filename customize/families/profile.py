@@ -35,12 +35,15 @@ class Layers:
 class UsualBase:
     """A base that people's adapters are for, told by the width of text that its `text_kv` read.
 
-    `model` is what such models are called, `name` the base as a recipe names it.
+    `model` is what such models are called, `name` the base as a recipe names it. `checkpoint` is
+    its single file, which programs other than diffusers open; `diffusers_alone` opens it.
     """
 
     model: str
     name: str
     text_width: int
+    checkpoint: str | None = None
+    diffusers_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class FrontEnds:
     says so by empty tensors. With `makers_names` ComfyUI and kohya's scripts name layers as the
     makers of the model do, and InvokeAI as diffusers does. `telling` is a layer by which programs
     tell adapters of this family, always written. Of `targets` there are none for other programs.
-    `edits` says what such bases are called, `tag` on pages of a hub.
+    `edits` says what such bases are called, `tag` on pages of a hub. ComfyUI (`comfyui`) and A1111
+    (`webui`) make edits with them by the nodes and sliders of InstructPix2Pix, where these say so.
     """
 
     kohya_prefixes: Mapping[str, str]
@@ -66,6 +70,8 @@ class FrontEnds:
     targets: frozenset[str] | None = None
     edits: str = "InstructPix2Pix"
     tag: str = "instruct-pix2pix"
+    comfyui: bool = False
+    webui: bool = False
 
 
 @dataclass(frozen=True)

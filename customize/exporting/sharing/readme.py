@@ -11,12 +11,14 @@ from customize.exporting.changes import Changes, LowRankChange
 from customize.exporting.file_plan import Content, FilePlan
 from customize.exporting.formats.embeddings import file_name
 from customize.exporting.formats.module_paths import split_layer
+from customize.exporting.sharing.programs import sections
 from customize.exporting.targets import Target, Written
 from customize.families.profile import Profile, tokenizer_of
 from customize.files import write_text
 
 if TYPE_CHECKING:
     from customize.exporting.proof.prove import Proofs
+    from customize.exporting.sharing.first_edit import FirstEdit
 
 NAME = "README.md"
 _TITLE = "# Which file goes where"
@@ -28,7 +30,7 @@ USES: Mapping[Target, str] = {
     "kohya": "ComfyUI models/loras, A1111 and Forge models/Lora, InvokeAI's model manager, "
     "kohya's scripts, pipe.load_lora_weights",
     "diffusers": "pipe.load_lora_weights(folder)",
-    "comfyui": "ComfyUI models/loras, with LoraLoader",
+    "comfyui": "ComfyUI models/loras, with LoraLoader; the workflow beside it makes an edit",
     "a1111": "A1111 and Forge models/Lora; A1111 reads words from this file, Forge does not: put "
     "the embedding files in embeddings/ there, and for many words use the target kohya",
     "invokeai": "InvokeAI's model manager",
@@ -45,28 +47,30 @@ def write_readme(
     missing: Mapping[Target, str],
     proofs: Proofs | None = None,
     *,
-    edits: str,
+    edit: FirstEdit,
 ) -> Path:
-    """Write the README in place of an older one and return its path.
-
-    `edits` is what bases that these edit with are called.
-    """
+    """Write the README in place of an older one and return its path; `edit` is how to begin."""
     path = folder / NAME
-    write_text(path, "\n".join(_lines(written, missing, proofs, edits)) + "\n")
+    write_text(path, "\n".join(_lines(written, missing, proofs, edit)) + "\n")
     return path
 
 
 def _lines(
-    written: Sequence[Written], missing: Mapping[Target, str], proofs: Proofs | None, edits: str
+    written: Sequence[Written],
+    missing: Mapping[Target, str],
+    proofs: Proofs | None,
+    edit: FirstEdit,
 ) -> Iterator[str]:
+    kind = edit.profile.front_ends.edits
     yield f"{_TITLE}\n"
-    yield f"All of these edit pictures by a model of the kind {edits}, which they need to work on."
+    yield f"All of these edit pictures by a model of the kind {kind}, which they need to work on."
     yield _read_back(proofs)
     yield "| folder | size | largest relative error of a layer |"
     yield "| --- | --- | --- |"
     for one in written:
         size = sum(path.stat().st_size for path in one.files) / 1e6
         yield f"| {one.target} | {size:.1f} MB | {error_told(one)} |"
+    yield from sections(edit, [one.target for one in written])
     for one in written:
         yield f"\n## {one.target}\n"
         yield from (f"- {note}" for note in one.notes)

@@ -33,14 +33,21 @@ SD1 = Profile(
     # Brooks et al. 2023, arXiv 2211.09800, appendix B
     sampling=Sampling(steps=100, text_guidance=7.5, image_guidance=1.5),
     usual_bases=(
-        UsualBase("the embedded base", "embedded", text_width=192),
-        UsualBase("Stable Diffusion 1", "timbrooks/instruct-pix2pix", text_width=768),
+        UsualBase("the embedded base", "embedded", text_width=192, diffusers_alone=True),
+        UsualBase(
+            "Stable Diffusion 1",
+            "timbrooks/instruct-pix2pix",
+            text_width=768,
+            checkpoint="instruct-pix2pix-00-22000.safetensors",
+        ),
     ),
     front_ends=FrontEnds(
         kohya_prefixes={"denoiser": "lora_unet_", "text_encoder": "lora_te_"},
         kohya_version="sd_v1",
         architecture="stable-diffusion-v1",
         webui_version="SD1",
+        comfyui=True,
+        webui=True,
     ),
     token_table=_TOKEN_TABLE,
     samplers=_SAMPLERS,
@@ -74,6 +81,7 @@ SDXL = Profile(
         kohya_version="sdxl_base_v1-0",
         architecture="stable-diffusion-xl-v1-base",
         webui_version="SDXL",
+        comfyui=True,
         marks_v_prediction=True,
     ),
     token_table=_TOKEN_TABLE,
