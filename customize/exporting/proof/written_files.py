@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from customize.exporting.formats.embeddings import PAIR, file_name
 from customize.exporting.targets import Written
 from customize.families.profile import tokenizer_of
+from customize.files.manifest import NAME as LIST
 
 if TYPE_CHECKING:
     from customize.adapters.file import AdapterFile
@@ -66,6 +67,8 @@ def remove(written: Written) -> None:
     """Remove a target's files, and its folders that are empty without them."""
     for path in written.files:
         path.unlink(missing_ok=True)
+    if written.folder.is_dir() and [path.name for path in written.folder.iterdir()] == [LIST]:
+        (written.folder / LIST).unlink()  # of files that are gone
     above = {place for path in written.files for place in path.parents}
     for folder in sorted(above, reverse=True):  # the innermost first
         inside = folder == written.folder or written.folder in folder.parents
