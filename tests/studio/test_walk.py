@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +70,10 @@ class Walk:
 
     def choose(self, place: str, value: str) -> None:
         """Choose from a dropdown as a person does: again, where its list was not there yet."""
-        option = self.page.get_by_role("option", name=value, exact=True).first
+        said = re.compile(
+            rf"^\W*{re.escape(value)}$"
+        )  # a tick stands before what is chosen already
+        option = self.page.get_by_role("option").filter(has_text=said).first
         for _ in range(20):
             self.field(place).click()
             self.field(place).fill(value)
