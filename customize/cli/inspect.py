@@ -58,6 +58,7 @@ def _adapter_rows(path: Path) -> Iterator[tuple[str, str]]:
     from customize.adapters.open_safetensors import open_safetensors
     from customize.exporting.foreign.recognize import recognize
 
+    opened: Opened | None = None
     if not path.is_dir():
         opened = open_safetensors(path)
         if (layout := recognize(opened)) == "customize":
@@ -68,9 +69,10 @@ def _adapter_rows(path: Path) -> Iterator[tuple[str, str]]:
             yield from _no_weights(opened, layout)
             return
     yield from _foreign_rows(path)
-    if not path.is_dir():
-        told = (key for key in sorted(opened.metadata) if key.startswith(("ss_", "modelspec.")))
-        yield from ((key, opened.metadata[key]) for key in told if len(opened.metadata[key]) <= 200)
+    if opened is not None:
+        metadata = opened.metadata
+        told = (key for key in sorted(metadata) if key.startswith(("ss_", "modelspec.")))
+        yield from ((key, metadata[key]) for key in told if len(metadata[key]) <= 200)
 
 
 def _no_weights(opened: Opened, layout: Layout | None) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from customize.errors import EditError
 def connect(address: str | None) -> None:
     """Join the cluster at `address`, or begin one on this machine; raises EditError without Ray."""
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise EditError(
             "--ray: Ray is not installed; expected the extra; run `pip install 'customize[ray]'` "
@@ -29,7 +29,7 @@ def workers_and_share(asked: int | None) -> tuple[int, dict[str, int]]:
 
     `asked` None is one for each GPU, without GPUs one for each CPU.
     """
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))

@@ -72,7 +72,7 @@ def made_by_workers(
 
     `workers` None takes one for each GPU, without GPUs one for each CPU.
     """
-    import ray.data
+    import ray.data  # pyright: ignore[reportMissingImports]
 
     due = [(group, wanted.intersection(group)) for group in groups if wanted.intersection(group)]
     if not due:

@@ -52,7 +52,7 @@ def drawn_by_workers(
     `workers` None takes one for each GPU, without GPUs one for each CPU. Those that are still
     drawing when the caller has enough are stopped. Bases must lie under the same paths everywhere.
     """
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     count, share = workers_and_share(workers)
     actor: Any = ray.remote(max_restarts=-1, max_task_retries=-1, **share)(Drawer)

@@ -75,7 +75,7 @@ def bent_header(header: dict[str, object], chance: random.Random) -> None:
             case 0:
                 del holder[key]  # pyright: ignore
             case 1 if isinstance(holder, dict):
-                holder[f"{key}{chance.choice(TEXTS)}"] = holder.pop(key)
+                holder[f"{key}{chance.choice(TEXTS)}"] = holder.pop(key)  # pyright: ignore
             case _:
                 holder[key] = chance.choice(VALUES)  # pyright: ignore
         return
@@ -95,7 +95,7 @@ def bent_file(content: bytes, chance: random.Random) -> bytes:
             notes = header.get("__metadata__", {})
             name = chance.choice([name for name in notes if notes[name].startswith("{")] or [""])
             inner = json.loads(notes[name]) if name else {"r": 1}
-            bent_header(inner, chance)
+            bent_header(inner, chance)  # pyright: ignore
             header["__metadata__"] = {**notes, name: json.dumps(inner)}
         case 3:
             text = bent_text(json.dumps(header), chance).encode("utf-8", "surrogatepass")

@@ -66,7 +66,7 @@ def test_diffusers_reads_every_layer_of_several_ranks_right(base: Base, tmp_path
     written = export(adapter, base, "kohya", tmp_path / "out", ExportOptions(dtype="float32"))
     pipeline = toy_pipeline()
     untouched = {layer: weight_of(pipeline, layer).clone() for layer in RANKS}
-    pipeline.load_lora_weights(written.files[0].parent, weight_name=written.files[0].name)
+    pipeline.load_lora_weights(str(written.files[0].parent), weight_name=written.files[0].name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
     assert sorted(layers(adapter)) == sorted(RANKS)

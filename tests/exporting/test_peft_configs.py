@@ -28,6 +28,7 @@ from customize.exporting.formats.peft_config import (
     OTHER_KINDS,
     REFUSED,
     USED,
+    Kind,
     read_config,
 )
 from customize.exporting.formats.peft_patterns import MOST, Patterns, read_patterns
@@ -123,13 +124,14 @@ def test_folders_of_pefts_products_are_read(kind: str, base: Base, tmp_path: Pat
     if kind == "loha":
         config: Any = LoHaConfig(**options)
     else:
-        config = LoKrConfig(**(options | {"r": 100 if "whole" in kind else 2}))
+        config = LoKrConfig(**{**options, "r": 100 if "whole" in kind else 2})
     expected = trained(base, config, tmp_path / "out")
     assert_same(changes(tmp_path / "out", base), expected, 1e-4)
 
 
 def test_every_field_and_kind_of_the_installed_peft_is_in_a_table() -> None:
-    for kind, config in (("LORA", LoraConfig), ("LOHA", LoHaConfig), ("LOKR", LoKrConfig)):
+    configs: dict[Kind, type] = {"LORA": LoraConfig, "LOHA": LoHaConfig, "LOKR": LoKrConfig}
+    for kind, config in configs.items():
         known = USED[kind] | HARMLESS[kind] | REFUSED.keys()
         assert {f.name for f in fields(config)} - known == set()
         assert not USED[kind] & HARMLESS[kind]

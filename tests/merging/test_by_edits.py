@@ -190,17 +190,16 @@ def test_intervals_hold_the_truth_and_count_pairs_not_views() -> None:
     rng = np.random.default_rng(0)
     source, target = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
     example = Example(source, target, "make it white")
-    hits = 0
+    alone = [np.full((4, 4, 3), 1 - np.sqrt(1 - 0.8))] * 12
+    asked, merged, hits = TrialEdits("a", 0, (example,) * 12), list[np.ndarray](), 0
     for _ in range(40):
         made = 1 - np.sqrt(1 - rng.normal(0.6, 0.15, 12).clip(0.05, 0.95))
-        alone = [np.full((4, 4, 3), 1 - np.sqrt(1 - 0.8))] * 12
-        asked = TrialEdits("a", 0, (example,) * 12)
-        kept = kept_of(asked, alone, [np.full((4, 4, 3), m) for m in made])
+        merged = [np.full((4, 4, 3), m) for m in made]
+        kept = kept_of(asked, alone, merged)
         assert kept.interval is not None
         low, high = kept.interval
         hits += low <= 0.75 <= high
     assert hits >= 34
-    merged = [np.full((4, 4, 3), m) for m in made]
     narrow = kept_of(asked, alone, merged).interval
     of_three = replace(asked, pair_of=(0,) * 4 + (1,) * 4 + (2,) * 4)
     assert kept_of(of_three, alone, merged).interval != narrow

@@ -12,6 +12,7 @@ from builders.klein import toy_klein
 from builders.merges import judged_world
 
 from customize.adapters.deltas import layers, weight_delta
+from customize.adapters.factors import Limits
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.cli.main import main
 from customize.editing.sample import sample
@@ -112,6 +113,6 @@ def test_distillation_corrects_addition(stage: EditingJob, tmp_path: Path) -> No
 
 
 def test_auto_does_not_try_what_is_refused(stage: EditingJob) -> None:
-    tried = candidates(stage.job, None, None)
+    tried = candidates(stage.job, Limits(), None)
     assert "constrained" not in tried
     assert {"linear", "average", "ties", "dare"} <= tried.keys()

@@ -55,7 +55,10 @@ class Alignment:
 def alignment(source: Image.Image, target: Image.Image) -> Alignment:
     """Measure how the target lies beside the source; one of another size is scaled to it first."""
     shrink = min(1.0, LONGEST / max(source.size))
-    size = tuple(max(16, round(side * shrink)) for side in source.size)
+    width, height = size = (
+        max(16, round(source.width * shrink)),
+        max(16, round(source.height * shrink)),
+    )
     ours, theirs = (
         structure(np.asarray(each.convert("RGB").resize(size, Image.Resampling.LANCZOS), float))
         for each in (source, target)
@@ -66,7 +69,7 @@ def alignment(source: Image.Image, target: Image.Image) -> Alignment:
         found = _refined(blurred(ours, level), blurred(theirs, level), found)
     before, after, agreeing = _gain(blurred(ours, 1.0), blurred(theirs, 1.0), found)
     turned = complex(1 + found[0], found[1])
-    ratio = source.width / size[0], source.height / size[1]
+    ratio = source.width / width, source.height / height
     return Alignment(
         x=float(found[2]) * ratio[0],
         y=float(found[3]) * ratio[1],

@@ -34,10 +34,11 @@ def blurred(values_HW: np.ndarray, deviation: float) -> np.ndarray:
         padding = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
         padded = np.pad(values_HW, padding, mode="edge")
         length = values_HW.shape[axis]
-        values_HW = sum(
+        shifted = [
             weight * np.take(padded, range(start, start + length), axis=axis)
             for start, weight in enumerate(kernel)
-        )
+        ]
+        values_HW = np.sum(shifted, axis=0)
     return values_HW
 
 
