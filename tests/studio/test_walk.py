@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,18 +69,18 @@ class Walk:
 
     def choose(self, place: str, value: str) -> None:
         """Choose from a dropdown as a person does: again, where its list was not there yet."""
-        said = re.compile(
-            rf"^\W*{re.escape(value)}$"
-        )  # a tick stands before what is chosen already
-        option = self.page.get_by_role("option").filter(has_text=said).first
+        field = self.field(place)
         for _ in range(20):
-            self.field(place).click()
-            self.field(place).fill(value)
-            try:
-                option.click(timeout=5000)
+            field.evaluate("e => e.scrollIntoView({block: 'center'})")  # scrolling closes the list
+            field.click()
+            field.fill(value)
+            self.page.wait_for_timeout(1000)
+            self.page.keyboard.press("Enter")
+            field.blur()
+            self.page.wait_for_timeout(500)
+            chosen = self.page.locator(f"#{place}").inner_text() + field.input_value()
+            if value in chosen:
                 return
-            except playwright.TimeoutError:
-                self.page.keyboard.press("Escape")
         self.page.screenshot(path=self.shots / f"missing_{place}.png", full_page=True)
         raise AssertionError(f"{place} does not list {value}")
 
