@@ -211,7 +211,7 @@ def widen(arguments: argparse.Namespace) -> int:
     options = WidenOptions(count=arguments.to, weight=arguments.weight, seed=arguments.seed)
     chat = None
     if arguments.server is not None:
-        from customize.chat import Chat, ServerOptions
+        from customize.scoring.judging.chat import Chat, ServerOptions
 
         chat = Chat(ServerOptions(arguments.server, arguments.model))
     made = run(

@@ -12,12 +12,12 @@ from builders.chat_server import chat_server
 from builders.pairs import scene
 from PIL import Image
 
-from customize.chat import ServerOptions
 from customize.cli.main import main
 from customize.embedded.world.edits import random_edit
 from customize.errors import ScoreError
 from customize.scoring import Item, open_models, score_edits
 from customize.scoring.choices.read import read_choices
+from customize.scoring.judging.chat import ServerOptions
 from customize.scoring.judging.clip import ClipJudge
 from customize.scoring.judging.open_judge import open_judge
 from customize.scoring.judging.opinion import JudgedEdit

@@ -11,7 +11,7 @@ import torch
 from builders.chat_server import chat_server
 from builders.pairs import scene
 
-from customize.chat import ServerOptions
+from customize.scoring.judging.chat import ServerOptions
 from customize.synthesis.filtering.choose import Candidate, choose
 from customize.synthesis.filtering.judge import PairJudge
 from customize.synthesis.filtering.similarities import Similarities

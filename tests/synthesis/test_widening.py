@@ -12,12 +12,12 @@ from builders.chat_server import chat_server
 from builders.pairs import pair, put
 from PIL import Image
 
-from customize.chat import Chat, ServerOptions
 from customize.cli.main import main
 from customize.embedded.world.concepts import concept_pairs
 from customize.errors import SynthesisError
 from customize.pairs.find import find_pairs
 from customize.pairs.joint_changes import JointChange, draw_change, may_mirror
+from customize.scoring.judging.chat import Chat, ServerOptions
 from customize.scoring.networks.encoders import open_clip
 from customize.shapes import Pair
 from customize.synthesis.widening.make import NewSources, WidenOptions, widen

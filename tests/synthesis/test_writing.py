@@ -13,9 +13,9 @@ from builders.chat_server import chat_server
 from builders.language_models import toy_language_model
 from builders.pairs import put
 
-from customize.chat import FAILURES, ServerOptions
 from customize.embedded.world.colors import PALETTE
 from customize.errors import EndpointError, OutputError, PairsError, SynthesisError
+from customize.scoring.judging.chat import FAILURES, ServerOptions
 from customize.synthesis.writing.captions import read_captions
 from customize.synthesis.writing.check import Checker
 from customize.synthesis.writing.drawn_world import DrawnWorldWriter, drawn_captions, scene_of

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from customize.chat import ServerOptions
 from customize.errors import ScoreError
+from customize.scoring.judging.chat import ServerOptions
 from customize.scoring.judging.clip import ClipJudge
 from customize.scoring.judging.opinion import Judge
 from customize.scoring.judging.vision_model import VisionJudge

@@ -13,7 +13,7 @@ from statistics import median
 
 from PIL import Image
 
-from customize.chat import Chat, Reply, ServerOptions, json_object, object_schema
+from customize.scoring.judging.chat import Chat, Reply, ServerOptions, json_object, object_schema
 from customize.scoring.judging.opinion import JudgedEdit, Opinion
 
 SCORES = ("instruction_following", "preservation")

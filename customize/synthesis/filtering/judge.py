@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from customize.chat import ServerOptions
+from customize.scoring.judging.chat import ServerOptions
 from customize.scoring.judging.opinion import JudgedEdit, Opinion
 from customize.scoring.judging.vision_model import VisionJudge
 from customize.synthesis.pictures.draw_pairs import DrawnPair

@@ -13,12 +13,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from customize import __version__
-from customize.chat import Chat
 from customize.editing.editor import Editor
 from customize.errors import SynthesisError
 from customize.files import Used, replacing
 from customize.pairs.decode import load_picture
 from customize.pairs.joint_changes import draw_change
+from customize.scoring.judging.chat import Chat
 from customize.scoring.networks.encoders import Clip
 from customize.shapes import Pair
 from customize.synthesis.backward.candidates import structure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from customize.chat import Chat, object_schema
+from customize.scoring.judging.chat import Chat, object_schema
 from customize.synthesis.writing.read_answer import json_object, one_line
 
 PATTERNS: tuple[tuple[str, tuple[str, ...]], ...] = (

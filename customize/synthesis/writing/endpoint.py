@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from customize.chat import Chat, Reply, ServerOptions, object_schema
+from customize.scoring.judging.chat import Chat, Reply, ServerOptions, object_schema
 from customize.synthesis.writing.few_shot import chat_prompt
 from customize.synthesis.writing.read_answer import KEYS, read_json_answer
 from customize.synthesis.writing.rewrite import Answer, Rejection

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from customize.chat import ServerOptions
 from customize.recipe.synthesis import ServerSection, Writer
+from customize.scoring.judging.chat import ServerOptions
 from customize.synthesis.writing.rewrite import Writer as OpenWriter
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from customize.chat import LONGEST_ANSWER, json_object
+from customize.scoring.judging.chat import LONGEST_ANSWER, json_object
 from customize.synthesis.writing.rewrite import Answer, Rejection, Rewrite
 
 KEYS = ("instruction", "edited_caption")
