@@ -14,6 +14,7 @@ from tqdm import tqdm
 from customize.adapters.factors import Limits
 from customize.adapters.file import stream_adapter
 from customize.adapters.header import Header
+from customize.errors import AdapterFileError
 from customize.files import Used, check_place, refuse_existing
 from customize.merging.constrained.merge_layers import Constraining
 from customize.merging.header import merged_header, method_name, method_options
@@ -109,6 +110,14 @@ def merge_job(
     )
 
 
+def _base_place(job: Job) -> list[Used]:
+    """Say where the base lies, nowhere where nobody knows: not every way to merge reads it."""
+    try:
+        return [Used("the base", Path(job.base_name))]
+    except AdapterFileError:
+        return []
+
+
 def write_merged(
     job: Job,
     combine_one: Combine,
@@ -121,7 +130,7 @@ def write_merged(
 ) -> Merged:
     """Merge every layer by `combine_one` and write the file; its header tells of `options`."""
     losses: dict[str, float] = {}
-    check_place(output, [Used("the base", Path(job.base_name))])
+    check_place(output, _base_place(job))
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         yield from job.vocabulary.rows.items()

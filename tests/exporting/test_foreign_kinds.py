@@ -157,8 +157,13 @@ KINDS: Mapping[str, tuple[dict[str, Tensor], str]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_cannot_be_read_is_named_and_never_promised(
-    kind: str, base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    base: Base,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     tensors, named = KINDS[kind]
     path = write(tmp_path, tensors)
     (tmp_path / "adapter_config.json").write_text('{"r": 2, "lora_alpha": 2}')

@@ -291,7 +291,7 @@ def test_trains_resumes_and_edits(
     states = [read_adapter(result.adapter).tensors for result in (whole, resumed)]
     assert len(states[0]) > 10
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert any((tmp_path / "whole" / "previews").iterdir()) == (method == "low_rank")
+    assert any((tmp_path / "whole").glob("previews/*")) == (method == "low_rank")
 
     picture = Image.fromarray(toy_example(size=48).source_HWC[:32])
     editor = Editor.from_base(str(base.folder), device="cpu")

@@ -243,7 +243,7 @@ def test_the_report_tells_the_taught_word_and_what_texts_cannot_see(
         ("score pairs --device nowhere", "device nowhere: it cannot be used here"),
         ("score pairs -o pairs/pairs.jsonl", "it lies in what is scored"),
         ("score pairs --metrics lpips dino_concept", "'dino_concept' cannot be had: no DINO"),
-        ("score pairs -a pairs", "pairs: it is a folder; expected an adapter"),
+        ("score pairs -a pairs", "pairs: this is a folder; expected the safetensors file"),
         ("score tradeoff pairs -o x.jpg", "x.jpg: expected a .png"),
         ("score tradeoff pairs --text-guidance 0", "text_guidance 0.0: expected 1 to 50"),
         ("score tradeoff pairs --image-guidance 1 99", "image_guidance 99.0: expected 1 to 50"),

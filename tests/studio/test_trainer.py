@@ -68,7 +68,7 @@ def test_one_trains_at_a_time_and_is_stopped_and_goes_on(tmp_path: Path) -> None
 
 
 def test_training_goes_on_when_the_server_is_killed(tmp_path: Path) -> None:
-    root = toy_project(tmp_path, 60)
+    root = toy_project(tmp_path, 30)
     folder = root / "runs" / "dog"
     program = (
         "import sys, time; from pathlib import Path; from customize.studio import trainer; "
@@ -86,7 +86,7 @@ def test_training_goes_on_when_the_server_is_killed(tmp_path: Path) -> None:
     assert server.stdout.readline() == b"started\n"
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-    assert until(folder, "finished").step == 60
+    assert until(folder, "finished").step == 30
     assert RunFolder(folder).adapter.is_file()
 
 

@@ -67,10 +67,12 @@ def remove(written: Written) -> None:
     """Remove a target's files, and its folders that are empty without them."""
     for path in written.files:
         path.unlink(missing_ok=True)
-    if written.folder.is_dir() and [path.name for path in written.folder.iterdir()] == [LIST]:
-        (written.folder / LIST).unlink()  # of files that are gone
     above = {place for path in written.files for place in path.parents}
     for folder in sorted(above, reverse=True):  # the innermost first
         inside = folder == written.folder or written.folder in folder.parents
-        if inside and folder.is_dir() and not any(folder.iterdir()):
+        if not inside or not folder.is_dir():
+            continue
+        if [path.name for path in folder.iterdir()] == [LIST]:
+            (folder / LIST).unlink()  # of files that are gone
+        if not any(folder.iterdir()):
             folder.rmdir()

@@ -145,8 +145,12 @@ def test_an_output_keeps_away_from_what_is_read(
 
 
 def test_no_answer_replaces_a_picture_that_is_read(
-    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
     shot = put(tmp_path / "shots" / "a" / "0.png", 0)
     before = shot.read_bytes()
     row = {"image": "shots/a/0.png", "output": "a/0.png", "instruction": "make it red"}
