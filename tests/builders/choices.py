@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from builders.pairs import scene
 from customize.editing.edited_picture import Edited, Settings, Used
-from customize.scoring.choices.choice import Won
 from customize.scoring.choices.keep import ChoiceFolder, Made
 
 
@@ -22,7 +22,7 @@ def made(adapter: str = "", seed: int = 0, picture: Image.Image | None = None) -
     return Made(Edited(picture, settings), f"adapter {adapter}" if adapter else "base alone")
 
 
-def choose(folder: Path, *wins: tuple[str, str, Won], by: str = "person") -> ChoiceFolder:
+def choose(folder: Path, *wins: tuple[str, str, Any], by: str = "person") -> ChoiceFolder:
     """Keep choices between contestants named by a letter each, empty for the base."""
     choices = ChoiceFolder(folder)
     for seed, (first, second, won) in enumerate(wins):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_a_whole_model_opens_and_edits_without_arguments(
     assert folder / "model_index.json" in written.files
     profile = profile_of(base.family)
     for opener in (DiffusionPipeline, getattr(__import__("diffusers"), profile.pipeline)):
-        pipeline = opener.from_pretrained(folder)
+        pipeline: Any = opener.from_pretrained(folder)
         assert {getattr(pipeline, part).dtype for part in profile.components} == {torch.float32}
         pipeline("make it red", image=PICTURE, num_inference_steps=1, height=32, width=32)
     halves = opener.from_pretrained(folder, torch_dtype=torch.float16)
@@ -86,7 +87,7 @@ def test_magnitudes_of_a_text_encoder_are_read(tmp_path: Path) -> None:
     before = {
         layer: module_of(pipeline, layer).weight.detach().clone() for layer in layers_of(base)
     }
-    pipeline.load_lora_weights(written.folder, weight_name=written.files[0].name)
+    pipeline.load_lora_weights(str(written.folder), weight_name=written.files[0].name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
     for layer, weight in before.items():

@@ -59,10 +59,10 @@ def fill(
         won = better(*judge.opinions(asked))
         if won is None:
             continue
-        made = [Made(edited, label) for edited, label in zip(both, labels, strict=True)]
+        one, other = (Made(edited, label) for edited, label in zip(both, labels, strict=True))
         if number % 2:  # so that the place says nothing
-            made, won = made[::-1], _turned(won)
-        kept.append(folder.add(source, task.instruction, *made, won, f"judge {judge.name}"))
+            one, other, won = other, one, _turned(won)
+        kept.append(folder.add(source, task.instruction, one, other, won, f"judge {judge.name}"))
     return kept
 
 
