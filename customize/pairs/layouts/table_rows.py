@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from customize.errors import Fault
+from customize.errors import Fault, FaultsError
 from customize.files.parse import MEND, parse_json
 from customize.files.text import MOST_TABLE_BYTES, Unreadable
 from customize.pairs.picture_files import name, read_text
 
 Row = tuple[str, dict[str, Any]]
 """A row and its place, such as `pairs.jsonl:3`."""
+
+Parsed = TypeVar("Parsed")
 
 TABLE_SUFFIXES = frozenset((".jsonl", ".json", ".csv"))
 
@@ -33,6 +35,33 @@ def read_rows(path: Path, root: Path) -> Iterator[Row | Fault]:
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield _json_row(line, f"{name(path, root)}:{number}")
+
+
+def parse_rows(
+    table: Path,
+    parse: Callable[[str, Mapping[str, Any], Path], Parsed | list[Fault]],
+    *,
+    title: str,
+    empty: Fault,
+) -> list[Parsed]:
+    """Parse every row of a table: `parse` takes its place, its values and the table's folder.
+
+    Raises FaultsError, under `title`, with every fault there is, with `empty` for a table without
+    rows.
+    """
+    parsed: list[Parsed] = []
+    faults: list[Fault] = []
+    for row in read_rows(table, table.parent):
+        found = [row] if isinstance(row, Fault) else parse(*row, table.parent)
+        if isinstance(found, list):
+            faults += found
+        else:
+            parsed.append(found)
+    if not parsed and not faults:
+        faults = [empty]
+    if faults:
+        raise FaultsError(title, faults)
+    return parsed
 
 
 def _json_row(line: str, place: str) -> Row | Fault:

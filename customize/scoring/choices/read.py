@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from customize.editing.edited_picture import Settings
 from customize.errors import Fault, FaultsError
-from customize.pairs.layouts.table_rows import read_rows
+from customize.pairs.layouts.table_rows import parse_rows
 from customize.pairs.picture_files import PICTURE_SUFFIXES, one_line
 from customize.scoring.choices.choice import FORMAT, PERSON, TABLE, Choice, Result, Won
 
@@ -37,19 +37,8 @@ def read_choices(path: Path) -> list[Choice]:
     if table.stat().st_size > MOST_BYTES:
         found = f"it is larger than {MOST_BYTES >> 20} MiB"
         raise FaultsError(title, [Fault(table.name, found, "expected a table of choices")])
-    choices: list[Choice] = []
-    faults: list[Fault] = []
-    for row in read_rows(table, table.parent):
-        found = row if isinstance(row, Fault) else _choice(*row, table.parent)
-        if isinstance(found, Choice):
-            choices.append(found)
-        else:
-            faults += [found] if isinstance(found, Fault) else found
-    if not choices and not faults:
-        faults = [Fault(table.name, "holds no choices", "make some in `customize studio`")]
-    if faults:
-        raise FaultsError(title, faults)
-    return choices
+    empty = Fault(table.name, "holds no choices", "make some in `customize studio`")
+    return parse_rows(table, _choice, title=title, empty=empty)
 
 
 def _choice(place: str, row: Mapping[str, Any], folder: Path) -> Choice | list[Fault]:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from customize.errors import Fault, FaultsError
-from customize.pairs.layouts.table_rows import TABLE_SUFFIXES, read_rows
+from customize.errors import Fault
+from customize.pairs.layouts.table_rows import TABLE_SUFFIXES, parse_rows, read_rows
 from customize.pairs.picture_files import find_picture, one_line
 from customize.scoring.items import Item
 
@@ -38,19 +38,9 @@ def read_finished(table: Path) -> list[Item]:
 
     Paths start at the table's folder. Raises FaultsError with every fault there is.
     """
-    items: list[Item] = []
-    faults: list[Fault] = []
-    for row in read_rows(table, table.parent):
-        found = row if isinstance(row, Fault) else _item(*row, table.parent)
-        if isinstance(found, Item):
-            items.append(found)
-        else:
-            faults += [found] if isinstance(found, Fault) else found
-    if not items and not faults:
-        cure = f"write one row for each edit: {', '.join(_NEEDED)}"
-        faults = [Fault(table.name, "holds no edits", cure)]
-    if faults:
-        raise FaultsError(f"finished edits at {table}", faults)
+    cure = f"write one row for each edit: {', '.join(_NEEDED)}"
+    empty = Fault(table.name, "holds no edits", cure)
+    items = parse_rows(table, _item, title=f"finished edits at {table}", empty=empty)
     return [replace(item, references=tuple(_targets(items, item.concept))) for item in items]
 
 
