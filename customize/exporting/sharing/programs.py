@@ -55,15 +55,23 @@ def _numbered(steps: list[str]) -> Iterator[str]:
     yield from (f"{number}. {step}" for number, step in enumerate(steps, start=1))
 
 
+def _where_files_go(
+    edit: FirstEdit, target: Target, bases: str, loras: str, embeddings: str
+) -> Iterator[str]:
+    """Name the program's folders for base, weights and words of a target."""
+    yield f"{_checkpoint(edit)} goes into {bases}."
+    if edit.changes_layers:
+        yield f"{code(f'{target}/{edit.name}.safetensors')} goes into {loras}."
+    if edit.words:
+        yield f"The files of {code(f'{target}/embeddings')} go into {embeddings}."
+
+
 def _comfyui(edit: FirstEdit, written: Collection[Target]) -> Iterator[str]:
     yield "\n## One edit in ComfyUI\n"
     sampling, file = edit.sampling, comfyui_workflow.file_of(edit)
-    steps = [f"{_checkpoint(edit)} goes into models/checkpoints."]
-    if edit.changes_layers:
-        steps.append(f"{code(f'comfyui/{edit.name}.safetensors')} goes into models/loras.")
-    if edit.words:
-        steps.append(f"The files of {code('comfyui/embeddings')} go into models/embeddings.")
-    steps += [
+    folders = "models/checkpoints", "models/loras", "models/embeddings"
+    steps = [
+        *_where_files_go(edit, "comfyui", *folders),
         f"Open {code(f'comfyui/{file}')} (drag it onto the window), choose your picture in Load "
         "Image, and run.",
         f"The instruction stands in the first text as {code(comfyui_workflow.prompt(edit))}; Dual "
@@ -95,12 +103,8 @@ def _webui(edit: FirstEdit) -> Iterator[str]:
     instruction = _BRACKETS.sub(r"\\\1", replace_words(edit.instruction, told))
     lora = f" <lora:{edit.name}:1>" * edit.changes_layers
     sampling = edit.sampling
-    steps = [f"{_checkpoint(edit)} goes into models/Stable-diffusion."]
-    if edit.changes_layers:
-        steps.append(f"{code(f'kohya/{edit.name}.safetensors')} goes into models/Lora.")
-    if edit.words:
-        steps.append(f"The files of {code('kohya/embeddings')} go into embeddings.")
-    steps += [
+    steps = [
+        *_where_files_go(edit, "kohya", "models/Stable-diffusion", "models/Lora", "embeddings"),
         f"In img2img choose your picture and type {code(instruction + lora)}; leave the negative "
         "prompt empty.",
         f"Set Sampling steps {sampling.steps}, Width and Height to the picture's shape at about "
