@@ -9,15 +9,14 @@ import pytest
 import torch
 from builders.bases import toy_base, toy_example, toy_resolved, toy_xl_base
 from builders.runs import toy_recipe
+from builders.saved_tensors import saved_bytes
 
 from customize.adapters import CrossAttentionKV, LowRank, attach
 from customize.errors import RecipeError
 from customize.families import open_encoder, open_family
 from customize.families.base import Base, resolve_base
 from customize.families.words import Word
-from customize.training.batches import Sample, stack, step_generator
 from customize.training.cpu_attention import CpuAttention
-from customize.training.loss import Goal, loss
 from customize.training.memory import advice
 from customize.training.memory.advice import advise, smaller_settings, smallest_change
 from customize.training.memory.card import card_bytes
@@ -75,23 +74,7 @@ def test_a_steps_saved_tensors_are_what_autograd_really_keeps(base: Base, load: 
     family = open_family(base)
     attached = attach(family, load.method)
     family.denoiser.set_attn_processor(CpuAttention())  # pyright: ignore
-    encoder = open_encoder(base)
-    encoded = encoder.encode(toy_example(), as_tokens=False)
-    batch = stack([Sample(encoded, encoded)] * load.batch)
-    own = {p.untyped_storage().data_ptr() for p in family.denoiser.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    goal = Goal(encoder.text("", as_tokens=False))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        total = loss(family, attached, batch, goal, step_generator(0, 0)).total
-    saved = sum(kept.values())
-    assert total.requires_grad
+    saved = saved_bytes(family, attached, open_encoder(base), toy_example(), load.batch)
     assert saved < estimate(load).step < 1.6 * saved
 
 

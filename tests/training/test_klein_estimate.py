@@ -6,14 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from builders.bases import toy_example
 from builders.klein import resolved_klein
+from builders.saved_tensors import saved_bytes
 
 from customize.adapters import LowRank, attach
 from customize.families import open_encoder, open_family
-from customize.training.batches import Sample, stack, step_generator
-from customize.training.loss import Goal, loss
 from customize.training.memory.estimate import estimate
 from customize.training.memory.workload import Load
 
@@ -29,23 +27,7 @@ def test_a_step_is_estimated_as_it_really_is(tmp_path: Path) -> None:
     attached = attach(family, method)
     assert found.adapter == sum(4 * p.numel() for p in attached.adapter_parameters())
 
-    encoder = open_encoder(base)
-    encoded = encoder.encode(toy_example(size=64), as_tokens=False)
-    batch = stack([Sample(encoded, encoded)] * load.batch)
-    own = {p.untyped_storage().data_ptr() for p in family.denoiser.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    goal = Goal(encoder.text("", as_tokens=False))
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        total = loss(family, attached, batch, goal, step_generator(0, 0)).total
-    saved = sum(kept.values())
-    assert total.requires_grad
+    saved = saved_bytes(family, attached, open_encoder(base), toy_example(size=64), load.batch)
     assert saved < found.step < 1.6 * saved
     assert estimate(replace(load, checkpointing=True)).step < 0.8 * found.step
     half = estimate(replace(load, base=replace(base, precision="bfloat16")))
