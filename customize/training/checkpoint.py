@@ -17,6 +17,7 @@ from torch import Tensor
 
 from customize.errors import TrainingError
 from customize.files.tensors import DamagedError, read_tensors, save_tensors
+from customize.training.optimizer_state import OptimizerState, named_under, optimizer_misfit
 
 VERSION = 2
 KEY = "checkpoint"
@@ -37,58 +38,6 @@ class Checkpoint:
     average: Mapping[str, Tensor] = field(default_factory=dict)
     shaping: Mapping[str, Any] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OptimizerState:
-    """An optimizer's tensors under `parameter/name`, and its numbers, by parameter and by group."""
-
-    tensors: Mapping[str, Tensor]
-    numbers: Mapping[str, Any]
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:
-    """Copy an optimizer's whole state to the CPU, 8-bit tensors as they are."""
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for place, values in _places(optimizer):
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{place}/{name}"] = value.detach().cpu().clone().contiguous()
-            elif isinstance(value, int | float | None):
-                numbers[f"{place}/{name}"] = value
-    return OptimizerState(tensors, numbers)
-
-
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
-    """Give a new optimizer of the same parameters the state of the old one, bit for bit.
-
-    torch's own `load_state_dict` would cast, and bitsandbytes' would leave its paged memory.
-    """
-    _begin_states(optimizer, state)
-    for place, values in _places(optimizer, every=True):
-        for name, value in _under(state.tensors, place).items():
-            if isinstance(held := values.get(name), Tensor) and held.dtype == value.dtype:
-                held.copy_(value)
-            else:
-                values[name] = value.to(_device(optimizer))
-        values.update(_under(state.numbers, place))
-
-
-def optimizer_misfit(optimizer: torch.optim.Optimizer, state: OptimizerState) -> str | None:
-    """Say what of a state is not of an optimizer's parameters, None where all is."""
-    groups = optimizer.param_groups
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    known = {str(index) for index in range(len(parameters))}
-    known |= {f"group {index}" for index in range(len(groups))}
-    if odd := sorted({name.partition("/")[0] for name in (*state.tensors, *state.numbers)} - known):
-        return f"its optimizer state is of a parameter {odd[0]!r} that is not learned"
-    for index, parameter in enumerate(parameters):
-        for name, tensor in _under(state.tensors, str(index)).items():
-            # 8-bit optimizers hold a state of the parameter's size, and one scale for each block.
-            if tensor.shape != parameter.shape and tensor.numel() > max(256, parameter.numel()):
-                return f"its optimizer state {index}/{name} has shape {list(tensor.shape)}"
-    return None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -117,9 +66,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(f"version {facts['version']}")
         return Checkpoint(
             step=facts["step"],
-            adapter=_under(tensors, "adapter"),
-            average=_under(tensors, "average"),
-            optimizer=OptimizerState(_under(tensors, "optimizer"), facts["optimizer"]),
+            adapter=named_under(tensors, "adapter"),
+            average=named_under(tensors, "average"),
+            optimizer=OptimizerState(named_under(tensors, "optimizer"), facts["optimizer"]),
             history_SF=tensors["history"],
             shaping=facts["shaping"],
             numbers=facts["numbers"],
@@ -127,7 +76,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (OSError, DamagedError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"{path}: it is damaged or foreign ({error}); expected the checkpoint as it was "
-            "written; copy it back from where it is whole, or begin anew with --overwrite"
+            "written; copy it back from where it is whole, or delete it to begin anew"
         ) from None
 
 
@@ -137,33 +86,27 @@ def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{place}: {then.get(place)} -> {now.get(place)}" for place in places]
 
 
-def _places(
-    optimizer: torch.optim.Optimizer, *, every: bool = False
-) -> list[tuple[str, dict[str, Any]]]:
-    """Name each parameter's and each group's values; `every` begins those not there yet."""
-    groups = optimizer.param_groups
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    states = [(str(i), p) for i, p in enumerate(parameters) if every or p in optimizer.state]
-    named = [(place, optimizer.state[parameter]) for place, parameter in states]
-    return [*named, *((f"group {i}", group) for i, group in enumerate(groups))]
+def misfit(
+    saved: Checkpoint,
+    learned: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    averaged: bool,
+) -> str | None:
+    """Say what of a checkpoint does not fit a run, None where all does.
 
-
-def _begin_states(optimizer: Any, state: OptimizerState) -> None:
-    """Let bitsandbytes lay out its states itself: paged ones live in memory of their own kind."""
-    if not hasattr(optimizer, "init_state"):
-        return
-    place = 0
-    for group_index, group in enumerate(optimizer.param_groups):
-        for index, parameter in enumerate(group["params"]):
-            if _under(state.tensors, str(place)):
-                optimizer.init_state(group, parameter, group_index, index)
-            place += 1
-
-
-def _device(optimizer: torch.optim.Optimizer) -> torch.device:
-    return optimizer.param_groups[0]["params"][0].device
-
-
-def _under(values: Mapping[str, Any], place: str) -> dict[str, Any]:
-    start = f"{place}/"
-    return {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
+    Steps, tensors' names and shapes, and the optimizer's state are looked at before any is used.
+    """
+    if not 0 < saved.step == len(saved.history_SF):
+        return f"it says step {saved.step} and holds the figures of {len(saved.history_SF)} steps"
+    for what, tensors in (("adapter", saved.adapter), ("average", saved.average)):
+        expected = learned if what == "adapter" or averaged else {}
+        if names := sorted(expected.keys() ^ tensors.keys()):
+            return f"its {what} lacks or adds {names[0]}"
+        for name, tensor in tensors.items():
+            if tensor.shape != expected[name].shape:
+                found, wanted = list(tensor.shape), list(expected[name].shape)
+                return f"its {what} has {name} of shape {found}, not {wanted}"
+            if not bool(tensor.isfinite().all()):
+                return f"its {what} has numbers in {name} that are not finite"
+    return optimizer_misfit(optimizer, saved.optimizer)

@@ -41,24 +41,23 @@ class RunResult:
         return self.adapter is not None
 
 
-def write_adapter(session: Session, path: Path) -> None:
+def write_adapter(plan: Plan, session: Session, path: Path) -> None:
     """Write what is learned so far as an adapter file, replacing an earlier one."""
     tensors = session.learned()
-    save_adapter(path, header_of(session), tensors, overwrite=True)
+    save_adapter(path, header_of(plan, session), tensors, overwrite=True)
 
 
-def write_results(session: Session, folder: RunFolder) -> RunResult:
+def write_results(plan: Plan, session: Session, folder: RunFolder) -> RunResult:
     """Write curve, checkpoint (to train further one day) and adapter, which comes last."""
     save_picture(loss_curve([total for total, _, _ in session.history]), folder.curve)
-    session.save(folder)
-    write_adapter(session, folder.adapter)
+    session.save(folder.checkpoint)
+    write_adapter(plan, session, folder.adapter)
     best = folder.best if folder.best.exists() else None
     return RunResult(session.done, session.seconds, late_loss(session), folder.adapter, best)
 
 
-def header_of(session: Session) -> Header:
+def header_of(plan: Plan, session: Session) -> Header:
     """Say of the adapter where it comes from and how it was made."""
-    plan = session.plan
     method = plan.method if isinstance(plan.method, LowRank) else None
     return Header(
         family=plan.base.family,

@@ -20,9 +20,9 @@ from customize.training.loss import Goal
 from customize.training.memory.offload import offload_family
 from customize.training.memory.quantize import quantize
 from customize.training.optimizer import Average, Pace, make_optimizer
-from customize.training.plan import Plan, count_steps, views_of
+from customize.training.plan import LENGTH, Plan, count_steps, shaping_facts, views_of
 from customize.training.run_folder import RunFolder
-from customize.training.session import Session
+from customize.training.session import Resuming, Session
 
 
 def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: bool) -> Session:
@@ -47,9 +47,8 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         word_learning_rate=train.word_learning_rate,
         weight_decay=train.weight_decay,
     )
-    pairs = len(plan.pairs())
+    processes, pairs = accelerator.num_processes, len(plan.pairs())
     return Session(
-        plan=plan,
         accelerator=accelerator,
         family=family,
         live=live,
@@ -59,11 +58,19 @@ def open_session(plan: Plan, accelerator: Any, folder: RunFolder, *, progress: b
         samples=samples,
         goal=_goal(plan, texts, device),
         pace=Pace(
-            steps=count_steps(recipe, pairs, accelerator.num_processes),
+            steps=count_steps(recipe, pairs, processes),
             accumulation=train.accumulation,
             clip_norm=train.clip_norm,
             schedule=train.schedule,
             warmup=train.warmup,
+        ),
+        batch=train.batch,
+        seed=train.seed,
+        resuming=Resuming(
+            shaping={**shaping_facts(plan), "train.batch": train.batch * processes},
+            same="recipe and pairs",
+            anew="begin anew with --overwrite (or pass --continue where the steps alone differ)",
+            length=LENGTH,
         ),
     )
 

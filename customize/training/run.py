@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -83,22 +84,23 @@ def run_recipe(
             session = open_session(plan, accelerator, folder, progress=progress and main)
             if amendment:
                 amendment.begin(session, say)
-            if folder.checkpoint.exists() and _restored(session, folder, overwrite, further):
+            saved = folder.checkpoint
+            if saved.exists() and _restored(session, saved, overwrite, further):
                 say(_going_on(session))
             elif listed is not None and overwrite:
                 listed.begin_anew(folder.names(recipe))
             enough = amendment.enough if amendment else _never
-            run = _Run(session, folder, say, enough, progress=progress and main)
+            run = _Run(plan, session, folder, say, enough, progress=progress and main)
             result = run.to_the_end()
             if listed is not None and result.finished:
                 listed.finish()
             return result
 
 
-def _restored(session: Session, folder: RunFolder, overwrite: bool, further: bool) -> bool:
+def _restored(session: Session, checkpoint: Path, overwrite: bool, further: bool) -> bool:
     """Bring a session to its checkpoint, but for one that does not fit and is to be replaced."""
     try:
-        session.restore(folder, further=further)
+        session.restore(checkpoint, further=further)
     except TrainingError:
         if not overwrite:
             raise
@@ -132,6 +134,7 @@ class _Run:
 
     def __init__(
         self,
+        plan: Plan,
         session: Session,
         folder: RunFolder,
         log: Log,
@@ -139,11 +142,10 @@ class _Run:
         *,
         progress: bool,
     ) -> None:
-        self._session, self._folder, self._log = session, folder, log
-        self._enough = enough
-        self._progress, self._recipe = progress, session.plan.recipe
+        self._plan, self._session, self._folder, self._log = plan, session, folder, log
+        self._enough, self._progress = enough, progress
         self._main: bool = session.accelerator.is_main_process
-        self._previewer = _previewer(session) if self._main else None
+        self._previewer = _previewer(plan, session) if self._main else None
 
     def to_the_end(self) -> RunResult:
         """Train until the last step or a stop; what is learned is written either way."""
@@ -161,7 +163,7 @@ class _Run:
         self._check_moved()
         if not self._main:
             return RunResult(session.done, session.seconds, late_loss(session), folder.adapter)
-        result = write_results(session, folder)
+        result = write_results(self._plan, session, folder)
         self._log(
             f"learned in {result.steps} steps and {result.seconds:.0f} s: {result.adapter}"
             + (f" (best on held-out edits: {result.best})" if result.best else "")
@@ -178,11 +180,11 @@ class _Run:
         if not self._main:
             return
         reports.step(step)
-        every = self._recipe.preview.every
+        every = self._plan.recipe.preview.every
         if self._previewer is not None and every and (last or step.step % every == 0):
             self._preview(self._previewer, step.step, reports)
-        if step.step % self._recipe.save.every == 0 and not last:
-            self._session.save(self._folder)
+        if step.step % self._plan.recipe.save.every == 0 and not last:
+            self._session.save(self._folder.checkpoint)
 
     def _preview(self, previewer: Previewer, step: int, reports: Reports) -> None:
         session = self._session
@@ -195,13 +197,13 @@ class _Run:
         reports.figures(step, {"held_out_error": preview.score})
         if session.best is None or preview.score < session.best:
             session.best = preview.score
-            if self._recipe.save.keep_best:
-                write_adapter(session, self._folder.best)
+            if self._plan.recipe.save.keep_best:
+                write_adapter(self._plan, session, self._folder.best)
 
     def _stopped(self) -> RunResult:
         session = self._session
         if self._main:
-            session.save(self._folder)
+            session.save(self._folder.checkpoint)
         self._log(
             f"stopped after step {session.done} of {session.pace.steps} and saved; "
             "the same command goes on"
@@ -212,7 +214,7 @@ class _Run:
         """Keep the last good state, and say where."""
         if not self._main or not self._session.done:
             return TrainingError(str(error))
-        write_adapter(self._session, self._folder.rescued)
+        write_adapter(self._plan, self._session, self._folder.rescued)
         return TrainingError(
             f"{error}, and run again with --overwrite; the adapter after step "
             f"{self._session.done} is kept in {self._folder.rescued}"
@@ -220,7 +222,7 @@ class _Run:
 
     def _check_moved(self) -> None:
         movement = self._session.attached.movement()
-        words_too = bool(self._session.plan.words)
+        words_too = bool(self._plan.words)
         if movement.adapter > 0 and (movement.words > 0 or not words_too):
             return
         what = "adapter" if movement.adapter == 0 else "concept's word"
@@ -231,7 +233,7 @@ class _Run:
         )
 
     def _reports(self) -> Reports:
-        recipe, session = self._recipe, self._session
+        recipe, session = self._plan.recipe, self._session
         return Reports(
             self._folder.logs,
             recipe.save.log if self._main else None,
@@ -243,9 +245,8 @@ class _Run:
         )
 
 
-def _previewer(session: Session) -> Previewer | None:
+def _previewer(plan: Plan, session: Session) -> Previewer | None:
     """Make what makes previews, if the recipe asks for any."""
-    plan = session.plan
     if plan.recipe.preview.every is None:
         return None
     sampling, scheduler = choose_sampling(plan)

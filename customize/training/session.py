@@ -1,37 +1,58 @@
-"""Everything a run holds in memory, and its way into a checkpoint and back."""
+"""A run in progress, of a concept or of a base: what it holds, its checkpoint and the way back."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from customize.adapters import Attached
 from customize.errors import TrainingError
 from customize.families import Family
-from customize.training.batches import Batch, Sample, Shard, batches
+from customize.training.batches import Sample, Shard, batches
+from customize.training.checkpoint import (
+    Checkpoint,
+    changed,
+    misfit,
+    read_checkpoint,
+    save_checkpoint,
+)
 from customize.training.loss import Goal, LossOf
 from customize.training.optimizer import Average, Pace
-from customize.training.plan import LENGTH, Plan, shaping_facts
-from customize.training.resume import restore_run, save_run
-from customize.training.run_folder import RunFolder
+from customize.training.optimizer_state import optimizer_state, restore_optimizer
 from customize.training.steps import Step, train_steps
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """When a stopped run goes on: as long as the facts that are `shaping` it are what they were.
+
+    Its user is told to keep the `same` things, or how to begin `anew`; facts named in `length` may
+    change where a run is trained further.
+    """
+
+    shaping: Mapping[str, Any]
+    same: str
+    anew: str
+    length: Collection[str] = ()
 
 
 @dataclass
 class Session:
-    """A run in progress: what learns, what it learns from, and what it has come to so far.
+    """What learns, what it learns from, and what it has come to so far.
 
-    `live` is the family unwrapped, for previews; `history` the figures of every step; `best` the
-    best score of a preview; `planned` the steps that the run was to have when it was last saved. A
-    run of another kind sets its own `loss_of`, and in `facts` what shapes it besides the plan.
+    `live` is the family unwrapped, for previews and files; `batch` this process's samples;
+    `history` the figures of every step; `best` the best score of a preview; `planned` the steps
+    that the run was to have when it was last saved. A run of another kind sets its own `loss_of`,
+    and in `facts` what shapes it besides.
     """
 
-    plan: Plan
     accelerator: Any
     family: Family
     live: Family
@@ -41,6 +62,9 @@ class Session:
     samples: list[Sample]
     goal: Goal
     pace: Pace
+    batch: int
+    seed: int
+    resuming: Resuming
     done: int = 0
     seconds: float = 0.0
     best: float | None = None
@@ -51,11 +75,11 @@ class Session:
 
     def steps(self) -> Iterator[Step]:
         """Train from where the session is; it keeps count as the steps come."""
-        train, accelerator = self.plan.recipe.train, self.accelerator
-        drawn: Iterator[Batch] = batches(
+        accelerator = self.accelerator
+        drawn = batches(
             self.samples,
-            train.batch,
-            seed=train.seed,
+            self.batch,
+            seed=self.seed,
             device=accelerator.device,
             first=self.done * self.pace.accumulation,
             shard=Shard(accelerator.process_index, accelerator.num_processes),
@@ -69,7 +93,7 @@ class Session:
             self.optimizer,
             self.pace,
             accelerator,
-            seed=train.seed,
+            seed=self.seed,
             done=self.done,
             average=self.average,
             loss_of=self.loss_of,
@@ -82,7 +106,7 @@ class Session:
             last = time.monotonic()  # previews and saving are not training
 
     def learned(self) -> dict[str, Tensor]:
-        """Copy what the adapter file is to hold: the average where one is kept."""
+        """Copy what the file is to hold: the average where one is kept."""
         if self.average is None:
             return self.attached.state()
         return {name: tensor.cpu().clone() for name, tensor in self.average.tensors.items()}
@@ -96,33 +120,66 @@ class Session:
         with self.attached.holding(self.average.tensors):
             yield
 
-    def save(self, folder: RunFolder) -> None:
-        """Write the checkpoint."""
-        numbers = {"seconds": self.seconds, "best": self.best, "planned": self.pace.steps}
-        save_run(folder.checkpoint, self, self._shaping(), numbers)
+    def save(self, path: Path) -> None:
+        """Write the checkpoint, whole or not at all."""
+        scaler = self.accelerator.scaler
+        checkpoint = Checkpoint(
+            step=self.done,
+            adapter=self.attached.state(),
+            optimizer=optimizer_state(self.optimizer),
+            history_SF=torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
+            average=self.average.tensors if self.average else {},
+            shaping={**self.resuming.shaping, **self.facts},
+            numbers={
+                "seconds": self.seconds,
+                "best": self.best,
+                "planned": self.pace.steps,
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            },
+        )
+        save_checkpoint(path, checkpoint)
 
-    def restore(self, folder: RunFolder, *, further: bool = False) -> None:
+    def restore(self, path: Path, *, further: bool = False) -> None:
         """Go back to the checkpoint; the number of steps may have changed to train `further`.
 
-        Raises TrainingError when it is damaged, or when what shapes training has changed since.
+        Raises TrainingError, and changes nothing, when it is damaged or of another run, or when
+        what shapes training has changed since.
         """
-        numbers = restore_run(
-            folder.checkpoint,
-            self,
-            self._shaping(),
-            same="recipe and pairs",
-            anew="begin anew with --overwrite (or pass --continue where the steps alone differ)",
-            free=LENGTH if further else (),
-        )
-        self.seconds, self.best = numbers["seconds"], numbers["best"]
-        self.planned = numbers["planned"]
-        if self.done > self.pace.steps or (further and self.done == self.pace.steps):
-            raise TrainingError(
-                f"{folder.checkpoint}: {self.done} steps are done, and the recipe asks for "
-                f"{self.pace.steps}; expected more to train further; raise train.steps or epochs"
-            )
+        saved = read_checkpoint(path)
+        self._check(path, saved, further)
+        self.attached.load(saved.adapter)
+        restore_optimizer(self.optimizer, saved.optimizer)
+        if self.average is not None:
+            self.average.load(saved.average)
+        if self.accelerator.scaler is not None and saved.numbers["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved.numbers["scaler"])
+        self.done = saved.step
+        self.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
+        self.seconds = saved.numbers.get("seconds", 0.0)
+        self.best, self.planned = saved.numbers.get("best"), saved.numbers.get("planned")
 
-    def _shaping(self) -> dict[str, Any]:
-        """List what shapes training; the number of processes does so by the whole batch alone."""
-        facts = {**shaping_facts(self.plan), **self.facts}
-        return {**facts, "train.batch": facts["train.batch"] * self.accelerator.num_processes}
+    def _check(self, path: Path, saved: Checkpoint, further: bool) -> None:
+        """Raise TrainingError for a checkpoint from which this run cannot go on."""
+        rules = self.resuming
+        free = rules.length if further else ()
+        then = {place: value for place, value in saved.shaping.items() if place not in free}
+        now = {**rules.shaping, **self.facts}
+        now = {place: value for place, value in now.items() if place not in free}
+        if differences := changed(then, now):
+            raise TrainingError(
+                f"{path}: step {saved.step} of this run was trained otherwise "
+                f"({'; '.join(differences)}); expected the same {rules.same}; set them back to go "
+                f"on, choose another output, or {rules.anew}"
+            )
+        averaged = self.average is not None
+        if found := misfit(saved, self.attached.state(), self.optimizer, averaged=averaged):
+            raise TrainingError(
+                f"{path}: {found}; expected the checkpoint of this very run; "
+                f"choose another output, or {rules.anew}"
+            )
+        if saved.step > self.pace.steps or (further and saved.step == self.pace.steps):
+            raise TrainingError(
+                f"{path}: {saved.step} steps are done, and the recipe asks for "
+                f"{self.pace.steps}; expected more to train further; raise "
+                f"{' or '.join(rules.length)}"
+            )

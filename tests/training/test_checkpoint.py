@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from customize.errors import TrainingError
 from customize.training.checkpoint import (
     Checkpoint,
-    OptimizerState,
     changed,
-    optimizer_state,
     read_checkpoint,
-    restore_optimizer,
     save_checkpoint,
 )
 from customize.training.lion import Lion
 from customize.training.optimizer import hush
+from customize.training.optimizer_state import (
+    OptimizerState,
+    optimizer_state,
+    restore_optimizer,
+)
 
 hush()
 
@@ -145,7 +147,7 @@ def test_damaged_checkpoints_are_one_clear_error(tmp_path: Path) -> None:
     ]
     for content in contents:
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match="begin anew with --overwrite"):
+        with pytest.raises(TrainingError, match="or delete it to begin anew"):
             read_checkpoint(path)
 
 

@@ -20,7 +20,7 @@ from customize import families
 from customize.cli.main import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
-from customize.families.base import resolve_base, resolve_plain
+from customize.families.base import Base, resolve_base, resolve_plain
 from customize.files.manifest import NAME as MANIFEST
 from customize.files.manifest import Manifest
 from customize.pairs.find import find_pairs
@@ -28,6 +28,7 @@ from customize.recipe.editing_base import EditingBaseRecipe, load_editing_base
 from customize.recipe.embedded_base import is_embedded_base
 from customize.training.base_fitting import fit_base
 from customize.training.base_fitting.widen import widened, write_widened
+from customize.training.session import Session
 
 FIRST = "conv_in.weight"
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -207,7 +208,7 @@ def test_running_out_of_memory_before_the_first_step_is_told(
         _fit(_recipe(tmp_path, plain))
 
 
-def _opened(recipe: EditingBaseRecipe) -> fit_base.Fit:
+def _opened(recipe: EditingBaseRecipe) -> tuple[Session, Base]:
     """Open a fit as the command does."""
     plain, pairs = resolve_plain(recipe.start), find_pairs(recipe.pairs).pairs
     Manifest(recipe.output, "fit-base").begin(fit_base._WRITTEN)
@@ -216,9 +217,9 @@ def _opened(recipe: EditingBaseRecipe) -> fit_base.Fit:
 
 def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, plain)
-    fit = _opened(recipe)
+    fit, _ = _opened(recipe)
     next(fit.steps())
-    fit.save()
+    fit.save(recipe.output / "checkpoint.safetensors")
     with pytest.raises(TrainingError, match=r"learning_rate: 0\.005 -> 0\.001"):
         _fit(_recipe(tmp_path, plain, learning_rate=1e-3))
     with pytest.raises(AssertionError, match="preserves nothing"), fit.attached.switched_off():
@@ -226,13 +227,13 @@ def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
 
 
 def test_an_average_begins_at_the_start_and_movement_at_zero(plain: Path, tmp_path: Path) -> None:
-    fit = _opened(_recipe(tmp_path, plain))
+    fit, base = _opened(_recipe(tmp_path, plain))
     assert fit.attached.movement().adapter == 0
     next(fit.steps())
     assert fit.attached.movement().adapter > 0
     assert fit.average is not None
     now, mean = fit.attached.state(), fit.average.tensors
-    start = load_file(fit.base.folder / UNET)
+    start = load_file(base.folder / UNET)
     assert now.keys() == mean.keys() == {f"denoiser.{name}" for name in start}
     name = f"denoiser.{FIRST}"
     torch.testing.assert_close(mean[name], start[FIRST].lerp(now[name], 0.9))

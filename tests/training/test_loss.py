@@ -22,9 +22,9 @@ from customize.families.objective import Objective
 from customize.families.words import Word
 from customize.training.batches import Batch, Sample, step_generator
 from customize.training.batches import batches as batches_of
-from customize.training.checkpoint import optimizer_state, restore_optimizer
 from customize.training.loss import Goal, loss, preserved_count
 from customize.training.optimizer import Average, Pace, make_optimizer
+from customize.training.optimizer_state import optimizer_state, restore_optimizer
 from customize.training.steps import NonFiniteError, Step, train_steps
 
 WORD = Word("<my-dog>", "dog")

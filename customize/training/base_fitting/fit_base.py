@@ -28,19 +28,21 @@ from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
 from customize.recipe.editing_base import EditingBaseRecipe
 from customize.shapes import Pair
-from customize.training.base_fitting.fit_session import UNSHAPING, Fit
 from customize.training.base_fitting.widen import write_widened
 from customize.training.batches import Sample
 from customize.training.cache import Setting, View, encode_all, pair_digest
 from customize.training.device import memory_explained, open_accelerator, use_cpu_attention
 from customize.training.loss import Goal
-from customize.training.optimizer import Average, make_optimizer
+from customize.training.optimizer import Average, Pace, make_optimizer
 from customize.training.progress import Reports
 from customize.training.run_folder import save_picture
+from customize.training.session import Resuming, Session
 from customize.training.stop_signal import stop_on_signal
 
 _WRITTEN = ("checkpoint.safetensors", "loss.png", "logs/events.out.tfevents.*")
 """Names in the output beside the folders `model`, `cache` and `start-...`, for the list of them."""
+_UNSHAPING = {"output", "start", "revision", "pairs", "save_every", "gradient_checkpointing"}
+"""Fields that may change between the parts of a run; the start's and the pairs' content may not."""
 
 
 def fit_editing_base(
@@ -81,24 +83,38 @@ def _fit(
     *,
     progress: bool,
 ) -> Path | None:
-    fit = _open(recipe, plain, views, progress=progress)
-    if fit.checkpoint.exists():
-        fit.restore()
-        log(f"going on after step {fit.done} of {recipe.steps}")
-    with stop_on_signal() as stop, _reports(fit, log, progress) as told:
-        for step in fit.steps():
-            told.step(step)
+    session, base = _open(recipe, plain, views, progress=progress)
+    checkpoint = recipe.output / "checkpoint.safetensors"
+    if checkpoint.exists():
+        session.restore(checkpoint)
+        log(f"going on after step {session.done} of {recipe.steps}")
+    reports = Reports(
+        recipe.output / "logs",
+        (),
+        session.resuming.shaping,
+        steps=recipe.steps,
+        done=session.done,
+        progress=progress,
+        log=log,
+    )
+    with stop_on_signal() as stop, reports:
+        for step in session.steps():
+            reports.step(step)
             if stop.asked and step.step < recipe.steps:
-                fit.save()
-                log(f"stopped after step {fit.done} of {recipe.steps} and saved")
+                session.save(checkpoint)
+                log(f"stopped after step {session.done} of {recipe.steps} and saved")
                 return None
             if step.step % recipe.save_every == 0:
-                fit.save()
-    _finish(fit, model)
+                session.save(checkpoint)
+    _finish(session, base, model)
+    checkpoint.unlink(missing_ok=True)
     return model
 
 
-def _open(recipe: EditingBaseRecipe, plain: Base, views: Sequence[View], *, progress: bool) -> Fit:
+def _open(
+    recipe: EditingBaseRecipe, plain: Base, views: Sequence[View], *, progress: bool
+) -> tuple[Session, Base]:
+    """Open a fit at step 0, and the widened model it begins with."""
     accelerator = open_accelerator(recipe.precision)
     if accelerator.num_processes > 1:
         raise TrainingError(
@@ -120,19 +136,26 @@ def _open(recipe: EditingBaseRecipe, plain: Base, views: Sequence[View], *, prog
         denoiser.enable_gradient_checkpointing()
     rate = recipe.learning_rate
     optimizer = make_optimizer(recipe.optimizer, attached, learning_rate=rate, weight_decay=0.01)
-    facts = recipe.model_dump(mode="json", exclude=UNSHAPING)
-    return Fit(
-        recipe=recipe,
-        base=base,
+    facts = recipe.model_dump(mode="json", exclude=_UNSHAPING)
+    session = Session(
         accelerator=accelerator,
         family=family,
+        live=family,
         attached=attached,
         optimizer=accelerator.prepare_optimizer(optimizer, device_placement=False),
         average=None if recipe.ema is None else Average(attached, recipe.ema),
         samples=samples,
         goal=goal,
-        shaping={**facts, "start": base.fingerprint, "pairs": digests},
+        pace=Pace(recipe.steps, recipe.accumulation, clip_norm=1.0, warmup=recipe.warmup),
+        batch=recipe.batch,
+        seed=recipe.seed,
+        resuming=Resuming(
+            shaping={**facts, "start": base.fingerprint, "pairs": digests},
+            same="recipe, start and pairs",
+            anew="delete the file to begin anew",
+        ),
     )
+    return session, base
 
 
 def _views(recipe: EditingBaseRecipe, plain: Base, pairs: Sequence[Pair]) -> list[View]:
@@ -172,32 +195,19 @@ def _encode(
     return samples, goal
 
 
-def _reports(fit: Fit, log: Callable[[str], None], progress: bool) -> Reports:
-    return Reports(
-        fit.recipe.output / "logs",
-        (),
-        fit.shaping,
-        steps=fit.recipe.steps,
-        done=fit.done,
-        progress=progress,
-        log=log,
-    )
-
-
-def _finish(fit: Fit, model: Path) -> None:
+def _finish(session: Session, base: Base, model: Path) -> None:
     """Write the base with its averaged weights, then drop what only the fit needed."""
-    if fit.average is not None:
-        fit.attached.load(fit.average.tensors)
-    save_picture(loss_curve([total for total, _, _ in fit.history]), model.parent / "loss.png")
-    denoiser: Any = fit.family.denoiser
-    part = fit.family.profile.denoiser
+    if session.average is not None:
+        session.attached.load(session.average.tensors)
+    save_picture(loss_curve([total for total, _, _ in session.history]), model.parent / "loss.png")
+    denoiser: Any = session.live.denoiser
+    part = session.live.profile.denoiser
     with replacing_folder(model) as temporary:
         rest = shutil.ignore_patterns(part)
-        shutil.copytree(fit.base.folder, temporary, ignore=rest, dirs_exist_ok=True)
+        shutil.copytree(base.folder, temporary, ignore=rest, dirs_exist_ok=True)
         denoiser.save_pretrained(temporary / part, safe_serialization=True)
         forget_places(temporary)
-    shutil.rmtree(fit.base.folder)
-    fit.checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(base.folder)
 
 
 def _smaller(recipe: EditingBaseRecipe) -> list[str]:

@@ -137,11 +137,11 @@ class Preferring(FromAdapter):
     def begin(self, session: Session, log: Log) -> None:
         """Set the loss, and the reference: a copy of the adapter as it is now."""
         super().begin(session, log)
-        reference, train = session.attached.state(), session.plan.recipe.train
-        at_once, self._log = max(1, train.batch // 2), log
-        session.loss_of = Preference(self._learned, reference, at_once=at_once, seed=train.seed)
+        reference, seed = session.attached.state(), session.seed
+        at_once, self._log = max(1, session.batch // 2), log
+        session.loss_of = Preference(self._learned, reference, at_once=at_once, seed=seed)
         if self._kept:
-            self._held_out = HeldOut(self._kept, reference, at_once=at_once, seed=train.seed)
+            self._held_out = HeldOut(self._kept, reference, at_once=at_once, seed=seed)
         log(f"{len(self._learned)} choices to learn from, {len(self._kept)} held out")
 
     def enough(self, session: Session) -> bool:
