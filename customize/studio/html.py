@@ -6,30 +6,56 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 from PIL import Image
 
 from customize.errors import Fault
+from customize.pairs.decode import load_picture
 from customize.studio.trainer import Progress
 
 SHOWN = 512
 """Pixels of the longer side that are sent to a browser."""
+SMALL = 400
+"""The same where pictures stand in a list."""
 
 
 def picture(image: Image.Image, says: str, caption: str = "", side: int = SHOWN) -> str:
     """Return a figure of at most `side` pixels; `says` is what it shows, in words."""
+    return figure(data_url(image, side), says, caption)
+
+
+def figure(url: str, says: str, caption: str = "") -> str:
+    """Return a figure of a picture that is in its address."""
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure><img src="{data_url(image, side)}" alt="{html.escape(says)}">{below}</figure>'
+    return f'<figure><img src="{url}" alt="{html.escape(says)}">{below}</figure>'
 
 
 def data_url(image: Image.Image, side: int = SHOWN) -> str:
     """Return the picture itself, so that no path of the machine is ever in a page."""
-    shown = image.convert("RGB")
-    if max(shown.size) > side:
-        shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    shown = _at_most(image, side)
     content = io.BytesIO()
     shown.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
+@lru_cache(maxsize=1024)
+def small_url(path: Path, _: tuple[int, int]) -> str:
+    """Return a picture file as a small picture, remembered while the file keeps its `stamp`.
+
+    Raises PairsError as `load_picture` does.
+    """
+    content = io.BytesIO()
+    _at_most(load_picture(path), SMALL).save(content, "WEBP", quality=90, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
+def _at_most(image: Image.Image, side: int) -> Image.Image:
+    shown = image.convert("RGB")
+    if max(shown.size) > side:
+        shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return shown
 
 
 def gallery(figures: Sequence[str]) -> str:

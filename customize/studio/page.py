@@ -1,4 +1,4 @@
-"""The page: six tabs from left to right, its look, and the keys of the last one."""
+"""The page: six tabs from left to right, and its look; what it costs while nothing happens."""
 
 from __future__ import annotations
 
@@ -85,15 +85,22 @@ document.addEventListener('keydown', (event) => {
 """
 """1, 2, = and x choose, wherever on the tab one is but in a field."""
 
+LOOK_AGAIN = 0.05
+"""Seconds between two looks of gradio's queue for work; its own millisecond took 5 % of a core."""
+
 
 def build_page(studio: Studio) -> gr.Blocks:
-    """Return the page of a project, not yet served."""
+    """Return the page of a project, not yet served; nothing asks for it but a browser."""
     with gr.Blocks(
         title="customize studio", analytics_enabled=False, delete_cache=(600, 3600)
     ) as page:
         gr.Markdown("# customize studio")
         with gr.Tabs():
-            for title, build in TABS:
+            for number, (title, build) in enumerate(TABS):
                 with gr.Tab(title, elem_id=f"tab-{title.lower()}") as tab:
-                    build(replace(studio, tab=tab, page=page))
+                    build(replace(studio, tab=tab, page=None if number else page))
+    for event in page.fns.values():
+        event.api_visibility = "undocumented"  # how to call each from programs was half of the page
+    page.queue(default_concurrency_limit=4, max_size=64)
+    page._queue.sleep_when_free = LOOK_AGAIN
     return page

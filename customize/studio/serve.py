@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from customize.errors import StudioError
+from customize.studio.calm import CALM
 from customize.studio.project import UPLOADS, Project
 
 USER = "studio"
@@ -76,7 +77,6 @@ def serve(folder: Path, door: Door, *, device: str | None = None, wait: bool = T
     from customize.studio.studio import Studio
 
     page = build_page(Studio(project, OpenEditor(device)))
-    page.queue(default_concurrency_limit=4, max_size=64)
     try:
         page.launch(
             server_name=door.host,
@@ -102,7 +102,10 @@ def serve(folder: Path, door: Door, *, device: str | None = None, wait: bool = T
 
 
 class Guard:
-    """Stands before the page: refuses what is too large before it is read, and sets the policy."""
+    """Stands before the page: refuses what is too large before it is read, and sets the policy.
+
+    To the page itself it adds `CALM`.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         """Take the application behind it."""
@@ -121,14 +124,26 @@ class Guard:
             await send({"type": "http.response.body", "body": text})
             return
 
+        tail = b""
+
         async def answer(message: Any) -> None:
+            nonlocal tail
             if message["type"] == "http.response.start":
+                heads = dict(message["headers"])
+                if scope["path"] == "/" and b"text/html" in heads.get(b"content-type", b""):
+                    tail = CALM if b"content-encoding" not in heads else b""
                 policy = [
                     (b"content-security-policy", POLICY.encode()),
                     (b"x-content-type-options", b"nosniff"),
                     (b"referrer-policy", b"no-referrer"),
                 ]
-                message = {**message, "headers": [*message["headers"], *policy]}
+                sized = [
+                    (name, b"%d" % (int(value) + len(tail)) if name == b"content-length" else value)
+                    for name, value in message["headers"]
+                ]
+                message = {**message, "headers": [*sized, *policy]}
+            elif not message.get("more_body"):
+                message = {**message, "body": message.get("body", b"") + tail}
             await send(message)
 
         await self._app(scope, receive, answer)

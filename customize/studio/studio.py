@@ -17,7 +17,10 @@ from customize.studio.project import Project
 
 @dataclass(frozen=True)
 class Studio:
-    """One page of one project; everything that a click needs besides its own fields."""
+    """One page of one project; everything that a click needs besides its own fields.
+
+    `tab` is the one that is laid out; `page` its page where it is the first that one sees.
+    """
 
     project: Project
     editor: OpenEditor
@@ -28,7 +31,7 @@ class Studio:
         self, list_again: Callable[..., Any], inputs: Any, outputs: Any, then: Any = None
     ) -> None:
         """Have the tab list what is on disk whenever it comes to the front."""
-        comes = [self.tab.select, self.page.load]
+        comes = [self.tab.select] if self.page is None else [self.tab.select, self.page.load]
         event = gr.on(comes, list_again, inputs, outputs, show_progress="hidden")
         if then is not None:
             function, options = then

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +138,23 @@ def progress(folder: Path) -> Progress:
 
 def _scalars(logs: Path) -> dict[str, list[tuple[float, int, float]]]:
     """Read TensorBoard's files: (time, step, value) by name."""
-    if not any(logs.glob("events.out.tfevents*")):
+    files = sorted(logs.glob("events.out.tfevents*"))
+    if not files:
         return {}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    board: Any = EventAccumulator(str(logs), size_guidance={"scalars": 0})
+    board = _board(logs, f"{files[0].name} {files[0].stat().st_ino}")
     board.Reload()
     return {
         name: [(each.wall_time, each.step, each.value) for each in board.Scalars(name)]
         for name in board.Tags()["scalars"]
     }
+
+
+@lru_cache(maxsize=8)
+def _board(logs: Path, _: str) -> Any:
+    """Open a run's files, known by the first; kept open, so that a look reads only what is new."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(logs), size_guidance={"scalars": 0})
 
 
 def _pace(losses: Sequence[tuple[float, int, float]]) -> float | None:

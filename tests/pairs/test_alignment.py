@@ -165,6 +165,9 @@ def test_check_tells_and_align_writes_corrected_copies(
     sizes = [Image.open(copy.source).size for copy in copies]
     assert sizes[0] == sizes[2] == (SIDE, SIDE) != sizes[1]
     assert not list(alignment_faults(copies, "#ffffff"))
+    put(copies[0].target, Image.open(tmp_path / "pairs" / "1b.png"))  # what is remembered is let go
+    put(copies[0].source, Image.open(tmp_path / "pairs" / "1a.png"))
+    assert len(list(alignment_faults(copies, "#ffffff"))) == 1
     assert Image.open(tmp_path / "aligned" / "few" / "alignment.png").width > 300
     assert len(before) == 7
     assert all(path.read_bytes() == content for path, content in before.items())

@@ -16,6 +16,7 @@ from builders.pairs import put
 from builders.studio import Served, served
 
 from customize.errors import StudioError
+from customize.studio.calm import CALM
 from customize.studio.serve import MOST_BYTES, Door, check_door
 
 gradio_client = pytest.importorskip("gradio_client", reason="the extra `studio` is not installed")
@@ -148,6 +149,9 @@ def test_the_policy_lets_nothing_come_from_elsewhere(studio: Served) -> None:
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
+    page = answer.read()
+    assert CALM in page
+    assert len(page) < 250_000, "how to call each event from programs was half of it"
 
 
 def test_others_need_a_password(tmp_path: Path) -> None:

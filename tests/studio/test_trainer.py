@@ -50,6 +50,13 @@ def test_a_run_is_seen_from_its_folder_alone(tmp_path: Path) -> None:
     assert (now.state, now.step, now.steps, len(now.losses)) == ("finished", 6, 6, 6)
     assert now.preview == folder / "previews" / "step_000006.png"
     assert trainer.stop(folder) == "nothing is training there"
+    run_recipe(  # the files are kept open, and what comes later is seen
+        toy_recipe(tmp_path, train={"steps": 8}, preview={"every": 3}),
+        further=True,
+        log=lambda _: None,
+        progress=False,
+    )
+    assert (trainer.progress(folder).step, len(trainer.progress(folder).losses)) == (8, 8)
 
 
 def test_one_trains_at_a_time_and_is_stopped_and_goes_on(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,7 @@ from customize.errors import Fault, PairsError
 from customize.pairs.buckets import same_frame
 from customize.pairs.decode import load_picture
 from customize.pairs.lint.alignment import Alignment, alignment
+from customize.pairs.lint.pictures import stamp
 from customize.shapes import Pair
 
 VISIBLE = 0.4
@@ -38,16 +41,28 @@ def is_off(found: Alignment | None, size: tuple[int, int]) -> bool:
 
 
 def alignment_faults(pairs: Sequence[Pair], alpha_color: str) -> Iterator[Fault]:
-    """Yield a warning for each pair whose target lies beside its source."""
+    """Yield a warning for each pair whose target lies beside its source.
+
+    What was measured is remembered while both files stay as they are.
+    """
     for pair in pairs:
+        stamps = stamp(pair.source), stamp(pair.target)
         try:
-            source, target = (load_picture(p, alpha_color) for p in (pair.source, pair.target))
+            found, size = _measured(pair.source, pair.target, alpha_color, stamps)
         except PairsError:  # told by whoever looks at the pictures
             continue
-        found = alignment_of(source, target)
-        if found is not None and is_off(found, source.size):
+        if found is not None and is_off(found, size):
             said = f"the target lies beside the source: {spelled_out(found)}"
             yield Fault(pair.place, said, CURE, "warning")
+
+
+@lru_cache(maxsize=2048)
+def _measured(
+    source: Path, target: Path, alpha_color: str, _: object
+) -> tuple[Alignment | None, tuple[int, int]]:
+    """Return how the pictures of two files lie, and the source's size (W, H)."""
+    before, after = load_picture(source, alpha_color), load_picture(target, alpha_color)
+    return alignment_of(before, after), before.size
 
 
 def spelled_out(found: Alignment) -> str:

@@ -60,12 +60,16 @@ def look_at(path: Path, alpha_color: str) -> Glance:
 
     Raises PairsError as `load_picture` does.
     """
+    return _look_at(path, alpha_color, stamp(path))
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Return what a file is known by while it stays as it is: its size and time."""
     try:
         file = path.stat()
-        known = (file.st_size, file.st_mtime_ns)
     except OSError:
-        known = (0, 0)  # what is wrong is said by whoever opens it
-    return _look_at(path, alpha_color, known)
+        return 0, 0  # what is wrong is said by whoever opens it
+    return file.st_size, file.st_mtime_ns
 
 
 @lru_cache(maxsize=2048)

@@ -10,7 +10,7 @@ import gradio as gr
 
 from customize.errors import CustomizeError
 from customize.families.base import resolve_base
-from customize.pairs.decode import load_picture
+from customize.pairs.lint.pictures import stamp
 from customize.recipe import load_recipe
 from customize.shapes import Pair
 from customize.studio import html
@@ -237,7 +237,7 @@ def _pictures(pair: Pair) -> str:
 
 def _picture(path: Path, says: str, caption: str) -> str:
     try:
-        return html.picture(load_picture(path), says, caption)
+        return html.figure(html.small_url(path, stamp(path)), says, caption)
     except CustomizeError as error:
         return html.said(f"{caption}: {error}", "bad")
 
