@@ -227,7 +227,7 @@ class Save(Section):
     every: Count = 50
     """Steps between two checkpoints, from which a stopped run goes on."""
     keep_best: bool = True
-    """Keep the step that scores best on held-out previews beside the last one."""
+    """Keep the step best on held-out previews: the last, or an earlier one surely better."""
     log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=("tensorboard",), strict=False
     )

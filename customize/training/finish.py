@@ -114,4 +114,4 @@ def _training_facts(session: Session) -> dict[str, Any]:
         "processes": session.accelerator.num_processes,
         **session.facts,
     }
-    return facts if session.best is None else {**facts, "best_held_out_error": session.best}
+    return {**facts, "best_held_out_error": session.best.error} if session.best else facts

@@ -5,6 +5,7 @@ The rest of the pipeline, the VAE above all, is loaded for each preview and free
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +35,18 @@ class PreviewEdit:
     held_out: bool
     has_target: bool = True
 
+    @property
+    def scored(self) -> bool:
+        """Whether the edit is measured: it is not trained on, and what it should be is known."""
+        return self.held_out and self.has_target
+
 
 @dataclass(frozen=True)
 class Preview:
-    """A sheet, and the mean squared error (pixels in 0..1) on held-out edits with a target."""
+    """A sheet, and the mean squared error (pixels in 0..1) of each held-out edit with a target."""
 
     sheet: Image.Image
-    score: float | None
+    errors: tuple[float, ...]
 
 
 class Previewer:
@@ -61,7 +67,8 @@ class Previewer:
     ) -> None:
         """Take the unwrapped family; `at_once` edits are sampled together.
 
-        `scheduler` is one of `editing_schedulers`, None the base's own.
+        `scheduler` is one of `editing_schedulers`, None the base's own. `edits` names what is
+        measured.
         """
         assert shown
         self._scheduler = scheduler
@@ -69,6 +76,7 @@ class Previewer:
         self._shown, self._sampling = tuple(shown), sampling
         self._device, self._seed, self._at_once = device, seed, at_once
         self._before: list[np.ndarray] | None = None
+        self.edits = self._name_edits()
 
     def make(self) -> Preview:
         """Edit with the adapter as it is now; no random state but its own is touched."""
@@ -83,7 +91,17 @@ class Previewer:
             del pipeline
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-        return Preview(self._sheet(self._before, after), self._score(after))
+        return Preview(self._sheet(self._before, after), self._errors(after))
+
+    def _name_edits(self) -> str:
+        """Name what is measured and how it is sampled: errors of the same edits can be compared."""
+        name = hashlib.sha256(repr((self._sampling, self._scheduler, self._seed)).encode())
+        for example in (item.example for item in self._shown if item.scored):
+            name.update(example.instruction.encode())
+            pictures = (example.source_HWC, example.target_HWC, *example.references_HWC)
+            for picture_HWC in pictures:
+                name.update(repr(picture_HWC.shape).encode() + picture_HWC.tobytes())
+        return name.hexdigest()[:16]
 
     def _open(self) -> Any:
         """Open the pipeline around the denoiser that learns: no second one is ever loaded."""
@@ -122,13 +140,12 @@ class Previewer:
         outputs = sample(pipeline, requests, self._sampling, self._at_once)
         return [np.nan_to_num(output_HWC) for output_HWC in outputs]
 
-    def _score(self, after: Sequence[np.ndarray]) -> float | None:
-        errors = [
+    def _errors(self, after: Sequence[np.ndarray]) -> tuple[float, ...]:
+        return tuple(
             float(np.mean((output - item.example.target_HWC / 255.0) ** 2))
             for item, output in zip(self._shown, after, strict=True)
-            if item.held_out and item.has_target
-        ]
-        return float(np.mean(errors)) if errors else None
+            if item.scored
+        )
 
     def _sheet(self, before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Image.Image:
         rows: list[list[Image.Image | str]] = []

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import torch
 
 from customize.errors import TrainingError
 from customize.recipe import Recipe
+from customize.training.best_preview import Best, judge
 from customize.training.check import check_output
 from customize.training.device import memory_explained, open_accelerator
 from customize.training.finish import RunResult, late_loss, write_adapter, write_results
@@ -166,7 +168,7 @@ class _Run:
         result = write_results(self._plan, session, folder)
         self._log(
             f"learned in {result.steps} steps and {result.seconds:.0f} s: {result.adapter}"
-            + (f" (best on held-out edits: {result.best})" if result.best else "")
+            + (_told(session.best, result) if session.best else "")
         )
         if falling := still_falling([concept for _, concept, _ in session.history]):
             self._log(str(falling))
@@ -192,13 +194,12 @@ class _Run:
             preview = previewer.make()
         save_picture(preview.sheet, self._folder.preview(step))
         reports.picture(step, "preview", preview.sheet)
-        if preview.score is None:
+        if not preview.errors:
             return
-        reports.figures(step, {"held_out_error": preview.score})
-        if session.best is None or preview.score < session.best:
-            session.best = preview.score
-            if self._plan.recipe.save.keep_best:
-                write_adapter(self._plan, session, self._folder.best)
+        reports.figures(step, {"held_out_error": fmean(preview.errors)})
+        session.best = judge(session.best, step, preview.errors, previewer.edits)
+        if session.best.step == step and self._plan.recipe.save.keep_best:
+            write_adapter(self._plan, session, self._folder.best)
 
     def _stopped(self) -> RunResult:
         session = self._session
@@ -280,6 +281,14 @@ def _warnings_told(log: Log) -> Iterator[None]:
             yield
         finally:
             warnings.showwarning = usual
+
+
+def _told(best: Best, result: RunResult) -> str:
+    """Say which step did best on held-out edits, and where it is kept."""
+    if best.step == result.steps:
+        return " (no earlier step was surely better on held-out edits)"
+    kept = f": {result.best}" if result.best else ""
+    return f" (better on held-out edits after step {best.step}{kept})"
 
 
 def _never(_: Session) -> bool:

@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The adapter at the step that scored best on held-out previews."""
+        """The adapter at the step that did best on held-out previews."""
         return self.path / "best.safetensors"
 
     @property

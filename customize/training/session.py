@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from customize.adapters import Attached
 from customize.errors import TrainingError
 from customize.families import Family
 from customize.training.batches import Sample, Shard, batches
+from customize.training.best_preview import Best, restored
 from customize.training.checkpoint import (
     Checkpoint,
     changed,
@@ -48,9 +49,9 @@ class Session:
     """What learns, what it learns from, and what it has come to so far.
 
     `live` is the family unwrapped, for previews and files; `batch` this process's samples;
-    `history` the figures of every step; `best` the best score of a preview; `planned` the steps
-    that the run was to have when it was last saved. A run of another kind sets its own `loss_of`,
-    and in `facts` what shapes it besides.
+    `history` the figures of every step; `best` the step that did best in previews; `planned` the
+    steps that the run was to have when it was last saved. A run of another kind sets its own
+    `loss_of`, and in `facts` what shapes it besides.
     """
 
     accelerator: Any
@@ -67,7 +68,7 @@ class Session:
     resuming: Resuming
     done: int = 0
     seconds: float = 0.0
-    best: float | None = None
+    best: Best | None = None
     planned: int | None = None
     history: list[tuple[float, float, float]] = field(default_factory=list)
     loss_of: LossOf | None = None
@@ -132,7 +133,7 @@ class Session:
             shaping={**self.resuming.shaping, **self.facts},
             numbers={
                 "seconds": self.seconds,
-                "best": self.best,
+                "best": self.best and asdict(self.best),
                 "planned": self.pace.steps,
                 "scaler": scaler.state_dict() if scaler is not None else None,
             },
@@ -156,7 +157,8 @@ class Session:
         self.done = saved.step
         self.history = [(a, b, c) for a, b, c in saved.history_SF.tolist()]
         self.seconds = saved.numbers.get("seconds", 0.0)
-        self.best, self.planned = saved.numbers.get("best"), saved.numbers.get("planned")
+        self.best = restored(saved.numbers.get("best"))
+        self.planned = saved.numbers.get("planned")
 
     def _check(self, path: Path, saved: Checkpoint, further: bool) -> None:
         """Raise TrainingError for a checkpoint from which this run cannot go on."""
