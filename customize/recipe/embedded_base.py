@@ -35,6 +35,21 @@ class AutoencoderStage(FitStage):
     encoder: bool = False
 
 
+class EditorStage(FitStage):
+    """The editor's stage; `compile` takes minutes at its start and makes steps up to twice as fast.
+
+    Without a word of it a step is compiled on a GPU, where that takes one minute, and not on a CPU,
+    where it takes 8 to 20: worth it for a fit of many hours. torch keeps what it has compiled
+    (`TORCHINDUCTOR_CACHE_DIR`), so that going on begins sooner.
+    """
+
+    compile: bool | None = None
+
+    def compiles(self, device: str) -> bool:
+        """Tell whether steps on `device` are compiled."""
+        return device == "cuda" if self.compile is None else self.compile
+
+
 class EmbeddedBaseRecipe(Section):
     """How the embedded base is fitted, on pictures of `size` pixels a side.
 
@@ -50,7 +65,7 @@ class EmbeddedBaseRecipe(Section):
     size: Literal[64, 128] = 64
     autoencoder: AutoencoderStage = Field(examples=_STAGE)
     clip: FitStage = Field(examples=_STAGE)
-    editor: FitStage = Field(examples=_STAGE)
+    editor: EditorStage = Field(examples=_STAGE)
 
 
 def is_embedded_base(path: Path) -> bool:

@@ -53,7 +53,7 @@ from customize.embedded.models import (
 from customize.embedded.tokenizer import learn_tokenizer
 from customize.errors import CustomizeError, OutputExistsError, RecipeError
 from customize.families.objective import Objective
-from customize.recipe.embedded_base import load_embedded_base
+from customize.recipe.embedded_base import EditorStage, load_embedded_base
 
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
 
@@ -291,11 +291,13 @@ output: {output}
 pool: 8
 autoencoder: {{samples: 4, batch: 4, learning_rate: 1e-3}}
 clip: {{samples: 8, batch: 8, learning_rate: 1e-3}}
-editor: {{samples: 8, batch: 4, learning_rate: 1e-3}}
+editor: {{samples: 8, batch: 4, learning_rate: 1e-3, compile: false}}
 """
 
 
-def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
+def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
     path = tmp_path / "fit.yaml"
     path.write_text(RECIPE.format(output=tmp_path / "run"))
     recipe = load_embedded_base(path)
@@ -316,14 +318,24 @@ def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path):
     assert sum(f.stat().st_size for f in folder.rglob("*.safetensors")) < 32 * 2**20
     with pytest.raises(OutputExistsError):
         fit_embedded_base(recipe)
-    onwards = recipe.model_copy(update={"output": tmp_path / "run2"})
-    gone_on = fit_embedded_base(onwards, start_from=folder)
+    assert not compiled
+    path.write_text(RECIPE.format(output=tmp_path / "run2").replace("false", "true"))
+    gone_on = fit_embedded_base(load_embedded_base(path), start_from=folder)
+    assert [type(module) for module in compiled] == [Learners]
     configs = [path.read_text() for path in gone_on.rglob("*.json")]
     assert len(configs) > 5
     assert not [text for text in configs if str(tmp_path) in text]
     further = StableDiffusionInstructPix2PixPipeline.from_pretrained(gone_on, dtype=torch.float32)
     for name, weight in further.vae.encoder.state_dict().items():
         assert torch.equal(weight, pipeline.vae.encoder.state_dict()[name]), name
+
+
+def test_a_step_is_compiled_on_a_gpu_alone_unless_the_recipe_says_so():
+    stage = EditorStage(samples=1, batch=1, learning_rate=1e-3)
+    assert [stage.compiles(device) for device in ("cpu", "cuda")] == [False, True]
+    for asked in (False, True):
+        said = stage.model_copy(update={"compile": asked})
+        assert [said.compiles(device) for device in ("cpu", "cuda")] == [asked] * 2
 
 
 def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tmp_path, monkeypatch):

@@ -145,19 +145,21 @@ def fit_editor(
     going_on: bool,
     drawers: int = 0,
     compiler: BaseProcess | None = None,
+    *,
+    compiled: bool,
 ) -> None:
     """Train the editor on pools of `pool_size` encoded edits over all workers, each used twice.
 
     Unless it is `going_on`, its text encoder starts as the small CLIP's text tower. A `compiler`
-    that is at work is waited for a while, once there is something to compute.
+    that is at work is waited for a while, once there is something to compute. `compiled` compiles
+    the step.
     """
     if not going_on:
         take_text_tower(parts.text_encoder, parts.clip)
     learners = Learners(parts.unet, parts.text_encoder)
     objective = Objective.from_config(new_scheduler().config)
     empty_1L = torch.from_numpy(padded_ids(parts.tokenizer, [""])).to(worker.device)
-    # On a CPU compiling takes minutes at every start and wins a fifth at best.
-    forward: Forward = torch.compile(learners) if worker.device == "cuda" else learners
+    forward: Forward = torch.compile(learners) if compiled else learners
     size, count = pool_size // worker.count, budget.batch // worker.count
     batches = len(shuffled_rows(size, count, np.random.default_rng()))
     supply = PoolSupply(parts, size, (seed, 4), folder, worker, drawers)

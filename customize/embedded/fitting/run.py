@@ -94,7 +94,8 @@ def _fit(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worke
     parts = _parts(recipe, state, start_from).to(worker.device)
     seed, going_on = recipe.seed, start_from is not None
     drawers, compiler = drawers_for(recipe.drawers, worker.device), None
-    if worker.device == "cuda" and recipe.autoencoder.samples and recipe.editor.samples:
+    compiled, on_gpu = recipe.editor.compiles(worker.device), worker.device == "cuda"
+    if compiled and on_gpu and recipe.autoencoder.samples and recipe.editor.samples:
         compiler = compile_ahead(partial(_parts, recipe, state, start_from), recipe.editor.batch)
     if recipe.autoencoder.samples:
         older = None
@@ -107,8 +108,18 @@ def _fit(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None, worke
     if recipe.clip.samples:
         fit_clip(parts.clip, parts.tokenizer, _budget(recipe.clip), seed, state, worker)
     if recipe.editor.samples:
-        budget = _budget(recipe.editor)
-        fit_editor(parts, budget, recipe.pool, seed, state, worker, going_on, drawers, compiler)
+        fit_editor(
+            parts,
+            _budget(recipe.editor),
+            recipe.pool,
+            seed,
+            state,
+            worker,
+            going_on,
+            drawers,
+            compiler,
+            compiled=compiled,
+        )
     if worker.rank == 0:
         write_folder(parts, recipe.output / "model")
 
