@@ -1,6 +1,6 @@
 # make demo   teach the example dog to the base that ships here, and look at it
 # make test   all tests
-# make check  format, lint, types, layers, fast tests: before every commit
+# make check  format, lint, types, layers, dead code, fast tests: before every commit
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,6 +30,7 @@ check: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/vulture
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not gpu"
 
 # Results under runs/ are yours and stay.

@@ -65,13 +65,6 @@ REFUSED: Mapping[str, tuple[str, str]] = {
 }
 # How LoRA may start without touching the base, and from the base's weights alone.
 _PLAIN_STARTS = ("gaussian", "orthogonal", "eva", "mica", "true", "false")
-OTHER_KINDS = _names(
-    "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADALORA ADAMSS BOFT "
-    "ADAPTION_PROMPT IA3 BEFT LILY OFT POLY LN_TUNING VERA FROD PVERA FOURIERFT GLORA XLORA HRA "
-    "VBLORA UNILORA CPT MISS RANDLORA ROAD TRAINABLE_TOKENS HIRA SHIRA C3A WAVEFT OSF DELORA "
-    "GRALORA CARTRIDGE TINYLORA PSOFT PEANUT SHADOW SUPERTUNING DEFT BONE"
-)
-"""Peft's other kinds, each refused by its name; kinds that are not here are as well."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,7 @@ from customize.errors import BaseModelError
 from customize.families.identify import BaseKind, Identified, read_json, wrong_kind
 from customize.families.sampling_defaults import Sampling
 
-BASE, DISTILLED = (
-    "black-forest-labs/FLUX.2-klein-base-4B",
-    "black-forest-labs/FLUX.2-klein-4B",
-)
+BASE = "black-forest-labs/FLUX.2-klein-base-4B"
 LEAST_SIDE = 64
 """Pixels; diffusers' pipeline takes no smaller picture."""
 
