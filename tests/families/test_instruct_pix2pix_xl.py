@@ -358,13 +358,13 @@ def test_a_half_precision_pipeline_runs_its_vae_in_full(base: Base) -> None:
 
 
 def _stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from customize.training import run
+    from customize.training.run_loop import RunLoop
 
-    after = run._Run._after
+    after = RunLoop._after
 
     def stop(run: Any, done: Any, reports: Any) -> None:
         after(run, done, reports)
         if done.step == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run._Run, "_after", stop)
+    monkeypatch.setattr(RunLoop, "_after", stop)

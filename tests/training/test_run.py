@@ -110,7 +110,7 @@ def test_a_loss_still_falling_is_told_at_the_end(
         assert all(loss > 0 for loss in losses)
         return StillFalling(0.5, 2, 50)
 
-    monkeypatch.setattr("customize.training.run.still_falling", judge)
+    monkeypatch.setattr("customize.training.run_loop.still_falling", judge)
     said: list[str] = []
     run(toy_recipe(tmp_path, train=SHORT), log=said.append)
     assert "the concept's loss was still falling: by 50% over the last 2 steps" in said[-1]

@@ -23,8 +23,9 @@ from customize.training.refining.chosen import Chosen, encode_chosen
 from customize.training.refining.held_out import EVERY, HeldOut, split
 from customize.training.refining.preference import Preference
 from customize.training.refining.winners import with_winners
-from customize.training.run import Log, run_recipe
+from customize.training.run import run_recipe
 from customize.training.run_folder import RunFolder
+from customize.training.run_loop import Log
 from customize.training.session import Session
 
 How = Literal["pairs", "preference"]
