@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-import numpy as np
 from PIL import Image
 
 from customize import __version__
-from customize.editing.edited_picture import Edited, Settings, Used
+from customize.editing.adapters_in_use import AdaptersInUse
+from customize.editing.device import device_for
+from customize.editing.edited_picture import Edited, Settings
 from customize.editing.options import (
     EditOptions,
     check_request,
@@ -25,18 +24,14 @@ from customize.editing.options import (
     warn_of_unknown_words,
     working_size,
 )
-from customize.editing.sample import Request, sample_stream
+from customize.editing.sample_pictures import begin_carrying, sample_pictures
 from customize.editing.samplers import scheduler_for
-from customize.errors import EditError
 from customize.families import profile_of
-from customize.families.sampling_defaults import Sampling, sampling_of
+from customize.families.sampling_defaults import sampling_of
 
 if TYPE_CHECKING:
     import torch
 
-    from customize.adapters.apply import Applied
-    from customize.adapters.file import AdapterFile
-    from customize.editing.carried_latents import Carried
     from customize.editing.folders.items import Item
     from customize.editing.folders.plan import How
     from customize.errors import Fault
@@ -50,9 +45,7 @@ class Editor:
         """Take over diffusers' `pipeline` of `base`; `from_base` opens one."""
         self.pipeline, self.base = pipeline, base
         self._own_scheduler = pipeline.scheduler
-        self._in_use: list[tuple[Used, AdapterFile]] = []
-        self._factor = 1.0
-        self._applied: Applied | None = None
+        self._adapters = AdaptersInUse(pipeline)
 
     @classmethod
     def from_base(
@@ -86,46 +79,18 @@ class Editor:
         Warns when it was made for other weights. Raises AdapterFileError, leaving the editor as it
         was.
         """
-        from customize.adapters.at_base import check_fit
-        from customize.adapters.file import read_adapter
-
-        if not math.isfinite(strength):
-            raise EditError(f"strength {strength}: expected a finite number; 1 is as trained")
-        path = Path(path)
-        adapter = read_adapter(path)
-        if difference := check_fit(adapter, self.base):
-            warnings.warn(f"{path}: {difference}", stacklevel=2)
-        used = Used(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), float(strength))
-        self._use([*self._in_use, (used, adapter)])
+        self._adapters.add(Path(path), strength, self.base)
         return self
 
     def unload(self) -> Self:
         """Take every adapter off: the base's own edits again, bit for bit."""
-        self._use([])
+        self._adapters.clear()
         return self
 
     def scale(self, factor: float) -> Self:
         """Multiply the strength of every adapter, loaded now or later, by `factor`; 1 undoes it."""
-        if factor != self._factor:
-            self._factor = factor
-            self._use(self._in_use)
+        self._adapters.scale(factor)
         return self
-
-    def _use(self, adapters: list[tuple[Used, AdapterFile]]) -> None:
-        from customize.adapters.apply import apply_adapters
-
-        def apply(chosen: list[tuple[Used, AdapterFile]]) -> Applied:
-            strengths = [(file, used.strength * self._factor) for used, file in chosen]
-            return apply_adapters(self.pipeline, strengths)
-
-        if self._applied is not None:
-            self._applied.remove()
-        try:
-            self._applied = apply(adapters)
-        except BaseException:
-            self._applied = apply(self._in_use)
-            raise
-        self._in_use = adapters
 
     def edit(
         self, image: Image.Image | Path | str, instruction: str, **options: Unpack[EditOptions]
@@ -154,11 +119,13 @@ class Editor:
         warn_of_lost_detail(source.size, (settings.width, settings.height))
         settings = replace(settings, keep_unchanged=keeps_unchanged(instructions, options))
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
-        (carried,) = _carried([settings])
+        (carried,) = begin_carrying([settings])
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
             settings = replace(settings, instruction=instruction, earlier=earlier)
-            (current,) = self._sample([current], [settings], at_once=1, carried=[carried])
+            (current,) = sample_pictures(
+                self.pipeline, [current], [settings], at_once=1, carried=[carried]
+            )
             stages.append(Edited(resized(current, source.size), settings))
         return stages
 
@@ -183,12 +150,11 @@ class Editor:
             for index, (source, instruction) in enumerate(zip(sources, instructions, strict=True))
             for filled in [self.settings(source.size, options)]
         ]
-        carried = _carried(settings)
+        carried = begin_carrying(settings)
+        answers = sample_pictures(self.pipeline, sources, settings, at_once, carried)
         return [
             Edited(resized(answer, source.size), filled)
-            for answer, source, filled in zip(
-                self._sample(sources, settings, at_once, carried), sources, settings, strict=True
-            )
+            for answer, source, filled in zip(answers, sources, settings, strict=True)
         ]
 
     def edit_many(
@@ -212,8 +178,8 @@ class Editor:
     def prepare(self, instructions: Sequence[str], options: EditOptions) -> None:
         """Check what is asked and set the sampler; raises EditError, warns of unknown words."""
         check_request(instructions, options)
-        taught = [c.word for _, file in self._in_use for c in file.header.concepts if c.word]
-        warn_of_unknown_words(instructions, self.pipeline.tokenizer.get_vocab().keys(), taught)
+        known = self.pipeline.tokenizer.get_vocab().keys()
+        warn_of_unknown_words(instructions, known, self._adapters.words())
         profile = profile_of(self.base.family)
         if options.get("image_guidance", 1) != 1 and not profile.guides_by_source:
             reason = "this base is guided by the text alone"
@@ -241,81 +207,12 @@ class Editor:
             image_guidance=float(options.get("image_guidance", own.image_guidance)),
             width=width,
             height=height,
-            adapters=tuple(
-                replace(used, strength=used.strength * self._factor) for used, _ in self._in_use
-            ),
+            adapters=self._adapters.used(),
             version=__version__,
             keep_unchanged=options.get("keep_unchanged", False),
-        )
-
-    def _sample(
-        self,
-        sources: Sequence[Image.Image],
-        settings: Sequence[Settings],
-        at_once: int,
-        carried: Sequence[Carried | None],
-    ) -> list[Image.Image]:
-        """Make each source's edit at its working size; settings differ in size, text and seed."""
-        import torch
-
-        requests = (
-            Request(
-                resized(source, (each.width, each.height)),
-                each.instruction,
-                each.seed,
-                carried=latents,
-            )
-            for source, each, latents in zip(sources, settings, carried, strict=True)
-        )
-        first = settings[0]
-        sampling = Sampling(first.steps, first.text_guidance, first.image_guidance)
-        answers: dict[int, Image.Image] = {}
-        try:
-            for index, answer_HWC in sample_stream(self.pipeline, requests, sampling, at_once):
-                _check_finite(answer_HWC, settings[index].instruction)
-                (answers[index],) = self.pipeline.image_processor.numpy_to_pil(answer_HWC)
-        except torch.OutOfMemoryError:
-            largest = max(settings, key=lambda each: each.width * each.height)
-            raise EditError(
-                f"out of memory at {largest.width}x{largest.height} pixels; expected to fit; "
-                "lower the resolution, or open the base in bfloat16"
-            ) from None
-        return [answers[index] for index in range(len(sources))]
-
-
-def _carried(settings: Sequence[Settings]) -> list[Carried | None]:
-    """Begin to carry the latents of every edit that is to keep what it leaves alone."""
-    from customize.editing.carried_latents import Carried
-
-    return [Carried() if each.keep_unchanged else None for each in settings]
-
-
-def _check_finite(answer_HWC: np.ndarray, instruction: str) -> None:
-    if not np.isfinite(answer_HWC).all():
-        raise EditError(
-            f"{instruction!r}: the base answered with pixels that are no numbers; "
-            "expected finite ones; open the base in float32, or lower guidance or strength"
         )
 
 
 def _without_folders(name: str) -> str:
     """Keep hub ids and relative paths; absolute ones tell too much of a machine to be shared."""
     return Path(name).name if Path(name).is_absolute() else name
-
-
-def device_for(device: torch.device | str | None) -> torch.device:
-    """Return the device asked for, for None the best there is; raises EditError if not here."""
-    import torch
-
-    if device is None:
-        usable = torch.accelerator.is_available()
-        found = torch.accelerator.current_accelerator() if usable else None
-        return found or torch.device("cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise EditError(
-            f"device {device}: it cannot be used here ({first}); expected cuda, mps or cpu; "
-            "leave it out for the best there is"
-        ) from None

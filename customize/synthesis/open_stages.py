@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from customize import __version__
-from customize.editing.editor import device_for
+from customize.editing.device import device_for
 from customize.editing.samplers import scheduler_for
 from customize.families import profile_of
 from customize.families.base import Base

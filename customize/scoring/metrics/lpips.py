@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from customize.editing.editor import device_for
+from customize.editing.device import device_for
 from customize.scoring.items import Item, Models, Picture
 from customize.scoring.metrics.pixels import scaled, unit
 from customize.scoring.networks.embed import Contents, opened

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from customize.editing.editor import device_for
+from customize.editing.device import device_for
 from customize.errors import ScoreError
 from customize.families.loading.quiet import hush, quiet_loading
 from customize.scoring.items import Models

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from customize.editing.editor import device_for
+from customize.editing.device import device_for
 from customize.errors import SynthesisError
 from customize.families.loading.quiet import hush, quiet_loading
 from customize.synthesis.provenance import licence_of
