@@ -36,6 +36,24 @@ class Shown:
 def build(studio: Studio) -> None:
     """Lay the tab out and connect it."""
     project, folder = studio.project, ChoiceFolder(studio.project.choices)
+    *chosen_from, rates = _two_results(studio, folder)
+    fields = [*chosen_from, _refining(project)]
+
+    def listed(*chosen: object) -> list[Any]:
+        """List sets, adapters and runs."""
+        sets, adapters = project.names("pairs"), [BASE, *project.adapters()]
+        known = [sets, adapters, adapters, project.names("runs")]
+        firsts = [sets, adapters[::-1], adapters[::-1], known[3]]
+        return [
+            gr.Dropdown(choices=names, value=value if value in names else (first or [None])[0])
+            for names, first, value in zip(known, firsts, chosen, strict=True)
+        ]
+
+    studio.shown(listed, fields, fields, then=(lambda: _rates(folder), {"outputs": rates}))
+
+
+def _two_results(studio: Studio, folder: ChoiceFolder) -> list[Any]:
+    """Lay out two results and the choice; return what they are made from, and who won so far."""
     with gr.Row():
         pairs = gr.Dropdown([], label="Sources from pairs", elem_id="choose-pairs")
         one = gr.Dropdown([], label="One adapter", elem_id="choose-one")
@@ -55,14 +73,6 @@ def build(studio: Studio) -> None:
             )
         }
     rates = gr.HTML(elem_id="choose-rates")
-    with gr.Row():
-        run = gr.Dropdown([], label="Run to refine by all choices", elem_id="choose-run")
-        how = gr.Dropdown(["pairs", "preference"], value="pairs", label="How")
-        count = gr.Number(
-            100, label="Steps", precision=0, minimum=1, maximum=2000, elem_id="choose-steps"
-        )
-        refine = gr.Button("Refine", elem_id="choose-refine")
-    said = gr.HTML(elem_id="choose-said")
 
     def two(pairs: object, one: object, other: object, steps: float | None) -> list[Any]:
         """Make two results of the next source, in an order that nobody knows."""
@@ -87,6 +97,28 @@ def build(studio: Studio) -> None:
 
         return told(keep)
 
+    showing: Any = [told(two), [pairs, one, other, steps]]
+    results = [waiting, shown, *buttons.values(), rates]
+    begin.click(*showing, results, show_progress_on=shown)
+    for won in get_args(Won):
+        chosen = buttons[won].click(
+            kept(won), waiting, [waiting, *buttons.values()], show_progress="hidden"
+        )
+        chosen.success(*showing, results, show_progress_on=shown)
+    return [pairs, one, other, rates]
+
+
+def _refining(project: Project) -> Any:
+    """Lay out how a run is refined by the choices; return the field that names the run."""
+    with gr.Row():
+        run = gr.Dropdown([], label="Run to refine by all choices", elem_id="choose-run")
+        how = gr.Dropdown(["pairs", "preference"], value="pairs", label="How")
+        count = gr.Number(
+            100, label="Steps", precision=0, minimum=1, maximum=2000, elem_id="choose-steps"
+        )
+        refine = gr.Button("Refine", elem_id="choose-refine")
+    said = gr.HTML(elem_id="choose-said")
+
     def refined(run: object, how: str, count: float | None) -> str:
         """Start what the command line would start."""
         place = project.place("runs", run)
@@ -98,28 +130,8 @@ def build(studio: Studio) -> None:
         trainer.start(output, words, project.root)
         return html.said(f"started: choose {output.name} in Train to watch it")
 
-    showing: Any = [told(two), [pairs, one, other, steps]]
-    results = [waiting, shown, *buttons.values(), rates]
-    begin.click(*showing, results, show_progress_on=shown)
-    for won in get_args(Won):
-        chosen = buttons[won].click(
-            kept(won), waiting, [waiting, *buttons.values()], show_progress="hidden"
-        )
-        chosen.success(*showing, results, show_progress_on=shown)
     refine.click(told(refined), [run, how, count], said)
-
-    def listed(*chosen: object) -> list[Any]:
-        """List sets, adapters and runs."""
-        sets, adapters = project.names("pairs"), [BASE, *project.adapters()]
-        known = [sets, adapters, adapters, project.names("runs")]
-        firsts = [sets, adapters[::-1], adapters[::-1], known[3]]
-        return [
-            gr.Dropdown(choices=names, value=value if value in names else (first or [None])[0])
-            for names, first, value in zip(known, firsts, chosen, strict=True)
-        ]
-
-    fields = [pairs, one, other, run]
-    studio.shown(listed, fields, fields, then=(lambda: _rates(folder), {"outputs": rates}))
+    return run
 
 
 def _make(

@@ -16,6 +16,7 @@ from customize.scoring.edits.variants import compared
 from customize.studio import html
 from customize.studio.edits import edit_by, source_of
 from customize.studio.mixing import METHODS, merge_into
+from customize.studio.project import Project
 from customize.studio.studio import Studio, choices_of, told
 from customize.training.run_folder import RunFolder
 
@@ -26,6 +27,27 @@ EVERY_TARGET = "all, with the guide"
 
 def build(studio: Studio) -> None:
     """Lay the tab out and connect it."""
+    project = studio.project
+    taken = gr.Dropdown([], label="Adapter to take along", elem_id="mix-taken", render=False)
+    pairs, slots = _look(studio)
+    _merge(project, slots, taken)
+    _export(project, taken)
+
+    def listed(pairs: object, taken: object, *chosen: object) -> list[Any]:
+        """List sets and adapters."""
+        known = list(project.adapters())
+        return [
+            choices_of(project.names("pairs"), pairs),
+            choices_of(known, taken),
+            *(choices_of([NONE, *known], label) for label in chosen),
+        ]
+
+    dropdowns = slots[::2]
+    studio.shown(listed, [pairs, taken, *dropdowns], [pairs, taken, *dropdowns])
+
+
+def _look(studio: Studio) -> tuple[Any, list[Any]]:
+    """Lay out adapters with their strengths, and an edit by all of them; return both fields."""
     project = studio.project
     with gr.Row():
         pairs = gr.Dropdown([], label="Source from pairs", elem_id="mix-pairs")
@@ -43,36 +65,11 @@ def build(studio: Studio) -> None:
                 ]
     look = gr.Button("Look", variant="primary", elem_id="mix-look")
     shown = gr.HTML(elem_id="mix-shown")
-    with gr.Row():
-        method = gr.Dropdown(list(METHODS), value="constrained", label="Merge by")
-        name = gr.Textbox("mixed", label="Name of the merged adapter", max_length=64)
-        report = gr.Checkbox(False, label="with a report of what each concept kept (slow)")
-        merge = gr.Button("Merge into one", elem_id="mix-merge")
-    merged = gr.HTML(elem_id="mix-merged")
-    with gr.Row():
-        taken = gr.Dropdown([], label="Adapter to take along", elem_id="mix-taken")
-        target = gr.Dropdown([*TARGETS, EVERY_TARGET], value="kohya", label="For")
-        export_button = gr.Button("Export", elem_id="mix-export")
-    exported = gr.HTML(elem_id="mix-exported")
-    files = gr.File(
-        label="Files to download",
-        height=140,
-        file_count="multiple",
-        interactive=False,
-        elem_id="mix-files",
-    )
-
-    def chosen(values: tuple[Any, ...]) -> list[tuple[Path, float]]:
-        """Return the adapters chosen, with their strengths."""
-        slots = zip(values[::2], values[1::2], strict=True)
-        return [
-            (project.adapter(label), float(s)) for label, s in slots if label not in (None, NONE)
-        ]
 
     def looked(name: object, number: float | None, text: str, *values: Any) -> str:
         """Edit by all of them together, from one seed, the source beside."""
         source, said = source_of(project, name, number)
-        group, text = chosen(values), text.strip() or said
+        group, text = _chosen(project, values), text.strip() or said
         variant = compared([], [group], alone=not group)[0] if group else compared([], [])[0]
         with studio.editor.lent((), variant.base) as editor:
             edited = edit_by(editor, variant, EditTask(source, text), {"seed": 0})
@@ -81,9 +78,23 @@ def build(studio: Studio) -> None:
             [html.picture(source, "the source", "source"), html.picture(edited.image, says, says)]
         )
 
+    events, inputs = [look.click, *(slider.release for slider in slots[1::2])], [pairs, number]
+    gr.on(events, told(looked), [*inputs, instruction, *slots], shown)
+    return pairs, slots
+
+
+def _merge(project: Project, slots: list[Any], taken: Any) -> None:
+    """Lay out the merge of the adapters chosen, which is then the one to take along."""
+    with gr.Row():
+        method = gr.Dropdown(list(METHODS), value="constrained", label="Merge by")
+        name = gr.Textbox("mixed", label="Name of the merged adapter", max_length=64)
+        report = gr.Checkbox(False, label="with a report of what each concept kept (slow)")
+        merge = gr.Button("Merge into one", elem_id="mix-merge")
+    merged = gr.HTML(elem_id="mix-merged")
+
     def merging(method: str, name: str, report: bool, *values: Any) -> list[Any]:
         """Merge them into a run of their own, which other tabs then list."""
-        group = chosen(values)
+        group = _chosen(project, values)
         if len(group) < 2:
             raise StudioError("fewer than two adapters; expected two or three; choose them above")
         output = RunFolder(project.place("runs", name)).adapter
@@ -94,6 +105,26 @@ def build(studio: Studio) -> None:
             + html.table(["", ""], rows),
             choices_of(known, name),
         ]
+
+    merge.click(
+        told(merging), [method, name, report, *slots], [merged, taken], show_progress_on=merged
+    )
+
+
+def _export(project: Project, taken: Any) -> None:
+    """Lay out the adapter to take along, and its files for other programs."""
+    with gr.Row():
+        taken.render()
+        target = gr.Dropdown([*TARGETS, EVERY_TARGET], value="kohya", label="For")
+        button = gr.Button("Export", elem_id="mix-export")
+    exported = gr.HTML(elem_id="mix-exported")
+    files = gr.File(
+        label="Files to download",
+        height=140,
+        file_count="multiple",
+        interactive=False,
+        elem_id="mix-files",
+    )
 
     def exporting(label: object, target: str) -> list[Any]:
         """Write the files other programs read, checked as the command line checks them."""
@@ -111,30 +142,13 @@ def build(studio: Studio) -> None:
             paths, notes = [*one.files], [*one.notes]
         else:
             raise StudioError(f"target {target!r:.40}: expected one of {', '.join(TARGETS)}")
-        told = [f"in {folder.relative_to(project.root)}", *notes]
-        return ["".join(map(html.said, told)), [str(each) for each in paths if each.is_file()]]
+        lines = [f"in {folder.relative_to(project.root)}", *notes]
+        return ["".join(map(html.said, lines)), [str(each) for each in paths if each.is_file()]]
 
-    looking: Any = {
-        "fn": told(looked),
-        "inputs": [pairs, number, instruction, *slots],
-        "outputs": shown,
-    }
-    gr.on([look.click, *(slider.release for slider in slots[1::2])], **looking)
-    merge.click(
-        told(merging), [method, name, report, *slots], [merged, taken], show_progress_on=merged
-    )
-    export_button.click(
-        told(exporting), [taken, target], [exported, files], show_progress_on=exported
-    )
+    button.click(told(exporting), [taken, target], [exported, files], show_progress_on=exported)
 
-    def listed(pairs: object, taken: object, *chosen: object) -> list[Any]:
-        """List sets and adapters."""
-        known = list(project.adapters())
-        return [
-            choices_of(project.names("pairs"), pairs),
-            choices_of(known, taken),
-            *(choices_of([NONE, *known], label) for label in chosen),
-        ]
 
-    dropdowns = slots[::2]
-    studio.shown(listed, [pairs, taken, *dropdowns], [pairs, taken, *dropdowns])
+def _chosen(project: Project, values: tuple[Any, ...]) -> list[tuple[Path, float]]:
+    """Return the adapters chosen, with their strengths."""
+    slots = zip(values[::2], values[1::2], strict=True)
+    return [(project.adapter(label), float(s)) for label, s in slots if label not in (None, NONE)]

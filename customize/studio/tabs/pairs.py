@@ -8,18 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from customize.errors import CustomizeError
-from customize.families.base import resolve_base
-from customize.pairs.lint.pictures import stamp
-from customize.recipe import load_recipe
-from customize.shapes import Pair
 from customize.studio import html
 from customize.studio.pair_folder import PairFolder
 from customize.studio.project import Project
 from customize.studio.studio import Studio, choices_of, told
+from customize.studio.tabs.pair_rows import SHOWN, concept_of, lay_out_row, list_none, list_pairs
 
-SHOWN = 6
-"""Pairs on one page of the list."""
 Change = Callable[[PairFolder, int, str], None]
 
 
@@ -59,7 +53,7 @@ def build(studio: Studio) -> None:
         adopt = gr.Button("Add these pairs", elem_id="pairs-adopt")
     said = gr.HTML(elem_id="pairs-said")
     general = gr.HTML(elem_id="pairs-general")
-    rows = [_row(number) for number in range(SHOWN)]
+    rows = [lay_out_row(number) for number in range(SHOWN)]
     with gr.Row():
         earlier = gr.Button("Earlier pairs", size="sm", visible=False)
         later = gr.Button("Later pairs", size="sm", visible=False)
@@ -68,15 +62,15 @@ def build(studio: Studio) -> None:
     def listed(name: object, page: int) -> list[Any]:
         """Return what all rows show."""
         if not name:
-            return _nothing("")
-        return _list(project, project.pair_folder(name), page)
+            return list_none()
+        return list_pairs(project, project.pair_folder(name), page)
 
     def added(name: object, files: list[str] | None, text: str) -> list[Any]:
         """Decode uploads and list the pairs."""
         folder = project.pair_folder(name)
         said = "; ".join(folder.add([Path(file) for file in files or []], text))
         known = choices_of(sorted({*project.names("pairs"), str(name)}), name)
-        return [None, html.said(said), known, 0, *_list(project, folder, 0)]
+        return [None, html.said(said), known, 0, *list_pairs(project, folder, 0)]
 
     def adopted(name: object, place: str) -> list[Any]:
         """Take over pairs of the project folder."""
@@ -85,7 +79,7 @@ def build(studio: Studio) -> None:
         return [
             html.said(said),
             choices_of(project.names("pairs"), name),
-            *_list(project, folder, 0),
+            *list_pairs(project, folder, 0),
         ]
 
     listing = {"inputs": [name, page], "outputs": shown, "show_progress": "hidden"}
@@ -113,29 +107,6 @@ def _sets(project: Project, chosen: object) -> Any:
     return gr.Dropdown(choices=names, value=chosen or names[0]) if names else gr.skip()
 
 
-def _row(number: int) -> tuple[Any, ...]:
-    """Lay out one pair: pictures, instruction, faults, and the buttons that mend it."""
-    with gr.Row(visible=False, elem_id=f"pair-{number}", elem_classes="pair") as group:
-        with gr.Column(scale=2, min_width=300):
-            pictures = gr.HTML()
-        with gr.Column(scale=3, min_width=300):
-            said = gr.Textbox(
-                label=f"Instruction {number + 1}", max_length=2000, elem_id=f"pair-{number}-said"
-            )
-            faults = gr.HTML(elem_id=f"pair-{number}-faults")
-            with gr.Row():
-                buttons = [
-                    gr.Button(text, size="sm", min_width=110, elem_id=f"pair-{number}-{key}")
-                    for key, text in (
-                        ("swap", "Swap the two"),
-                        ("align", "Align"),
-                        ("word", "Write the word"),
-                        ("drop", "Remove"),
-                    )
-                ]
-    return group, pictures, said, faults, *buttons
-
-
 def _connect(
     project: Project,
     number: int,
@@ -155,13 +126,13 @@ def _connect(
             folder = project.pair_folder(name)
             at = page * SHOWN + number
             change(folder, at, text)
-            return [html.said(f"pair {at + 1} {done}"), *_list(project, folder, page)]
+            return [html.said(f"pair {at + 1} {done}"), *list_pairs(project, folder, page)]
 
         return told(changed)
 
     def worded(folder: PairFolder, at: int, _: str) -> None:
         """Write the word of the set's recipe into the instruction."""
-        if concept := _concept(project, folder.path.name)[1]:
+        if concept := concept_of(project, folder.path.name)[1]:
             folder.use_word(at, concept)
 
     for button, change, done in (
@@ -181,78 +152,3 @@ def _connect(
         [said, *shown],
         show_progress_on=said,
     )
-
-
-def _list(project: Project, folder: PairFolder, page: int) -> list[Any]:
-    """Return what the list shows: updates of the general faults, all rows, and the page buttons."""
-    pairs = folder.pairs()
-    resolution, word = _concept(project, folder.path.name)
-    found, rest = folder.faults(resolution, word)
-    updates: list[Any] = [html.faults(rest, "All pairs together: nothing to complain of.")]
-    for number in range(page * SHOWN, (page + 1) * SHOWN):
-        if number >= len(pairs):
-            updates += [gr.Row(visible=False), "", "", "", *[gr.Button()] * 4]
-            continue
-        pair, faults = pairs[number], found.get(number, [])
-        texts = " ".join(fault.found for fault in faults)
-        updates += [
-            gr.Row(visible=True),
-            _pictures(pair),
-            gr.Textbox(value=pair.instruction, label=f"Instruction {number + 1}"),
-            html.faults(faults, "looks right"),
-            _mends("reversed" in texts),
-            _mends("source is" in texts),
-            gr.Button(
-                visible=word is not None, variant="primary" if "word" in texts else "secondary"
-            ),
-            _mends("the same pair" in texts or "same picture" in texts),
-        ]
-    more = len(pairs) > (page + 1) * SHOWN
-    return [*updates, gr.Button(visible=page > 0), gr.Button(visible=more)]
-
-
-def _mends(needed: bool) -> Any:
-    return gr.Button(variant="primary" if needed else "secondary")
-
-
-def _nothing(text: str) -> list[Any]:
-    blank: list[Any] = [html.said(text)]
-    for _ in range(SHOWN):
-        blank += [gr.Row(visible=False), "", "", "", *[gr.Button()] * 4]
-    return [*blank, gr.Button(visible=False), gr.Button(visible=False)]
-
-
-def _pictures(pair: Pair) -> str:
-    """Show source and edited picture, or why one cannot be shown."""
-    figures = [
-        _picture(
-            pair.source, f"before: the picture to which '{pair.instruction}' is said", "before"
-        ),
-        _picture(
-            pair.target, f"after: the same picture once '{pair.instruction}' is done", "after"
-        ),
-    ]
-    return html.gallery(figures)
-
-
-def _picture(path: Path, says: str, caption: str) -> str:
-    try:
-        return html.figure(html.small_url(path, stamp(path)), says, caption)
-    except CustomizeError as error:
-        return html.said(f"{caption}: {error}", "bad")
-
-
-def _concept(project: Project, name: str) -> tuple[int, str | None]:
-    """Return the resolution and the concept's word of the set's recipe, where there is one."""
-    for recipe_name in project.names("recipes"):
-        try:
-            recipe = load_recipe(project.place("recipes", recipe_name))
-        except CustomizeError:
-            continue
-        for concept in recipe.concepts:
-            if (project.root / concept.pairs).resolve() == (
-                project.root / "pairs" / name
-            ).resolve():
-                base = resolve_base(recipe.base.name, recipe.base.revision)
-                return recipe.pairs.resolution or base.resolution, concept.word
-    return resolve_base("embedded").resolution, None
