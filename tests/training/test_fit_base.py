@@ -26,7 +26,7 @@ from customize.files.manifest import Manifest
 from customize.pairs.find import find_pairs
 from customize.recipe.editing_base import EditingBaseRecipe, load_editing_base
 from customize.recipe.embedded_base import is_embedded_base
-from customize.training.base_fitting import fit_base
+from customize.training.base_fitting import fit_base, open_fit
 from customize.training.base_fitting.widen import widened, write_widened
 from customize.training.session import Session
 
@@ -201,7 +201,7 @@ def test_running_out_of_memory_before_the_first_step_is_told(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(fit_base, place, fail)
+    monkeypatch.setattr(open_fit, place, fail)
     with pytest.raises(
         TrainingError, match=r"room for batch: 4; set batch: 2 with accumulation: 2"
     ):
@@ -212,7 +212,8 @@ def _opened(recipe: EditingBaseRecipe) -> tuple[Session, Base]:
     """Open a fit as the command does."""
     plain, pairs = resolve_plain(recipe.start), find_pairs(recipe.pairs).pairs
     Manifest(recipe.output, "fit-base").begin(fit_base._WRITTEN)
-    return fit_base._open(recipe, plain, fit_base._views(recipe, plain, pairs), progress=False)
+    views = open_fit.views_for(recipe, plain, pairs)
+    return open_fit.open_fit(recipe, plain, views, progress=False)
 
 
 def test_a_changed_fit_does_not_go_on(plain: Path, tmp_path: Path) -> None:
