@@ -28,7 +28,8 @@ class Checkpoint:
     """A run after `step` optimizer steps.
 
     `shaping` is what the recipe and pairs said of training, by dotted name; `history_SF` the
-    figures of every step so far; `numbers` other JSON values that go along.
+    figures of every step so far; `best` the adapter after an earlier step, where the run may come
+    back to one; `numbers` other JSON values that go along.
     """
 
     step: int
@@ -36,6 +37,7 @@ class Checkpoint:
     optimizer: OptimizerState
     history_SF: Tensor
     average: Mapping[str, Tensor] = field(default_factory=dict)
+    best: Mapping[str, Tensor] = field(default_factory=dict)
     shaping: Mapping[str, Any] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
@@ -45,6 +47,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors = {
         **{f"adapter/{name}": tensor for name, tensor in checkpoint.adapter.items()},
         **{f"average/{name}": tensor for name, tensor in checkpoint.average.items()},
+        **{f"best/{name}": tensor for name, tensor in checkpoint.best.items()},
         **{f"optimizer/{name}": tensor for name, tensor in checkpoint.optimizer.tensors.items()},
         "history": checkpoint.history_SF,
     }
@@ -68,6 +71,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             step=facts["step"],
             adapter=named_under(tensors, "adapter"),
             average=named_under(tensors, "average"),
+            best=named_under(tensors, "best"),
             optimizer=OptimizerState(named_under(tensors, "optimizer"), facts["optimizer"]),
             history_SF=tensors["history"],
             shaping=facts["shaping"],
@@ -99,8 +103,10 @@ def misfit(
     """
     if not 0 < saved.step == len(saved.history_SF):
         return f"it says step {saved.step} and holds the figures of {len(saved.history_SF)} steps"
-    for what, tensors in (("adapter", saved.adapter), ("average", saved.average)):
-        expected = learned if what == "adapter" or averaged else {}
+    expected_of = {"adapter": True, "average": averaged, "best": bool(saved.best)}
+    held = {"adapter": saved.adapter, "average": saved.average, "best": saved.best}
+    for what, tensors in held.items():
+        expected = learned if expected_of[what] else {}
         if names := sorted(expected.keys() ^ tensors.keys()):
             return f"its {what} lacks or adds {names[0]}"
         for name, tensor in tensors.items():

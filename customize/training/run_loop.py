@@ -48,11 +48,12 @@ class RunLoop:
         try:
             with stop_on_signal() as stop, self._reports() as reports:
                 for step in session.steps():
+                    ended = self._enough(session)  # first: a checkpoint knows what it found
                     self._after(step, reports)
+                    if ended:
+                        break
                     if stop.everywhere(session.accelerator) and step.step < session.pace.steps:
                         return self._stopped()
-                    if self._enough(session):
-                        break
         except NonFiniteError as error:
             raise self._rescued(error) from None
         self._check_moved()

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -44,6 +44,20 @@ class Resuming:
     length: Collection[str] = ()
 
 
+class Beside(Protocol):
+    """What a run of another kind knows besides, and takes along in its checkpoint."""
+
+    def known(self) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+        """Return the adapter that it may come back to, none for none, and JSON values."""
+        ...
+
+    def know_again(
+        self, session: Session, best: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
+        """Take up what `known` returned, the session being where it was then."""
+        ...
+
+
 @dataclass
 class Session:
     """What learns, what it learns from, and what it has come to so far.
@@ -51,7 +65,7 @@ class Session:
     `live` is the family unwrapped, for previews and files; `batch` this process's samples;
     `history` the figures of every step; `best` the step that did best in previews; `planned` the
     steps that the run was to have when it was last saved. A run of another kind sets its own
-    `loss_of`, and in `facts` what shapes it besides.
+    `loss_of`, in `facts` what shapes it besides, and `beside` to what it knows besides.
     """
 
     accelerator: Any
@@ -73,6 +87,7 @@ class Session:
     history: list[tuple[float, float, float]] = field(default_factory=list)
     loss_of: LossOf | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    beside: Beside | None = None
 
     def steps(self) -> Iterator[Step]:
         """Train from where the session is; it keeps count as the steps come."""
@@ -124,17 +139,20 @@ class Session:
     def save(self, path: Path) -> None:
         """Write the checkpoint, whole or not at all."""
         scaler = self.accelerator.scaler
+        best, values = self.beside.known() if self.beside else ({}, {})
         checkpoint = Checkpoint(
             step=self.done,
             adapter=self.attached.state(),
             optimizer=optimizer_state(self.optimizer),
             history_SF=torch.tensor(self.history, dtype=torch.float64).reshape(-1, 3),
             average=self.average.tensors if self.average else {},
+            best=best,
             shaping={**self.resuming.shaping, **self.facts},
             numbers={
                 "seconds": self.seconds,
                 "best": self.best and asdict(self.best),
                 "planned": self.pace.steps,
+                "beside": values,
                 "scaler": scaler.state_dict() if scaler is not None else None,
             },
         )
@@ -159,6 +177,8 @@ class Session:
         self.seconds = saved.numbers.get("seconds", 0.0)
         self.best = restored(saved.numbers.get("best"))
         self.planned = saved.numbers.get("planned")
+        if self.beside is not None and (values := saved.numbers.get("beside")):
+            self.beside.know_again(self, saved.best, values)
 
     def _check(self, path: Path, saved: Checkpoint, further: bool) -> None:
         """Raise TrainingError for a checkpoint from which this run cannot go on."""

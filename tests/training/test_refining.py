@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +29,13 @@ from customize.scoring.choices.keep import ChoiceFolder
 from customize.shapes import Encoded
 from customize.training.batches import Sample, stack
 from customize.training.loss import Goal
+from customize.training.progress import Reports
 from customize.training.refining.chosen import Chosen, stack_chosen
 from customize.training.refining.held_out import HeldOut, split
 from customize.training.refining.preference import Preference, beta_for, margins
 from customize.training.refining.refine import refine
 from customize.training.run import run_recipe
+from customize.training.steps import Step
 
 
 def bright_wins(folder: Path, count: int = 6) -> ChoiceFolder:
@@ -167,6 +171,51 @@ def test_preference_training_learns_what_was_preferred(tmp_path: Path) -> None:
     assert share >= 0.75, "of noise it was not trained with"
     assert better
     assert watch.best_step == 40
+
+
+@pytest.mark.parametrize("stop_after", [3, 4])
+def test_stopped_preference_training_goes_on_as_if_it_had_not(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr("customize.training.refining.refine.EVERY", 2)
+    monkeypatch.setattr("customize.training.refining.held_out.PATIENCE", 3)
+    real = Reports.step
+
+    def refined(output: Path, stop: int | None = None) -> tuple[list[str], bytes]:
+        def step(self: Reports, step: Step) -> None:
+            real(self, step)
+            if step.step == stop:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        said: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Reports, "step", step)
+            run, choices = trained / "run", trained / "choices"
+            rate = 1e-2  # so that an earlier step is the best
+            refine(
+                run,
+                choices,
+                output,
+                "preference",
+                steps=12,
+                learning_rate=rate,
+                log=said.append,
+                progress=False,
+            )
+        adapter = output / "adapter.safetensors"
+        tensors = load_file(adapter) if adapter.exists() else {}
+        return said, b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
+
+    said, unbroken = refined(tmp_path / "unbroken")
+    first, nothing = refined(tmp_path / "stopped", stop_after)
+    rest, resumed = refined(tmp_path / "stopped")
+    assert nothing == b""
+    assert "stopped after" in first[-1]
+    assert resumed == unbroken
+    looks = [line for line in said if "held-out choices" in line or "best after" in line]
+    assert len(looks) > 3
+    assert [line for line in (*first, *rest) if line in looks] == looks
 
 
 def test_refining_refuses_what_it_cannot_learn(

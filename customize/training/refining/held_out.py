@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,16 @@ class HeldOut:
         else:
             self._waited += 1
         return share, self._waited < PATIENCE
+
+    def known(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """Return the best adapter, none while that is the reference, and what else was found."""
+        found = {"best": self.best, "best_step": self.best_step, "waited": self._waited}
+        return (self.state if self.best_step else {}), found
+
+    def know_again(self, state: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
+        """Take up what `known` returned."""
+        self.best, self.best_step = float(found["best"]), int(found["best_step"])
+        self._waited, self.state = int(found["waited"]), dict(state) or self.state
 
     @torch.no_grad()
     def _measure(self, family: Family, attached: Attached) -> tuple[float, float]:

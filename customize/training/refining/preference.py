@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +70,16 @@ class Preference:
         self._margins.extend(margin_B.detach().tolist())
         preference = F.softplus(-self.beta * margin_B).mean() / self.beta
         return replace(anchor, total=anchor.total + preference)
+
+    def known(self) -> dict[str, list[float]]:
+        """Return the latest margins and errors, by which beta is set."""
+        return {"margins": list(self._margins), "errors": list(self._errors)}
+
+    def know_again(self, found: Mapping[str, Any], batches: int) -> None:
+        """Take up what `known` returned, after so many batches."""
+        self._margins.extend(map(float, found["margins"]))
+        self._errors.extend(map(float, found["errors"]))
+        deque(islice(self._order, batches), maxlen=0)
 
 
 def margins(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from customize.adapters.at_base import other_base
 from customize.adapters.file import AdapterFile, read_adapter
@@ -127,6 +128,7 @@ class Preferring(FromAdapter):
         self._learned: list[Chosen] = []
         self._kept: list[Chosen] = []
         self._held_out: HeldOut | None = None
+        self._preference: Preference | None = None
         self._log: Log = print
 
     def prepare(self, plan: Plan, folder: RunFolder, device: torch.device) -> None:
@@ -140,10 +142,27 @@ class Preferring(FromAdapter):
         super().begin(session, log)
         reference, seed = session.attached.state(), session.seed
         at_once, self._log = max(1, session.batch // 2), log
-        session.loss_of = Preference(self._learned, reference, at_once=at_once, seed=seed)
+        self._preference = Preference(self._learned, reference, at_once=at_once, seed=seed)
+        session.loss_of, session.beside = self._preference, self
         if self._kept:
             self._held_out = HeldOut(self._kept, reference, at_once=at_once, seed=seed)
         log(f"{len(self._learned)} choices to learn from, {len(self._kept)} held out")
+
+    def known(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """Return the best adapter so far, and what was found on the way."""
+        assert self._preference is not None
+        best, found = self._held_out.known() if self._held_out else ({}, None)
+        return best, {"preference": self._preference.known(), "held_out": found}
+
+    def know_again(
+        self, session: Session, best: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
+        """Go on where `known` was asked."""
+        assert self._preference is not None
+        batches = session.done * session.pace.accumulation
+        self._preference.know_again(values["preference"], batches)
+        if self._held_out is not None and values["held_out"]:
+            self._held_out.know_again(best, values["held_out"])
 
     def enough(self, session: Session) -> bool:
         """Look at the held-out choices now and then; at the end the best adapter is put back."""
