@@ -22,7 +22,8 @@ from customize.adapters.header_facts import (
 )
 from customize.errors import AdapterFileError
 from customize.families.identify import FamilyName
-from customize.files.untrusted import bounded_json
+from customize.files.parse import MOST_CONFIG_BYTES, parse_json
+from customize.files.text import finding
 
 FORMAT, VERSION = "customize-adapter", 1
 MOST_VECTORS = 75
@@ -101,11 +102,11 @@ def dump_header(header: Header) -> str:
 def parse_header(path: Path, text: str) -> Header:
     """Read the JSON of the header of `path`; raises AdapterFileError for a damaged or newer one."""
     try:
-        content = bounded_json(text)
+        content = parse_json(text, MOST_CONFIG_BYTES)
         if not isinstance(content, dict) or not {"format", "version"} <= content.keys():
             raise ValueError("it says no format and version")
     except ValueError as error:
-        raise unusable(path, f"its header is damaged: {error}") from None
+        raise unusable(path, f"its header is damaged: {finding(error)}") from None
     if content["format"] != FORMAT:
         raise unusable(path, f"its header says format {str(content['format'])[:80]!r}")
     match content["version"]:

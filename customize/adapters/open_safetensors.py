@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from customize.adapters.stored_tensors import StoredTensors
 from customize.errors import AdapterFileError
-from customize.files.untrusted import LONGEST, bounded_json, special_file
+from customize.files.parse import MOST_CONFIG_BYTES, parse_json
+from customize.files.text import finding, special_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +81,7 @@ def open_safetensors(path: Path) -> Opened:
     _refuse_other_formats(path)
     try:
         header = _header(path)
-        content = bounded_json(header)
+        content = parse_json(header, MOST_CONFIG_BYTES)
         if not isinstance(content, dict):
             raise ValueError("its header is no object of names")
         metadata = _metadata(content.pop("__metadata__", {}))
@@ -90,7 +91,7 @@ def open_safetensors(path: Path) -> Opened:
         with safe_open(path, framework="pt"):  # the library's own checks of places and sizes
             return Opened(path, metadata, entries)
     except (SafetensorError, OSError, ValueError) as error:
-        raise refused(path, f"a damaged safetensors file ({error})") from None
+        raise refused(path, f"a damaged safetensors file ({finding(error)})") from None
 
 
 def refused(path: Path, found: str, cure: str = "again") -> AdapterFileError:
@@ -135,8 +136,8 @@ def _header(path: Path) -> bytes:
     """Read the header's JSON; ValueError for one too long, AdapterFileError for one cut short."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > LONGEST:
-            raise ValueError(f"its header takes {length} bytes, and {LONGEST} are read")
+        if length > MOST_CONFIG_BYTES:
+            raise ValueError(f"its header takes {length} bytes, and {MOST_CONFIG_BYTES} are read")
         _refuse_cut_short(path, 8 + length)
         return file.read(length)
 

@@ -12,8 +12,8 @@ from PIL import Image, PngImagePlugin
 
 from customize.errors import EditError, PairsError
 from customize.files import refuse_existing, replacing
+from customize.files.parse import parse_json
 from customize.files.text import MOST_BYTES
-from customize.files.untrusted import bounded_json
 from customize.pairs.decode import opened_picture
 
 KEY = "customize"
@@ -214,7 +214,7 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         found = error.faults[0].found
         raise EditError(f"{path}: {found}; expected a PNG of `customize edit`") from None
     try:
-        settings = bounded_json(text, longest=MOST_BYTES) if text else None
+        settings = parse_json(text, MOST_BYTES) if text else None
     except ValueError:
         return None
     return settings if isinstance(settings, dict) else None

@@ -1,6 +1,7 @@
 """JSON, YAML and TOML -> plain values, none of them more than a reader can hold.
 
-What is wrong is raised as `Unreadable` with its cure.
+The only door for such text from outside, whoever wrote it. What is wrong is raised as `Unreadable`
+with its cure.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any, cast
 
 import yaml
 
-from customize.files.text import BACKSLASHES, MOST_DIGITS, Unreadable, check_values, read_text
+from customize.files.text import BACKSLASHES, DEEPEST, Unreadable, check_values, read_text
 
 MEND = "mend it there"
 MOST_CONFIG_BYTES = 2**24
 """Of a file that a program writes: a model's config, figures measured earlier."""
+MOST_DIGITS = 40
 MOST_VALUES = 20_000
 """In a YAML file, aliases counted as often as they are named: a few seconds of parsing."""
 
@@ -31,23 +33,32 @@ def load_json(path: Path, most: int = MOST_CONFIG_BYTES) -> Any:
     return parse_json(read_text(path, most))
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON strictly: no key twice, no NaN, no endless number, no half of a character."""
+def parse_json(text: str | bytes, most: int | None = None) -> Any:
+    """Parse JSON strictly: no key twice, no NaN, no endless number, no half of a character.
+
+    Bytes are read as UTF-8; more than `most` of them, or characters, are refused. Raises
+    Unreadable, a ValueError.
+    """
+    if most is not None and len(text) > most:
+        raise Unreadable(f"more than {most / 1e6:g} MB of JSON", "that is more than it ever needs")
     try:
         value = json.loads(
-            text,
+            text.decode() if isinstance(text, bytes) else text,
             object_pairs_hook=_object,
             parse_int=_integer,
             parse_float=_float,
             parse_constant=_constant,
         )
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     except json.JSONDecodeError as error:
         cure = BACKSLASHES if "escape" in error.msg else MEND
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         where = f"{error.msg} at {line}column {error.colno}"
         raise Unreadable(f"not JSON ({where})", cure, error.lineno) from None
     except RecursionError:
-        raise Unreadable("JSON nested too deeply", "write it flat") from None
+        found = f"values nested more than {DEEPEST} deep"
+        raise Unreadable(found, "write it flatter") from None
     check_values(value)
     return value
 
@@ -114,7 +125,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
+    if len(digits) > MOST_DIGITS:  # Python refuses longer ones in words of its own
         raise Unreadable(f"a number of {len(digits)} digits", "write a shorter one")
     return int(digits)
 

@@ -1,4 +1,4 @@
-"""Text from outside, read within bounds: regular files, UTF-8, whole characters.
+"""Text from outside, read within bounds: regular files, UTF-8, whole characters, no deep nests.
 
 What is wrong is raised as `Unreadable` with its cure; the caller knows the place.
 """
@@ -15,12 +15,21 @@ MOST_BYTES = 200_000
 """Of a text that a person writes: a recipe, a data set's description, an instruction."""
 MOST_TABLE_BYTES = 2**28
 """Of a table: half a million pairs with captions."""
-MOST_DIGITS = 40
+MOST_BITS = 63
+"""Of an integer, its sign aside."""
+DEEPEST = 32
+"""How many lists and objects may stand within one another."""
 BACKSLASHES = (
     "in double quotes a backslash means something else: write paths with forward slashes "
     "(C:/pairs/dog), or in single quotes"
 )
 _HALVES = re.compile("[\ud800-\udfff]")
+_SPECIAL = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class Unreadable(ValueError):  # noqa: N818 - a finding on its way to a message
@@ -30,6 +39,23 @@ class Unreadable(ValueError):  # noqa: N818 - a finding on its way to a message
         """Take both parts of a message; line 0 is none."""
         super().__init__(f"{found}; {cure}")
         self.found, self.cure, self.line = found, cure, line
+
+
+def finding(error: Exception) -> str:
+    """Say what was found, without a cure, for messages that have one of their own."""
+    return error.found if isinstance(error, Unreadable) else str(error)
+
+
+def special_file(path: Path) -> str | None:
+    """Name what `path` leads to where that is neither file nor folder: reading it may never end.
+
+    None for files and folders, and for what is not there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    return next((kind for is_kind, kind in _SPECIAL if is_kind(mode)), None)
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
@@ -78,17 +104,20 @@ def check_path(path: str) -> None:
 
 
 def check_values(value: Any) -> None:
-    """Refuse what JSON, YAML and TOML can say and nothing downstream can hold."""
-    seen, waiting = set[int](), [value]
+    """Refuse what JSON, YAML and TOML can say and nothing downstream can hold; never recurses."""
+    seen, waiting = set[int](), [(1, value)]
     while waiting:
-        one = waiting.pop()
+        depth, one = waiting.pop()
+        if depth > DEEPEST:
+            raise Unreadable(f"values nested more than {DEEPEST} deep", "write it flatter")
         match one:
             case str():
                 check_text(one)
-            case int() if abs(one) >= 10**MOST_DIGITS:
-                raise Unreadable("a number of more than 40 digits", "write a shorter one")
+            case int() if one.bit_length() > MOST_BITS:
+                raise Unreadable("an integer of more than 64 bits", "write a shorter one")
             case dict() | list() if id(one) not in seen:  # an alias is one object in many places
                 seen.add(id(one))
-                waiting += [*one, *one.values()] if isinstance(one, dict) else one
+                inside = [*one, *one.values()] if isinstance(one, dict) else one
+                waiting += [(depth + 1, each) for each in inside]
             case _:
                 pass

@@ -300,8 +300,12 @@ def test_prediction_and_noise_come_from_marks_metadata_or_beside() -> None:
     marked = configs.scheduler_config(marks, {})
     assert marked["prediction_type"] == "v_prediction"
     assert marked["rescale_betas_zero_snr"]
-    ours = {"customize.scheduler": json.dumps({"prediction_type": "epsilon", "beta_end": 0.1})}
+    written = {"_class_name": "DDIMScheduler", "prediction_type": "epsilon", "beta_end": 0.1}
+    ours = {"customize.scheduler": json.dumps(written)}
     assert configs.scheduler_config(marks, ours)["beta_end"] == 0.1
+    for damaged in ("{", "[1]", '{"beta_end": 0.1}', "[" * 100_000):
+        with pytest.raises(ValueError, match=r"not JSON|no scheduler|nested"):
+            configs.scheduler_config(marks, {"customize.scheduler": damaged})
 
 
 def _without(start: str) -> Callable[[dict[str, Tensor]], None]:

@@ -28,7 +28,8 @@ from customize.exporting.formats.embeddings import word_of
 from customize.exporting.formats.module_paths import is_encoder
 from customize.families import profiles
 from customize.families.profile import UsualBase
-from customize.files.untrusted import LONGEST, special_file
+from customize.files.parse import MOST_CONFIG_BYTES
+from customize.files.text import special_file
 
 Reader = Callable[[Mapping[str, Tensor], Mapping[str, str]], Changes]
 READERS: Mapping[Layout, Reader] = {
@@ -163,7 +164,7 @@ def _peft_facts(path: Path) -> dict[str, str]:
         raise refused(place, kind, "name a folder that peft wrote")
     if place.is_file():
         with place.open("rb") as file:
-            facts[peft_folder.CONFIG] = file.read(LONGEST + 1).decode(errors="replace")
+            facts[peft_folder.CONFIG] = file.read(MOST_CONFIG_BYTES + 1).decode(errors="replace")
     if is_encoder(path.parent.name):
         facts[peft_folder.MODEL] = path.parent.name
     return facts

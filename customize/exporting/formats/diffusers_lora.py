@@ -24,7 +24,8 @@ from customize.exporting.formats.module_paths import (
 )
 from customize.exporting.formats.peft_config import PeftConfig, read_config
 from customize.exporting.formats.tensor_roles import gather, unreadable
-from customize.files.untrusted import bounded_json
+from customize.files.parse import MOST_CONFIG_BYTES, parse_json
+from customize.files.text import finding
 
 FILE, METADATA = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
 MAGNITUDE = "lora_magnitude_vector"
@@ -125,13 +126,13 @@ def _configs(text: str | None) -> dict[str, PeftConfig]:
 def parse_config(text: str | bytes, name: str) -> dict[str, Any]:
     """Parse peft's configuration, in a file of `name`; raises AdapterFileError for what is none."""
     try:
-        config = bounded_json(text)
+        config = parse_json(text, MOST_CONFIG_BYTES)
         if not isinstance(config, dict):
             raise ValueError("it is no table of fields")
     except ValueError as error:
         raise AdapterFileError(
-            f"its {name} is damaged ({error}); expected the configuration that peft writes; "
-            "download or copy it again"
+            f"its {name} is damaged ({finding(error)}); expected the configuration that peft "
+            "writes; download or copy it again"
         ) from None
     return config
 

@@ -6,10 +6,12 @@ Diffusion 1 and SDXL; a folder of configs beside the file says otherwise.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from customize.files.parse import parse_json
+from customize.files.text import MOST_BYTES
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -119,10 +121,13 @@ def scheduler_config(shapes: Shapes, metadata: Mapping[str, str]) -> Config:
     """Give the published noise levels, and what keys and metadata say of the prediction.
 
     `v_pred` and `ztsnr` are the marks that ComfyUI and A1111 read; `customize.scheduler` is what
-    our own exporter writes.
+    our own exporter writes. Raises ValueError where that is damaged.
     """
-    if "customize.scheduler" in metadata:
-        return json.loads(metadata["customize.scheduler"])
+    if own := metadata.get("customize.scheduler"):
+        config = parse_json(own, MOST_BYTES)
+        if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
+            raise ValueError("it names no scheduler")
+        return config
     says_v = metadata.get("modelspec.prediction_type", "").startswith("v")
     config: Config = {
         "_class_name": "EulerDiscreteScheduler"

@@ -29,6 +29,8 @@ from customize.families.loading.weight_files import (
 from customize.families.single_file import configs as configs
 from customize.families.single_file.kinds import check_kind
 from customize.files import replacing_folder
+from customize.files.parse import load_json
+from customize.files.text import finding
 from customize.files.write import remove
 
 _WRITTEN = 1
@@ -99,7 +101,7 @@ def _write(path: Path, shapes: configs.Shapes, own: Path, folder: Path, owner: s
             name = part.replace("text_encoder", "tokenizer")
             pad = "!" if part == "text_encoder_2" else "<|endoftext|>"
             write_tokenizer(folder / name, own / name, pad_token=pad, owner=owner, **sizes)
-    schedule = configs.scheduler_config(shapes, metadata_of(path))
+    schedule = _schedule(path, shapes, owner)
     schedule |= _beside(own / "scheduler" / "scheduler_config.json", owner)
     (folder / "scheduler").mkdir()
     _put(folder / "scheduler" / "scheduler_config.json", schedule)
@@ -128,6 +130,17 @@ def _index(xl: bool, schedule: Mapping[str, Any]) -> dict[str, Any]:
     return {"_class_name": kind, **parts, "force_zeros_for_empty_prompt": True}
 
 
+def _schedule(path: Path, shapes: configs.Shapes, owner: str) -> dict[str, Any]:
+    try:
+        return configs.scheduler_config(shapes, metadata_of(path))
+    except ValueError as error:
+        raise BaseModelError(
+            f"{owner}: what it says of its scheduler is damaged ({finding(error)}); expected the "
+            "noise levels that `customize` writes",
+            "download or export it again",
+        ) from None
+
+
 def _flags(index: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: index[key] for key in ("force_zeros_for_empty_prompt", "is_cosxl_edit") if key in index
@@ -139,10 +152,10 @@ def _beside(path: Path, owner: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        return dict(load_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise BaseModelError(
-            f"{owner}: {path} beside it cannot be read ({error}); expected JSON",
+            f"{owner}: {path} beside it cannot be read ({finding(error)}); expected JSON",
             "correct or remove it",
         ) from None
 

@@ -6,7 +6,6 @@ and a server that cannot be reached at all is said in one message.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from customize.errors import EndpointError
+from customize.files.parse import parse_json
+from customize.files.text import Unreadable
 
 FAILURES = 20
 """Questions in a row that may fail before the server is given up."""
@@ -184,7 +185,7 @@ def json_object(text: str) -> dict[str, Any] | None:
     if len(text) > LONGEST_ANSWER:
         return None
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except Unreadable:
         return None
     return content if isinstance(content, dict) else None
