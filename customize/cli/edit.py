@@ -37,6 +37,15 @@ def add_to(commands: Any) -> None:
         metavar="INSTRUCTION",
         help="what to do, in quotes; several are applied one after another, each stage is saved",
     )
+    add(
+        "--also",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=list[Path](),
+        metavar="FILE",
+        help="further source pictures, for bases that read several",
+    )
     add("-o", "--output", type=Path, metavar="PNG", help="where to write (IMAGE_edited.png)")
     add("--overwrite", action="store_true", help="replace pictures that exist")
     add_base(add)
@@ -119,18 +128,18 @@ def edit(arguments: argparse.Namespace) -> int:
     _warn_of_missing_quotes(arguments.instructions)
     outputs = _outputs(arguments)
     adapters = [with_strength(text) for text in arguments.adapters]
-    used = [Used("the picture to edit", arguments.image)]
+    used = [Used("the picture to edit", path) for path in (arguments.image, *arguments.also)]
     used += used_adapters(path for path, _ in adapters)
     for output in outputs:
         check_output(output, overwrite=arguments.overwrite)
         check_place(output, [*used, *used_bases([arguments.base])])
-    image = load_picture(arguments.image)
+    image, *further = map(load_picture, (arguments.image, *arguments.also))
     editor = opened_editor(arguments, progress=True)
     options = sampling_options(arguments)
     if arguments.guidance == "auto":
         options |= _tuned(arguments, editor, adapters, options)
     start = time.perf_counter()
-    stages = editor.chain(image, arguments.instructions, **options)
+    stages = editor.chain(image, arguments.instructions, further=further, **options)
     seconds = time.perf_counter() - start
     for stage, output in zip(stages, outputs, strict=True):
         stage.save(output, overwrite=arguments.overwrite)
@@ -183,7 +192,7 @@ def _tuned(
     from customize.scoring.guidance.tune import tune
 
     (variant,) = compared([editor.base.name], [adapters], alone=False)
-    task = one_task(arguments.image, arguments.instructions[0])
+    task = one_task(arguments.image, arguments.instructions[0], further=arguments.also)
     text, image = arguments.text_guidance, arguments.image_guidance
     choice = tune(
         editor,

@@ -28,6 +28,7 @@ _USUAL = {
     "tiles": False,
     "fast": False,
     "keep_unchanged": False,
+    "further_sources": 0,
 }
 """Settings that the text other programs show leaves out where nothing is said of them."""
 
@@ -48,6 +49,7 @@ class Settings:
     `earlier` are the instructions of a chain before this one; `width` and `height` are the size, in
     pixels, at which the base worked, before the answer was brought to the source's size. `noise` is
     the seed's own at this size, or its field's for all sizes. `masks` are names, regions or "auto".
+    `further_sources` counts pictures that the base looked at besides the source.
     """
 
     instruction: str
@@ -69,6 +71,7 @@ class Settings:
     fast: bool = False
     masks: tuple[str, ...] = ()
     keep_unchanged: bool = False
+    further_sources: int = 0
 
     def as_parameters(self) -> str:
         """Write the settings in the form that AUTOMATIC1111's and similar programs show.

@@ -16,7 +16,9 @@ from customize.editing.device import device_for
 from customize.editing.edited_picture import Edited, Settings
 from customize.editing.options import (
     EditOptions,
+    Picture,
     check_request,
+    check_sources,
     keeps_unchanged,
     resized,
     upright_rgb,
@@ -93,15 +95,22 @@ class Editor:
         return self
 
     def edit(
-        self, image: Image.Image | Path | str, instruction: str, **options: Unpack[EditOptions]
+        self,
+        image: Picture,
+        instruction: str,
+        *,
+        further: Sequence[Picture] = (),
+        **options: Unpack[EditOptions],
     ) -> Edited:
         """Edit a picture of any size by an instruction; see `chain`."""
-        return self.chain(image, [instruction], **options)[0]
+        return self.chain(image, [instruction], further=further, **options)[0]
 
     def chain(
         self,
-        image: Image.Image | Path | str,
+        image: Picture,
         instructions: Sequence[str],
+        *,
+        further: Sequence[Picture] = (),
         **options: Unpack[EditOptions],
     ) -> list[Edited]:
         """Apply instructions one after another and return every stage.
@@ -110,48 +119,61 @@ class Editor:
         shape that the base can take, and stays so from stage to stage. Each stage returned is
         scaled to the size of `image`, which undoes what little the shape was changed. What a stage
         hardly moved stays as it was; `keep_unchanged=False` makes each stage an edit of its own.
+        Bases that read several sources look at the `further` pictures in every stage.
 
         Raises EditError for options out of range, PairsError for a file that is no usable picture.
         """
-        source = upright_rgb(image)
+        source, others = upright_rgb(image), self._further(further)
         self.prepare(instructions, options)
         settings = self.settings(source.size, options)
         warn_of_lost_detail(source.size, (settings.width, settings.height))
-        settings = replace(settings, keep_unchanged=keeps_unchanged(instructions, options))
+        settings = replace(
+            settings,
+            keep_unchanged=keeps_unchanged(instructions, options),
+            further_sources=len(others),
+        )
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
         (carried,) = begin_carrying([settings])
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
             settings = replace(settings, instruction=instruction, earlier=earlier)
             (current,) = sample_pictures(
-                self.pipeline, [current], [settings], at_once=1, carried=[carried]
+                self.pipeline, [current], [settings], 1, [carried], [others]
             )
             stages.append(Edited(resized(current, source.size), settings))
         return stages
 
     def batch(
         self,
-        images: Sequence[Image.Image | Path | str],
+        images: Sequence[Picture],
         instructions: Sequence[str],
         *,
         at_once: int = 8,
+        further: Sequence[Sequence[Picture]] | None = None,
         **options: Unpack[EditOptions],
     ) -> list[Edited]:
         """Edit every picture by its own instruction, up to `at_once` of one size together.
 
         Picture i starts from the noise of seed + i: `edit` makes it again, up to rounding, by the
-        seed in its settings. Raises as `chain` does.
+        seed in its settings. `further` are more sources of each picture, where the base reads them.
+        Raises as `chain` does.
         """
-        assert len(images) == len(instructions)
+        assert len(images) == len(instructions) == len(further or images)
         sources = [upright_rgb(image) for image in images]
+        others = [self._further(pictures) for pictures in further or [()] * len(images)]
         self.prepare(instructions, options)
         settings = [
-            replace(filled, instruction=instruction, seed=filled.seed + index)
+            replace(
+                filled,
+                instruction=instruction,
+                seed=filled.seed + index,
+                further_sources=len(others[index]),
+            )
             for index, (source, instruction) in enumerate(zip(sources, instructions, strict=True))
             for filled in [self.settings(source.size, options)]
         ]
         carried = begin_carrying(settings)
-        answers = sample_pictures(self.pipeline, sources, settings, at_once, carried)
+        answers = sample_pictures(self.pipeline, sources, settings, at_once, carried, others)
         return [
             Edited(resized(answer, source.size), filled)
             for answer, source, filled in zip(answers, sources, settings, strict=True)
@@ -211,6 +233,12 @@ class Editor:
             version=__version__,
             keep_unchanged=options.get("keep_unchanged", False),
         )
+
+    def _further(self, pictures: Sequence[Picture]) -> tuple[Image.Image, ...]:
+        """Open further sources; raises EditError where the base reads one alone."""
+        if pictures:
+            check_sources(1 + len(pictures), self.base.name, profile_of(self.base.family))
+        return tuple(upright_rgb(picture) for picture in pictures)
 
 
 def _without_folders(name: str) -> str:

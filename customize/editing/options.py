@@ -12,6 +12,7 @@ from typing import TypedDict, cast
 from PIL import Image
 
 from customize.errors import AdapterFileError, EditError
+from customize.families.profile import Profile
 from customize.pairs.decode import load_picture, upright
 
 LONGEST = 4
@@ -28,6 +29,10 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "image_guidance": (1, 50),
     "resolution": (16, 4096),
 }
+
+
+Picture = Image.Image | Path | str
+"""A picture in memory, or the path of its file."""
 
 
 class EditOptions(TypedDict, total=False):
@@ -68,6 +73,15 @@ def check_request(instructions: Sequence[str], options: EditOptions) -> None:
         warnings.warn(
             "image_guidance has no effect while text_guidance is 1; raise text_guidance",
             stacklevel=5,
+        )
+
+
+def check_sources(count: int, base: str, profile: Profile) -> None:
+    """Refuse several source pictures where a base reads one; raises EditError."""
+    if count > 1 and not profile.reads_references:
+        raise EditError(
+            f"{count} source pictures: the base {base!r} reads one; expected one picture; leave "
+            "the others out, or name a base that reads several"
         )
 
 

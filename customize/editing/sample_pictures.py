@@ -24,6 +24,7 @@ def sample_pictures(
     settings: Sequence[Settings],
     at_once: int,
     carried: Sequence[Carried | None],
+    further: Sequence[tuple[Image.Image, ...]],
 ) -> list[Image.Image]:
     """Make each source's edit at its working size; settings differ in size, text and seed."""
     import torch
@@ -34,8 +35,9 @@ def sample_pictures(
             each.instruction,
             each.seed,
             carried=latents,
+            references=others,
         )
-        for source, each, latents in zip(sources, settings, carried, strict=True)
+        for source, each, latents, others in zip(sources, settings, carried, further, strict=True)
     )
     first = settings[0]
     sampling = Sampling(first.steps, first.text_guidance, first.image_guidance)

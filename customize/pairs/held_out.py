@@ -10,10 +10,11 @@ from customize.pairs.picture_files import pictures_by_stem, visible
 from customize.shapes import Pair
 
 
-def held_out_pairs(path: Path, trained: Sequence[Pair]) -> list[Pair]:
+def held_out_pairs(path: Path, trained: Sequence[Pair], *, references: bool = False) -> list[Pair]:
     """Return the pairs at `path`; plain pictures take the trained instructions, in turn.
 
-    A picture without a target is its own: `Shown` says which are. Raises PairsError.
+    A picture without a target is its own: `Shown` says which are. Raises PairsError,
+    also for pairs of several sources without use for `references`.
     """
     if pictures := list(_plain_pictures(path)):
         instructions = list(dict.fromkeys(pair.instruction for pair in trained))
@@ -21,7 +22,7 @@ def held_out_pairs(path: Path, trained: Sequence[Pair]) -> list[Pair]:
             Pair(picture, instructions[index % len(instructions)], picture, place=picture.name)
             for index, picture in enumerate(pictures)
         ]
-    return list(find_pairs(path).pairs)
+    return list(find_pairs(path, references=references).pairs)
 
 
 def _plain_pictures(path: Path) -> Iterator[Path]:

@@ -44,7 +44,8 @@ class Item:
     `mask` is white where the edit may change the picture. `references` are pictures of what was
     taught (a concept's targets), for `clip_concept` and `dino_concept`. `plainly` is the
     instruction in words that a CLIP knows, where it has taught ones such as <my-dog>; captions are
-    expected in such words. `concept` and `name` only group and name the edit in reports.
+    expected in such words. `concept` and `name` only group and name the edit in reports;
+    `further_sources` were looked at besides the source.
     """
 
     source: Picture
@@ -58,6 +59,7 @@ class Item:
     plainly: str | None = None
     concept: str = ""
     name: str = ""
+    further_sources: tuple[Picture, ...] = ()
 
     @property
     def wording(self) -> str:

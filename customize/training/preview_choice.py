@@ -31,8 +31,9 @@ def choose_shown(plan: Plan) -> list[PreviewEdit]:
     turns = chain.from_iterable(zip_longest(*plan.concepts.values()))
     trained = [pair for pair in turns if pair is not None][:count]
     shown = [_shown(pair, recipe, plan.base, held_out=False) for pair in trained]
-    if recipe.preview.images is not None:
-        for pair in held_out_pairs(recipe.preview.images, plan.pairs())[:count]:
+    if (place := recipe.preview.images) is not None:
+        several = profile_of(plan.base.family).reads_references
+        for pair in held_out_pairs(place, plan.pairs(), references=several)[:count]:
             said = replace_words(pair.instruction, plan.plain)
             pair = replace(pair, instruction=said)
             shown.append(_shown(pair, recipe, plan.base, held_out=True))

@@ -13,7 +13,7 @@ import torch
 from builders.bases import shake
 from builders.klein import klein_recipe, toy_klein
 from builders.pairs import put, put_rows, scene
-from builders.runs import toy_recipe
+from builders.runs import toy_pairs, toy_recipe
 from PIL import Image
 from safetensors.torch import load_file
 from test_run import after_step, equal, run
@@ -28,6 +28,9 @@ from customize.editing.folders.items import Item
 from customize.editing.folders.plan import How
 from customize.errors import BaseModelError, EditError, Fault, PairsError
 from customize.families.base import resolve_base
+from customize.scoring.edits.make import make_edits
+from customize.scoring.edits.requests import read_asked
+from customize.scoring.edits.variants import compared
 from customize.training import open_session
 from customize.training.check import check_recipe
 
@@ -182,6 +185,54 @@ def test_pairs_of_several_sources_train_and_are_shown(tmp_path: Path) -> None:
     assert sizes == {(4, 6), (6, 4)}
     (sheet,) = (tmp_path / "run" / "previews").glob("*.png")
     assert Image.open(sheet).width > 300
+
+
+def test_an_edit_looks_at_further_sources(unbroken: Path) -> None:
+    editor = Editor.from_base(str(unbroken / "base"), device="cpu")
+    source, others = scene(4, (64, 64)), [scene(5, (96, 70)), scene(6, (64, 64))]
+    alone = editor.edit(source, "make it red", steps=1)
+    edited = editor.edit(source, "make it red", further=others, steps=1)
+    assert (alone.settings.further_sources, edited.settings.further_sources) == (0, 2)
+    assert "Further sources: 2" in edited.settings.as_parameters()
+    (asked,) = editor.batch([source], ["make it red"], further=[others], steps=1)
+    assert np.array_equal(np.array(asked.image), np.array(edited.image))
+    with torch.no_grad():
+        given = {"generator": torch.Generator().manual_seed(0), "output_type": "np"}
+        own = editor.pipeline(
+            prompt="make it red",
+            image=[source, *others],
+            height=64,
+            width=64,
+            num_inference_steps=1,
+            guidance_scale=edited.settings.text_guidance,
+            text_encoder_out_layers=(1, 2, 3),
+            **given,
+        ).images[0]
+    assert np.abs(np.array(edited.image) / 255.0 - own).max() <= 1 / 255
+    assert not np.array_equal(np.array(alone.image), np.array(edited.image))
+
+
+def test_pairs_of_several_sources_are_scored(unbroken: Path, tmp_path: Path) -> None:
+    toy_pairs(tmp_path / "pairs", count=2, size=(64, 64))
+    sources = [["s/0.png", "s/1.png"], ["s/1.png"]]
+    rows = [
+        {"source": sources[n], "instruction": "make it red", "edited": f"t/{n}.png"}
+        for n in range(2)
+    ]
+    put_rows(tmp_path / "pairs" / "pairs.jsonl", *rows)
+    tasks = read_asked(str(tmp_path / "pairs")).tasks
+    assert [len(task.further_sources) for task in tasks] == [1, 0]
+    (variant,) = compared([str(unbroken / "base")], [])
+    made = make_edits([variant], tasks, {"steps": 1}, tmp_path / "edits", device="cpu")
+    first, _ = made[variant.label]
+    edited = Editor.from_base(variant.base, device="cpu").edit(
+        scene(0, (64, 64)), "make it red", further=[scene(1, (64, 64))], steps=1
+    )
+    assert np.array_equal(np.array(Image.open(first.output)), np.array(edited.image))
+    (elsewhere,) = compared(["embedded"], [])
+    with pytest.raises(EditError, match="2 source pictures: the base 'embedded' reads one"):
+        make_edits([elsewhere], tasks, {}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def _concept(folder: Path, **fields: Any) -> dict[str, Any]:

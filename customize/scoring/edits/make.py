@@ -12,8 +12,10 @@ from tqdm import tqdm
 
 from customize import __version__
 from customize.editing import Editor
-from customize.editing.options import EditOptions
+from customize.editing.options import EditOptions, check_sources
 from customize.errors import PairsError, ScoreError
+from customize.families import profile_of
+from customize.families.base import resolve_base
 from customize.pairs.decode import opened_picture
 from customize.scoring.edits.tasks import EditTask, in_plain_words
 from customize.scoring.edits.variants import Variant
@@ -42,7 +44,7 @@ def make_edits(
     """
     if not tasks:
         raise ScoreError("no edits to make; expected at least one; name a folder with pairs")
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_sources(variants, tasks)
     contents, made = Contents(), dict[str, list[Item]]()
     editors: dict[str, Editor] = {}
     bar = tqdm(total=len(variants) * len(tasks), desc="editing", disable=None if progress else True)
@@ -64,6 +66,13 @@ def make_edits(
     return made
 
 
+def _check_sources(variants: Sequence[Variant], tasks: Sequence[EditTask]) -> None:
+    """Refuse edits of several sources before any is made, where a base reads one."""
+    most = max(1 + len(task.further_sources) for task in tasks)
+    for variant in variants:
+        check_sources(most, variant.base, profile_of(resolve_base(variant.base).family))
+
+
 def edit_tasks(
     editor: Editor, tasks: Sequence[EditTask], options: EditOptions, *, at_once: int = 8
 ) -> list[Item]:
@@ -71,6 +80,7 @@ def edit_tasks(
     edited = editor.batch(
         [task.source for task in tasks],
         [task.instruction for task in tasks],
+        further=[task.further_sources for task in tasks],
         at_once=at_once,
         **options,
     )
@@ -96,6 +106,7 @@ def _make(
     edited = editor.batch(
         [task.source for task in tasks],
         [task.instruction for task in tasks],
+        further=[task.further_sources for task in tasks],
         at_once=len(tasks),
         **given,
     )
@@ -131,6 +142,8 @@ def _paths(
             "options": {**options, "seed": options.get("seed", 0) + index},
             "version": __version__,
         }
+        if task.further_sources:
+            facts["further"] = [contents.key(picture) for picture in task.further_sources]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         paths.append(folder / f"{index + 1:04}_{key[:16]}.png")
     return paths

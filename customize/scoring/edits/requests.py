@@ -74,10 +74,15 @@ def tasks_asked(name: str, count: int | None = None) -> RequestedEdits:
     return asked
 
 
-def one_task(picture: Path, instruction: str, captions: Sequence[str] = ()) -> EditTask:
+def one_task(
+    picture: Path, instruction: str, captions: Sequence[str] = (), further: Sequence[Path] = ()
+) -> EditTask:
     """Return the edit of one picture, with captions of source and target where they are known."""
     before, after = captions or (None, None)
-    return EditTask(picture, instruction, None, before, after, name=picture.name)
+    others = tuple(further)
+    return EditTask(
+        picture, instruction, None, before, after, name=picture.name, further_sources=others
+    )
 
 
 def clip_for_bases(bases: Sequence[str]) -> str:

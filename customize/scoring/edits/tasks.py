@@ -46,6 +46,7 @@ class EditTask:
     plainly: str | None = None
     concept: str = ""
     name: str = ""
+    further_sources: tuple[Picture, ...] = ()
 
     @property
     def wording(self) -> str:
@@ -62,7 +63,7 @@ def tasks_of_pairs(path: Path, count: int | None = None) -> list[EditTask]:
 
     Raises PairsError.
     """
-    pairs = find_pairs(path).pairs
+    pairs = find_pairs(path, references=True).pairs
     targets = tuple(pair.target for pair in pairs)
     return [replace(_task(pair), references=targets) for pair in pairs[:count]]
 
@@ -72,13 +73,14 @@ def tasks_of_recipe(recipe: Recipe, count: int | None = None) -> list[EditTask]:
 
     The concept's pictures are the targets it trains on. Raises PairsError.
     """
-    trained = {each.name: find_pairs(each.pairs).pairs for each in recipe.concepts}
+    found = {each.name: find_pairs(each.pairs, references=True) for each in recipe.concepts}
+    trained = {name: pair_set.pairs for name, pair_set in found.items()}
     tasks = [
         replace(_task(pair), concept=name) for name, pairs in trained.items() for pair in pairs
     ]
     if recipe.preview.images is not None:
         known = [pair for pairs in trained.values() for pair in pairs]
-        held_out = held_out_pairs(recipe.preview.images, known)
+        held_out = held_out_pairs(recipe.preview.images, known, references=True)
         tasks = [
             replace(_task(pair), concept=_concept_of(pair, recipe, trained)) for pair in held_out
         ]
@@ -150,6 +152,7 @@ def _task(pair: Pair) -> EditTask:
         pair.source_caption,
         pair.target_caption,
         name=pair.place or pair.source.name,
+        further_sources=pair.references,
     )
 
 
