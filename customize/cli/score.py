@@ -95,7 +95,7 @@ def score(arguments: argparse.Namespace) -> int:
     if looks_by_clip and clip is None:
         bases = [variant.base for variant in variants]
         clip = clip_for_bases(bases) if bases else clip_for_items(asked.finished)
-    with _held(folder, overwrite=arguments.overwrite):
+    with _held(folder, overwrite=arguments.overwrite, makes=bool(variants)):
         models = open_models(clip, dino, device=arguments.device, cache=folder / _CACHE)
         if judged:
             judge = open_judge(arguments.judge, arguments.judge_server, arguments.device)
@@ -130,10 +130,11 @@ def score(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _held(folder: Path, *, overwrite: bool) -> Iterator[None]:
+def _held(folder: Path, *, overwrite: bool, makes: bool) -> Iterator[None]:
     """Hold the folder of results; with `overwrite` earlier results wait aside meanwhile.
 
-    Edits and figures made earlier are used again where they follow from the same things.
+    Edits and figures made earlier are used again where they follow from the same things. A failure
+    before the first of the edits that it `makes` leaves nothing behind.
     """
     from customize.files.lock import in_use
     from customize.files.manifest import Manifest
@@ -149,6 +150,8 @@ def _held(folder: Path, *, overwrite: bool) -> Iterator[None]:
         except Exception:
             if listed.replaces:
                 listed.undo(keep=_KEPT)
+            elif makes and not any(folder.glob(_KEPT[-1])):
+                listed.undo()
             raise
         listed.finish()
 

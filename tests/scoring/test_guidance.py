@@ -23,7 +23,7 @@ from customize.cli.main import main
 from customize.drawing.escape import markdown
 from customize.editing import Editor
 from customize.editing.edited_picture import read_settings
-from customize.errors import EditError, ScoreError
+from customize.errors import BaseModelError, EditError, ScoreError
 from customize.families.base import resolve_base
 from customize.families.sampling_defaults import Sampling
 from customize.scoring import html_report
@@ -184,6 +184,22 @@ def test_score_writes_table_json_and_report_and_repeats_nothing(
     assert run("score", "pairs", "-o", "out", "--overwrite") == 0
     again = json.loads(Path("out/scores.json").read_text())
     assert again["variants"][0]["means"] == variant["means"]
+
+
+def test_a_base_that_breaks_leaves_nothing_behind(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Editor:
+        raise BaseModelError("base 'toy': its unet is damaged", "download it again")
+
+    monkeypatch.setattr(Editor, "from_base", broken)
+    assert run("score", "pairs", "-o", "new/out") == 2
+    assert "its unet is damaged" in capsys.readouterr().err
+    assert not Path("new").exists()
+    Path("mine").mkdir()
+    Path("mine", "notes.txt").write_text("keep")
+    assert run("score", "pairs", "-o", "mine") == 2
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
 
 
 def test_a_score_goes_on_where_it_stopped(
