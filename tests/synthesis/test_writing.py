@@ -219,6 +219,8 @@ def test_a_writer_is_fitted_to_rows_and_then_writes_them(tmp_path: Path) -> None
     options = FitOptions(epochs=60, batch=2, learning_rate=1e-2, rank=16)
     losses = fit_writer(read, str(model), tmp_path / "writer", options, progress=False)
     assert losses[-1] < 0.05 < losses[0]
+    for made in (path for path in (tmp_path / "writer").iterdir() if path.is_file()):
+        assert str(tmp_path).encode() not in made.read_bytes(), made.name
     before = open_local(str(model)).write(["a dog", "a cat"], [0, 1])
     fitted = open_local(str(model), tmp_path / "writer")
     assert fitted.write(["a dog", "a cat"], [0, 1]) == read

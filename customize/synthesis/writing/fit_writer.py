@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from customize.adapters.header_facts import shareable
 from customize.errors import Fault, PairsError, TrainingError
 from customize.families.loading.quiet import quiet_loading
 from customize.files import Used, check_place, refuse_existing
@@ -116,6 +117,8 @@ def fit_writer(
     from peft import LoraConfig, get_peft_model
 
     model, words = load_model(model_name, device)
+    # peft writes it into its configuration and README, which are shared
+    model.name_or_path = model.config.name_or_path = shareable(model_name)
     with torch.random.fork_rng():
         torch.manual_seed(options.seed)
         config = LoraConfig(
