@@ -25,7 +25,8 @@ from customize.embedded.fitting.autoencoder import (
 )
 from customize.embedded.fitting.compiling import fill_cache
 from customize.embedded.fitting.drawing_ahead import DrawnAhead, drawers_for
-from customize.embedded.fitting.editor import Learners, editor_loss
+from customize.embedded.fitting.editor import Learners
+from customize.embedded.fitting.editor_loss import averaged, editor_loss, same_sources
 from customize.embedded.fitting.latent_pool import (
     ChunkDrawer,
     Pool,
@@ -39,7 +40,7 @@ from customize.embedded.fitting.latent_pool import (
 from customize.embedded.fitting.loop import Budget, fit_stage
 from customize.embedded.fitting.pool_supply import PoolSupply
 from customize.embedded.fitting.run import fit_embedded_base
-from customize.embedded.fitting.shared_state import FlatState, Worker
+from customize.embedded.fitting.shared_state import BETAS, WEIGHT_DECAY, FlatState, Worker
 from customize.embedded.folder import new_parts
 from customize.embedded.models import (
     SCALING_FACTOR,
@@ -169,6 +170,38 @@ def test_two_workers_step_as_one_with_both_batches():
         nets[0].parameters(), nets[1].parameters(), alone.parameters(), strict=True
     ):
         assert torch.equal(one, two)
+        torch.testing.assert_close(one, single)
+
+
+def test_two_workers_step_as_one_where_rates_differ():
+    pool, norms, barrier = torch.zeros(6, 26), torch.zeros(2), threading.Barrier(2)
+    nets = [small_net(), small_net()]
+
+    def work(rank: int) -> None:
+        worker = Worker(rank, 2, "cpu", pool, norms, barrier)
+        state = FlatState(nets[rank], worker, {"0.": 0.1, "2.bias": 0.0})
+        for step in range(3):
+            loss_for(nets[rank], rank)(step, 8).backward()
+            state.update(0.01, clip_norm=1.0, ema=0.9)
+
+    other = threading.Thread(target=work, args=(1,))
+    other.start()
+    work(0)
+    other.join()
+    start, alone = small_net(), small_net()
+    groups = [
+        {"params": alone[0].parameters(), "lr": 0.001},
+        {"params": [alone[2].weight], "lr": 0.01},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    for step in range(3):
+        optimizer.zero_grad()
+        alone[2].bias.grad = None
+        ((loss_for(alone, 0)(step, 8) + loss_for(alone, 1)(step, 8)) / 2).backward()
+        nn.utils.clip_grad_norm_(alone.parameters(), 1.0)
+        optimizer.step()
+    assert torch.equal(nets[0][2].bias, start[2].bias)
+    for one, single in zip(nets[0].parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(one, single)
 
 
@@ -336,6 +369,49 @@ def test_a_step_is_compiled_on_a_gpu_alone_unless_the_recipe_says_so():
     for asked in (False, True):
         said = stage.model_copy(update={"compile": asked})
         assert [said.compiles(device) for device in ("cpu", "cuda")] == [asked] * 2
+
+
+def test_edits_of_one_source_meet_the_same_noise_and_have_to_differ_as_their_targets_do():
+    ids = torch.arange(1, 25).repeat(4, 1)
+    sources = torch.randn(3, 4, 16, 16)[[0, 0, 1, 2]]
+    changed = torch.zeros(4, 16, 16, dtype=torch.bool)
+    changed[0, :8], changed[1, 8:] = True, True
+    targets = torch.where(changed[:, None], -sources, sources)
+    edits = Pool(sources, targets, changed, ids, ids)
+    first_B, source_B = same_sources(sources)
+    assert first_B.tolist() == [0, 0, 2, 3]
+    assert source_B.tolist() == [0, 0, 1, 2]
+    assert averaged(torch.tensor([1.0, 3.0, 5.0, 7.0]), source_B).tolist() == [2, 2, 5, 7]
+
+    objective, empty_1L = Objective.from_config(new_scheduler().config), torch.zeros(1, 24).long()
+    met, losses = {}, {}
+    for told in ("each its own", "the mean of both"):
+
+        def forward(inputs_BChw, level_B, ids_BL, told=told):
+            met["noisy"], met["level"], met["ids"] = inputs_BChw[:, :4], level_B, ids_BL
+            torch.manual_seed(0)
+            noise = clean_noise(objective, inputs_BChw[:, :4], targets, level_B)
+            answer = objective.target(targets, noise, level_B)
+            if told == "the mean of both":
+                answer = averaged(answer, source_B)
+            return answer, torch.zeros(4, 16, 16)
+
+        generator = torch.Generator().manual_seed(4)
+        losses[told] = editor_loss(forward, objective, edits, empty_1L, generator).item()
+    assert met["level"][0] == met["level"][1]
+    assert len(met["level"].unique()) == 3
+    noise = clean_noise(objective, met["noisy"], targets, met["level"])
+    torch.testing.assert_close(noise[0], noise[1], atol=2e-2, rtol=0)
+    place = 0.2 * np.log(2)
+    assert losses["each its own"] < place + 0.02
+    assert losses["the mean of both"] > place + 0.1
+
+
+def clean_noise(objective, noisy_BChw, clean_BChw, level_B):
+    """Solve for the noise that `corrupt` mixed in."""
+    zero = objective.corrupt(clean_BChw, torch.zeros_like(clean_BChw), level_B)
+    unit = objective.corrupt(torch.zeros_like(clean_BChw), torch.ones_like(clean_BChw), level_B)
+    return (noisy_BChw - zero) / unit
 
 
 def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ on another day.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,14 +76,22 @@ LossOf = Callable[[int, int], Tensor]
 
 
 def fit_stage(
-    name: str, module: nn.Module, loss_of: LossOf, budget: Budget, folder: Path, worker: Worker
+    name: str,
+    module: nn.Module,
+    loss_of: LossOf,
+    budget: Budget,
+    folder: Path,
+    worker: Worker,
+    rates: Mapping[str, float] | None = None,
 ) -> None:
     """Train `module` until the budget is spent and leave its EMA weights in it.
+
+    Weights whose names begin with a key of `rates` learn at that share of the budget's rate.
 
     The state lies in `folder/NAME.safetensors` and is saved every minute; the same call goes on
     from it.
     """
-    state = FlatState(module, worker)
+    state = FlatState(module, worker, rates)
     path = folder / f"{name}.safetensors"
     if path.exists():
         state.load(path)

@@ -9,7 +9,7 @@ them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier as ProcessBarrier
 from pathlib import Path
@@ -71,8 +71,13 @@ class FlatState:
     beside it.
     """
 
-    def __init__(self, module: nn.Module, worker: Worker) -> None:
-        """Move the module's trainable weights into the vectors, where it learns from now on."""
+    def __init__(
+        self, module: nn.Module, worker: Worker, rates: Mapping[str, float] | None = None
+    ) -> None:
+        """Move the module's trainable weights into the vectors, where it learns from now on.
+
+        Weights whose names begin with a key of `rates` learn at that share of the rate.
+        """
         self.worker, self.step, self.seconds = worker, 0, 0.0
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.layout = hashlib.sha256(str([(n, tuple(p.shape)) for n, p in named]).encode())
@@ -86,9 +91,11 @@ class FlatState:
         self._bind()
         share = -(-size // worker.count)
         self.slice = slice(worker.rank * share, min(size, (worker.rank + 1) * share))
-        self.mine = nn.Parameter(self.vectors["weights"][self.slice])
+        self.stretches = _stretches(named, rates or {}, self.slice)
+        self.mine = [nn.Parameter(self.vectors["weights"][s]) for s, _ in self.stretches]
+        groups = [{"params": [part]} for part in self.mine]
         self.optimizer = torch.optim.AdamW(
-            [self.mine], betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+            groups, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
         )
         self._bind_optimizer()
 
@@ -114,11 +121,12 @@ class FlatState:
         self.worker.wait()
 
     def _bind_optimizer(self) -> None:
-        self.optimizer.state[self.mine] = {
-            "step": torch.tensor(float(self.step), device=self.worker.device),
-            "exp_avg": self.vectors["exp_avg"][self.slice],
-            "exp_avg_sq": self.vectors["exp_avg_sq"][self.slice],
-        }
+        for part, (stretch, _) in zip(self.mine, self.stretches, strict=True):
+            self.optimizer.state[part] = {
+                "step": torch.tensor(float(self.step), device=self.worker.device),
+                "exp_avg": self.vectors["exp_avg"][stretch],
+                "exp_avg_sq": self.vectors["exp_avg_sq"][stretch],
+            }
 
     def update(self, rate: float, clip_norm: float, ema: float) -> None:
         """Average the workers' gradients, clip them to `clip_norm`, step this worker's slice."""
@@ -129,12 +137,14 @@ class FlatState:
         self.worker.wait()
         gradient *= (clip_norm / (norms.norm() + 1e-6)).clamp(max=1.0)
         self.gradients[self.worker.rank].zero_()
-        self.mine.grad = gradient
-        self.optimizer.param_groups[0]["lr"] = rate
+        groups = self.optimizer.param_groups
+        for part, group, (stretch, share) in zip(self.mine, groups, self.stretches, strict=True):
+            part.grad = gradient[stretch.start - self.slice.start :][: part.numel()]
+            group["lr"] = share * rate
         self.optimizer.step()
         self.step += 1
         decay = min(ema, (1 + self.step) / (10 + self.step))
-        self.vectors["ema"][self.slice].lerp_(self.mine.detach(), 1 - decay)
+        self.vectors["ema"][self.slice].lerp_(self.vectors["weights"][self.slice], 1 - decay)
         self.worker.wait()
 
     def use_ema(self) -> None:
@@ -179,6 +189,24 @@ class FlatState:
         self.step, self.seconds = int(facts["step"]), float(facts.get("seconds", 0.0))
         self._bind_optimizer()
         self.worker.wait()
+
+
+def _stretches(
+    named: Sequence[tuple[str, nn.Parameter]], rates: Mapping[str, float], mine: slice
+) -> list[tuple[slice, float]]:
+    """Cut a worker's slice where the share of the learning rate changes."""
+    stretches: list[tuple[slice, float]] = []
+    start = 0
+    for name, parameter in named:
+        share = next((share for prefix, share in rates.items() if name.startswith(prefix)), 1.0)
+        first, last = max(start, mine.start), min(start + parameter.numel(), mine.stop)
+        start += parameter.numel()
+        if first >= last:
+            continue
+        if stretches and stretches[-1][1] == share:
+            first = stretches.pop()[0].start
+        stretches.append((slice(first, last), share))
+    return stretches
 
 
 def _read_state(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
