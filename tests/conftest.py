@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -15,11 +16,20 @@ os.environ["TRANSFORMERS_OFFLINE"] = "1"
 import pytest
 import torch
 from builders import disks
+from builders.nursery import Nursery
 
 from customize.families.loading.quiet import hush
 
 hush()
+gc.disable()  # until all is imported: what modules hold stays, and looking through it takes long
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what imports made out of collections, each of which took a third of a second."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:
@@ -32,3 +42,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Give a disk of two megabytes; skips where none can be mounted."""
     with disks.small(tmp_path / "disk") as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Give a Python that forks processes which need not import the libraries again."""
+    with Nursery() as made:
+        yield made

@@ -186,6 +186,13 @@ def toy_resolved(folder: Path, seed: int = 0) -> Base:
     return resolve_base(str(toy_base(folder, seed)))
 
 
+def in_two_steps(folder: Path) -> Path:
+    """Let edits by a base take two steps where nobody asks for more; returns its folder."""
+    own = {"steps": 2, "text_guidance": 7.5, "image_guidance": 1.5}
+    (folder / "customize.json").write_text(json.dumps({"edit": own}))
+    return folder
+
+
 def toy_family(folder: Path, seed: int = 0, *, learns_text: bool = True) -> families.Family:
     """Write a toy base to `folder` and open it for training."""
     return families.open_family(toy_resolved(folder, seed), learns_text=learns_text)

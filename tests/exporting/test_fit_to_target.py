@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders.bases import shake, toy_header, toy_resolved
+from builders.bases import in_two_steps, shake, toy_base, toy_header
 from PIL import Image
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from customize.exporting.proof.prove import edits_of_adapter, prove, verify
 from customize.exporting.proof.sample_edits import SampleEdit, choose_samples
 from customize.exporting.targets import TARGETS, ExportOptions
 from customize.families import open_family
-from customize.families.base import Base
+from customize.families.base import Base, resolve_base
 from customize.families.words import Word
 from customize.scoring import open_models, score_edits
 from customize.scoring.items import Item
@@ -36,7 +36,7 @@ WORD = Word("<my-dog>", initializer="dog")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return toy_resolved(tmp_path_factory.mktemp("base"))
+    return resolve_base(str(in_two_steps(toy_base(tmp_path_factory.mktemp("base")))))
 
 
 @pytest.fixture(scope="module")

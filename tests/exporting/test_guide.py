@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from builders.bases import toy_header, toy_resolved, toy_xl_base
+from builders.nursery import Nursery
 from PIL import Image
 
 from customize.adapters.file import AdapterFile, save_adapter
@@ -175,29 +173,25 @@ def pasted(guide: Path) -> str:
     return script
 
 
-def run_pasted(guide: Path) -> None:
-    """Run the guide's lines in its folder, in a Python of its own, and check the picture."""
+def run_pasted(guide: Path, nursery: Nursery) -> None:
+    """Run the guide's lines in its folder, in a process of its own, and check the picture."""
     script = pasted(guide)
     assert len([line for line in script.splitlines() if line]) <= 12
     Image.radial_gradient("L").convert("RGB").resize((80, 60)).save(guide.parent / "picture.png")
-    ran = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=guide.parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
+    log = guide.parent.parent / "pasted.log"
+    assert nursery.start(script, log, folder=guide.parent).wait() == 0, log.read_text()
     with Image.open(guide.parent / "edit.png") as edit:
         assert max(edit.size) <= 80
 
 
-def test_the_lines_for_diffusers_run_as_pasted(base: Base, tmp_path: Path) -> None:
+def test_the_lines_for_diffusers_run_as_pasted(
+    base: Base, tmp_path: Path, nursery: Nursery
+) -> None:
     made = export_all(adapter_of(base), base, tmp_path / "all", verify=False)
     script = pasted(made.guide)
     assert 'from_pretrained("full-model/my_dog")' in script
     assert "guidance_scale=2.5, image_guidance_scale=1.25" in script
-    run_pasted(made.guide)
+    run_pasted(made.guide, nursery)
     nodes = json.loads((tmp_path / "all" / "comfyui" / "my_dog.workflow.json").read_text())
     assert by_kind(nodes, "LoraLoader")["lora_name"] == "my_dog.safetensors"
     nodes = json.loads((tmp_path / "all" / "full-model" / "my_dog.workflow.json").read_text())
@@ -225,7 +219,7 @@ def test_sdxl_with_words_opens_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_the_embedded_base_is_offered_to_diffusers_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nursery: Nursery
 ) -> None:
     base = resolve_base("embedded")
     usual = usual_base_of(base)
@@ -247,4 +241,4 @@ def test_the_embedded_base_is_offered_to_diffusers_alone(
     assert "One edit in ComfyUI" not in text
     assert not list((tmp_path / "all").rglob("*.workflow.json"))
     assert "from_pretrained(EMBEDDED)" in pasted(made.guide)
-    run_pasted(made.guide)
+    run_pasted(made.guide, nursery)

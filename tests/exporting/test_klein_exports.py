@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders.bases import shake, toy_header
+from builders.bases import in_two_steps, shake, toy_header
 from builders.klein import toy_klein
 from diffusers import Flux2Transformer2DModel
 from safetensors import safe_open
@@ -38,7 +38,7 @@ _transformer: Any = Flux2Transformer2DModel
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return resolve_base(str(toy_klein(tmp_path_factory.mktemp("klein"))))
+    return resolve_base(str(in_two_steps(toy_klein(tmp_path_factory.mktemp("klein")))))
 
 
 def _adapter(base: Base, method: Method) -> AdapterFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from builders.bases import shake, toy_header, toy_resolved, toy_xl_base
+from builders.bases import in_two_steps, shake, toy_base, toy_header, toy_xl_base
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -40,7 +40,7 @@ READERS: dict[Target, tuple[str, ...]] = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return toy_resolved(tmp_path_factory.mktemp("base"))
+    return resolve_base(str(in_two_steps(toy_base(tmp_path_factory.mktemp("base")))))
 
 
 def adapter_of(base: Base, method: Method, *words: Word) -> AdapterFile:
@@ -127,7 +127,7 @@ def test_dora_of_some_layers_is_baked(base: Base, target: Target, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def xl_base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    return resolve_base(str(toy_xl_base(tmp_path_factory.mktemp("xl"))))
+    return resolve_base(str(in_two_steps(toy_xl_base(tmp_path_factory.mktemp("xl")))))
 
 
 @pytest.mark.parametrize("target", READERS)

@@ -1,18 +1,18 @@
 """Several processes: the losses of one, at the same whole batch, also when a run is taken up again.
 
-torch.distributed.run is what `accelerate launch` calls; the processes talk by gloo.
+They are told of each other as `accelerate launch` tells them (`test_run.py` has one run by its
+launcher), and talk by gloo.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from builders.nursery import Nursery
 from builders.runs import toy_recipe
+from builders.studio import free_port
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,8 +22,8 @@ from customize.training.run import run_recipe
 
 STEPS, STOP = 8, 5
 TAGS = ("loss", "loss/concept", "loss/preserved", "gradient_norm")
-DOOR = f"""
-import os, signal, sys
+DOOR = """
+import os, signal
 from pathlib import Path
 from customize.recipe import Recipe
 from customize.training.progress import Reports
@@ -31,27 +31,33 @@ from customize.training.run import run_recipe
 real = Reports.step
 def step(self, step):
     real(self, step)
-    if step.step == {STOP} and sys.argv[2] == "stop":
+    if step.step == STOP:
         os.kill(os.getpid(), signal.SIGINT)
 Reports.step = step
-recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
+recipe = Recipe.model_validate_json(Path("recipe.json").read_text())
 run_recipe(recipe, log=lambda _: None, progress=False)
 """
-"""A process that trains; with `stop`, the one that reports is interrupted in the middle."""
+"""A process that trains; after step `STOP` the one that reports is interrupted."""
 
 
-def launch(recipe: Recipe, folder: Path, how: str) -> None:
-    (folder / "door.py").write_text(DOOR)
+def launch(nursery: Nursery, recipe: Recipe, folder: Path, stop: int | None = None) -> None:
     (folder / "recipe.json").write_text(recipe.model_dump_json())
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = [str(folder / "door.py"), str(folder / "recipe.json"), how]
-    subprocess.run(
-        [sys.executable, *command, *arguments],
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=240,
-        capture_output=True,
-    )
+    together = {
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    children = [
+        nursery.start(
+            f"STOP = {stop}\n{DOOR}",
+            folder / f"process_{rank}.log",
+            folder=folder,
+            **together,
+            RANK=rank,
+            LOCAL_RANK=rank,
+        )
+        for rank in ("0", "1")
+    ]
+    assert [child.wait() for child in children] == [0, 0], children[0].log.read_text()
 
 
 def trace(recipe: Recipe) -> dict[str, dict[int, float]]:
@@ -62,7 +68,9 @@ def trace(recipe: Recipe) -> dict[str, dict[int, float]]:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_does_and_go_on_after_a_stop(tmp_path: Path) -> None:
+def test_two_processes_learn_as_one_does_and_go_on_after_a_stop(
+    tmp_path: Path, nursery: Nursery
+) -> None:
     def recipe(name: str, batch: int) -> Recipe:
         train = {"steps": STEPS, "batch": batch, "accumulation": 2, "optimizer": "adamw"}
         output = str(tmp_path / name)
@@ -70,9 +78,9 @@ def test_two_processes_learn_as_one_does_and_go_on_after_a_stop(tmp_path: Path) 
 
     alone, together = recipe("alone", 4), recipe("together", 2)
     assert run_recipe(alone, log=lambda _: None, progress=False).finished
-    launch(together, tmp_path, "stop")
+    launch(nursery, together, tmp_path, STOP)
     assert read_checkpoint(together.output / "checkpoint.safetensors").step == STOP
-    launch(together, tmp_path, "to the end")
+    launch(nursery, together, tmp_path)
 
     ours, theirs = trace(together), trace(alone)
     assert [*theirs["loss"]] == [*range(1, STEPS + 1)]
@@ -86,10 +94,10 @@ def test_two_processes_learn_as_one_does_and_go_on_after_a_stop(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_stopped(tmp_path: Path) -> None:
+def test_one_process_goes_on_where_two_stopped(tmp_path: Path, nursery: Nursery) -> None:
     """What counts is the whole batch."""
     train = {"steps": STEPS, "batch": 2}
-    launch(toy_recipe(tmp_path, train=train), tmp_path, "stop")
+    launch(nursery, toy_recipe(tmp_path, train=train), tmp_path, STOP)
     assert run_recipe(
         toy_recipe(tmp_path, train={**train, "batch": 4}), log=lambda _: None, progress=False
     ).finished

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders.nursery import Nursery
 from builders.runs import toy_pairs, toy_recipe
 from PIL import Image
 from safetensors.torch import load_file
@@ -143,51 +144,29 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").step == STEPS
 
 
-NURSERY = """
-import os, sys
-from pathlib import Path
-import torch, torch.utils.tensorboard, accelerate
-from customize.families.loading.quiet import hush
-hush()
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel
-from customize.adapters import attach
-from customize.files.manifest import NAME as MANIFEST
-from customize.recipe import Recipe
-from customize.training.run import run_recipe
-torch.set_num_threads(1)
-recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
-for _ in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        run_recipe(recipe, log=lambda _: None, progress=False)
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitpid(child, 0)[1], flush=True)
-"""
-"""A process that imports once (most of a short run's time) and runs the recipe for every line."""
-
-
-def test_killed_twice_it_ends_bit_identical(tmp_path: Path, unbroken: Path) -> None:
+def test_killed_twice_it_ends_bit_identical(
+    tmp_path: Path, unbroken: Path, nursery: Nursery
+) -> None:
     """Kill -9 a process soon after two checkpoints; the third, here, ends as if never killed."""
     recipe = toy_recipe(unbroken, output=str(tmp_path / "run"), save={"every": 1})
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    program = (
+        "from pathlib import Path; from customize.recipe import Recipe; "
+        "from customize.training.run import run_recipe; "
+        "recipe = Recipe.model_validate_json(Path('recipe.json').read_text()); "
+        "run_recipe(recipe, log=lambda _: None, progress=False)"
+    )
     checkpoint, reached = tmp_path / "run" / "checkpoint.safetensors", list[int]()
-    command = [sys.executable, "-c", NURSERY, str(tmp_path / "recipe.json")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    with subprocess.Popen(command, **pipes) as nursery:
-        assert nursery.stdin is not None
-        assert nursery.stdout is not None
-        for least, delay in ((2, 0.02), (5, 0.0)):
-            print(file=nursery.stdin, flush=True)
-            child, deadline = int(nursery.stdout.readline()), time.monotonic() + 200
-            while not (checkpoint.exists() and read_checkpoint(checkpoint).step >= least):
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            time.sleep(delay)
-            os.kill(child, signal.SIGKILL)
-            assert int(nursery.stdout.readline()) == signal.SIGKILL  # it did not end by itself
-            reached.append(read_checkpoint(checkpoint).step)
+    for least, delay in ((2, 0.02), (5, 0.0)):
+        child = nursery.start(program, tmp_path / "log.txt", folder=tmp_path)
+        deadline = time.monotonic() + 200
+        while not (checkpoint.exists() and read_checkpoint(checkpoint).step >= least):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(delay)
+        child.kill(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL  # it did not end by itself
+        reached.append(read_checkpoint(checkpoint).step)
     assert 2 <= reached[0] < STEPS
     assert reached[0] < reached[1] or reached[0] >= 5
     assert run(recipe).finished
@@ -449,8 +428,14 @@ def test_a_compiled_denoiser_learns_the_same(
     monkeypatch.setattr(torch, "compile", trace)
     states: list[dict[str, Tensor]] = []
     for asked in (False, True):
-        train = {**SHORT, "compile": asked}
-        made = run(toy_recipe(unbroken, output=str(tmp_path / f"{asked}"), train=train)).adapter
+        made = run(
+            toy_recipe(
+                unbroken,
+                output=str(tmp_path / f"{asked}"),
+                train={"steps": 2, "compile": asked},
+                preservation={"share": 0.0},  # one shape, so one trace
+            )
+        ).adapter
         states.append(load_file(made or ""))
     assert len(compiled) == 1
     assert len(states[0]) > 10

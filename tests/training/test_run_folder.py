@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from builders.nursery import Nursery
 from builders.runs import toy_recipe
 from safetensors.torch import load_file
 
@@ -430,21 +429,23 @@ def free(disk: Path) -> int:
     return shutil.disk_usage(disk).free
 
 
-def test_a_kill_while_results_are_replaced_loses_neither(toys: Path, tmp_path: Path) -> None:
+def test_a_kill_while_results_are_replaced_loses_neither(
+    toys: Path, tmp_path: Path, nursery: Nursery
+) -> None:
     """Kill -9 right after the earlier results went aside; the same command replaces them."""
     output = tmp_path / "run"
     run(recipe_for(toys, output))
     recipe = recipe_for(toys, output, train={**THREE, "seed": 3})
     (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
-    code = (
-        "import os, signal, sys\n"
+    program = (
+        "import os, signal\n"
         "from customize.training import run\n"
         "run.open_session = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from customize.cli.main import main\n"
-        "main(['train', sys.argv[1], '--overwrite'])\n"
+        "main(['train', 'recipe.yaml', '--overwrite'])\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "recipe.yaml")])
-    assert killed.returncode == -signal.SIGKILL
+    killed = nursery.start(program, tmp_path / "log.txt", folder=tmp_path)
+    assert killed.wait() == -signal.SIGKILL
     assert (output / ".replaced-train" / "adapter.safetensors").exists()
     assert run(recipe, overwrite=True).finished
     assert json.loads((output / MANIFEST).read_text())["runs"]["train"]["names"]

@@ -7,14 +7,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders.bases import toy_base
+from builders.nursery import Child, Nursery
 from builders.pairs import put, scene
 from PIL import Image, ImageCms
 
@@ -177,25 +176,28 @@ def test_a_full_disk_is_one_message_and_loses_nothing(
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.slow
-def test_killed_runs_end_like_one_that_was_not(base: Path, tmp_path: Path) -> None:
+def test_killed_runs_end_like_one_that_was_not(
+    base: Path, tmp_path: Path, nursery: Nursery
+) -> None:
     shots = tmp_path / "shots"
     for number in range(24):
         put(shots / f"{number:02}.png", number)
-    command = [sys.executable, "-m", "customize", "edit-folder", str(shots), "make it red"]
-    command += ["--base", str(base), "--steps", "2", "--device", "cpu", "--at-once", "4"]
-    killed = 0
+
+    def start(name: str) -> Child:
+        words = ["edit-folder", str(shots), "make it red", "--base", str(base), "--steps", "2"]
+        words += ["--device", "cpu", "--at-once", "4", "-o", str(tmp_path / name)]
+        program = f"import sys; from customize.cli.main import main; sys.exit(main({words}))"
+        return nursery.start(program, tmp_path / "log.txt")
+
     for expected in (3, 9, 17):
-        out = tmp_path / "killed"
-        process = subprocess.Popen([*command, "-o", str(out)], stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(contents(out)) < expected:
+        child = start("killed")
+        while child.returncode() is None and len(contents(tmp_path / "killed")) < expected:
             time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed == 3
+        child.kill(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
     assert len(contents(tmp_path / "killed")) < 24
     for name in ("killed", "whole"):
-        assert subprocess.run([*command, "-o", str(tmp_path / name)], check=False).returncode == 0
+        assert start(name).wait() == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert len(contents(tmp_path / "whole")) == 24
     assert not list((tmp_path / "killed").glob(".*.tmp"))
