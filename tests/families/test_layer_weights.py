@@ -40,6 +40,9 @@ def test_every_weight_is_the_models_own(make: Any, tmp_path: Path) -> None:
         assert layer in weights
         assert weights.shape(layer) == tuple(weight.shape)
         assert torch.equal(weights[layer].float(), weight), layer
+    together = dict(weights.several(expected))
+    assert [*together] == [*expected]
+    assert all(torch.equal(together[layer].float(), expected[layer]) for layer in expected)
 
 
 @pytest.mark.parametrize("layout", ["text_model", "sharded", "fp16"])

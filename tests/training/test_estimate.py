@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,19 @@ from customize.training.cpu_attention import CpuAttention
 from customize.training.memory import advice
 from customize.training.memory.advice import advise, smaller_settings, smallest_change
 from customize.training.memory.card import card_bytes
-from customize.training.memory.estimate import CPU_LIBRARIES, Estimate, estimate
+from customize.training.memory.estimate import CPU_LIBRARIES, Estimate
+from customize.training.memory.estimate import estimate as estimate_anew
 from customize.training.memory.workload import Load, load_of
 from customize.training.optimizer import make_optimizer
 from customize.training.plan import plan_run
+
+estimate = cache(estimate_anew)
+"""An estimate takes seconds, and many tests ask for the same ones."""
+
+
+@pytest.fixture(autouse=True)
+def _advice_by_the_same_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advice, "estimate", estimate)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from sys import maxsize
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -60,11 +60,19 @@ class DrawnAhead(Generic[Drawing]):
             sampler=range(first, maxsize),
             num_workers=self.processes,
             prefetch_factor=AHEAD,
-            # Forked processes would inherit what CUDA's threads hold.
-            multiprocessing_context=get_context("spawn"),
+            multiprocessing_context=_context(),
         )
         return iter(loader)
 
     def close(self) -> None:
         """End the processes."""
         self.coming = None
+
+
+def _context() -> Any:
+    """Fork from a process that has imported torch: this one's CUDA threads may hold locks."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["customize.embedded.fitting.latent_pool"])
+    return context

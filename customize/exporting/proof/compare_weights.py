@@ -13,6 +13,8 @@ from customize.exporting.proof.readers import ReadBack
 from customize.exporting.targets import Written
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from customize.adapters.file import AdapterFile
     from customize.families.base import Base
     from customize.families.loading.layer_weights import BaseWeights
@@ -67,7 +69,10 @@ def judge(
     from customize.families.loading.layer_weights import BaseWeights
 
     weights, changed = BaseWeights(base), layers(adapter)
-    errors = {layer: _error(found, written, adapter, layer, weights) for layer in changed}
+    errors = {
+        layer: _error(found, written, adapter, layer, before.float())
+        for layer, before in weights.several(changed)
+    }
     verdict = ReaderVerdict(
         target=written.target,
         reader=found.reader,
@@ -101,11 +106,10 @@ def rows(verdicts: Sequence[ReaderVerdict]) -> list[list[str]]:
 
 
 def _error(
-    found: ReadBack, written: Written, adapter: AdapterFile, layer: str, weights: BaseWeights
+    found: ReadBack, written: Written, adapter: AdapterFile, layer: str, before: Tensor
 ) -> float:
     from customize.adapters.deltas import weight_delta
 
-    before = weights[layer].float()
     exact = weight_delta(adapter, layer, before)
     off = (found.weight_of(layer).float() - before - exact).norm()
     whole = before + exact if written.target == "full-model" else exact
@@ -121,10 +125,9 @@ def _strangers(
     found: ReadBack, written: Written, changed: set[str], weights: BaseWeights
 ) -> Iterator[str]:
     """Name layers that came back changed though the adapter leaves them alone."""
-    for layer in weights.layers():
-        if layer in changed:
-            continue
-        before = weights[layer].float()
+    others = (layer for layer in weights.layers() if layer not in changed)
+    for layer, weight in weights.several(others):
+        before = weight.float()
         # Words only add rows to the embedding table.
         after = found.weight_of(layer).float()[: len(before)]
         off = float((after - before).norm())

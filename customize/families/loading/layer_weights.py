@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
@@ -11,12 +12,15 @@ from customize.families import profile_of
 from customize.families.loading.weight_files import check_safetensors, component_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from torch import Tensor
 
     from customize.families.base import Base
+
+_AT_ONCE = 32
+"""Weights read from a file that is opened once: opening a large one takes longer than a weight."""
 
 
 class BaseWeights:
@@ -51,6 +55,18 @@ class BaseWeights:
         path, tensor = self._places[self._known(layer)]
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(tensor)
+
+    def several(self, layers: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Read many layers' weights in their order, each as `[]` would, but in less time."""
+        wanted = [*layers]
+        for start in range(0, len(wanted), _AT_ONCE):
+            with ExitStack() as stack:
+                files: dict[Path, Any] = {}
+                for layer in wanted[start : start + _AT_ONCE]:
+                    path, tensor = self._places[self._known(layer)]
+                    if path not in files:
+                        files[path] = stack.enter_context(safe_open(path, framework="pt"))
+                    yield layer, files[path].get_tensor(tensor)
 
     def shape(self, layer: str) -> tuple[int, ...]:
         """Return a layer's shape, raising as reading it does."""
