@@ -122,13 +122,15 @@ def percent(hits: Sequence[bool]) -> str:
 
 
 @torch.no_grad()
-def edit_all(pipeline: Any, edits: Sequence[DrawnEdit], **settings: Any) -> np.ndarray:
-    """Run diffusers' pipeline over all edits; uint8 (N, H, W, 3), seed i for edit i."""
+def edit_all(
+    pipeline: Any, edits: Sequence[DrawnEdit], first_seed: int = 0, **settings: Any
+) -> np.ndarray:
+    """Run diffusers' pipeline over all edits; uint8 (N, H, W, 3), seed `first_seed` + i for i."""
     outputs = []
     for start in range(0, len(edits), AT_ONCE):
         batch = edits[start : start + AT_ONCE]
         images = np.stack([edit.source_HWC for edit in batch]).astype(np.float32) / 255
-        seeds = range(start, start + len(batch))
+        seeds = range(first_seed + start, first_seed + start + len(batch))
         result = pipeline(
             prompt=[edit.instruction for edit in batch],
             image=torch.from_numpy(images).permute(0, 3, 1, 2),
