@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from customize.cli.edit import opened_editor, sampling_options
@@ -12,8 +13,8 @@ from customize.cli.edit_folder_arguments import (
     add_arguments,
     check,
     items_of,
+    output_of,
     places_used,
-    usual_output,
 )
 from customize.cli.edit_folder_messages import beginning, print_faults, summary, with_bar
 from customize.errors import EditError, Fault
@@ -37,6 +38,7 @@ def add_to(commands: Any) -> None:
 
 def edit_folder(arguments: argparse.Namespace) -> int:
     """Edit all pictures; return 0, or 1 where some could not be edited."""
+    from customize.editing.folders.elsewhere import books_of, sent
     from customize.editing.folders.grid import write_sheets
     from customize.editing.folders.manifest import MANIFEST, opened_manifest
     from customize.editing.folders.page import PAGE, write_page
@@ -46,11 +48,12 @@ def edit_folder(arguments: argparse.Namespace) -> int:
     from customize.files.manifest import Manifest
 
     check(arguments)
-    folder = arguments.output or usual_output(arguments.what)
+    folder = output_of(arguments)
     items, faults = items_of(arguments, folder)
-    check_place(folder, places_used(arguments, folder), folder=True)
-    listed, own = Manifest(folder, "edit-folder"), [PAGE, *_sheets(arguments, items)]
-    listed.check(own)
+    own = [PAGE, *_sheets(arguments, items)]
+    if isinstance(folder, Path):
+        check_place(folder, places_used(arguments, folder), folder=True)
+        Manifest(folder, "edit-folder").check(own)
     editor = opened_editor(arguments, progress=False)
     if arguments.strengths and not arguments.adapters:
         raise EditError("--strengths are the adapters', and there are none; add --adapter FILE")
@@ -58,27 +61,30 @@ def edit_folder(arguments: argparse.Namespace) -> int:
     faults += unread
     usual = pictures_at_once(editor)
     with (
-        opened_manifest(folder / MANIFEST, arguments.at_once, usual) as manifest,
-        opened_thumbnails(folder) as store,
+        books_of(folder, own) as books,
+        opened_manifest(books / MANIFEST, arguments.at_once, usual) as manifest,
+        opened_thumbnails(books) as store,
     ):
+        listed = Manifest(books, "edit-folder")
         listed.begin(own)
         wanted, outcomes = unfinished(edits, manifest, folder, overwrite=arguments.overwrite)
         print(beginning(arguments.what, edits, wanted, faults))
         groups = together(edits, manifest.at_once)
         cost = _cost(editor, groups, wanted) if arguments.fast else ""
         start = time.perf_counter()
-        made = kept(_made(arguments, editor, groups, wanted), manifest, store, folder)
-        outcomes += with_bar(made, len(wanted))
+        made, keep = _made(arguments, editor, groups, wanted), (manifest, store)
+        done = kept(made, *keep, folder) if folder == books else sent(made, *keep, folder)
+        outcomes += with_bar(done, len(wanted))
         seconds = time.perf_counter() - start
         about = [*summary(arguments, edits, len(wanted), seconds), *([cost] if cost else [])]
         faults += [one.done for one in outcomes if isinstance(one.done, Fault)]
         title = f"{arguments.what}: before and after"
-        page = write_page(folder, title, about, outcomes, faults, store)
+        write_page(books, title, about, outcomes, faults, store)
         if arguments.grid or arguments.strengths:
-            for sheet in write_sheets(folder, outcomes, store):
-                print(sheet)
+            for sheet in write_sheets(books, outcomes, store):
+                print(folder / sheet.name)
         listed.finish()
-    print("\n".join([*about[2:], f"{page}: before and after"]))
+    print("\n".join([*about[2:], f"{folder / PAGE}: before and after"]))
     return print_faults(faults, outcomes)
 
 

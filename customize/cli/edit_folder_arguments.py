@@ -11,6 +11,7 @@ from customize.cli.edit import add_base, add_sampling
 from customize.cli.inputs import used_adapters, used_bases
 from customize.errors import EditError, Fault
 from customize.files import Used
+from customize.files.remote import Remote, is_address, remote
 
 if TYPE_CHECKING:
     from customize.editing.folders.items import Item
@@ -20,14 +21,18 @@ if TYPE_CHECKING:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Describe all that the command takes."""
     add = command.add_argument
-    add("what", metavar="FOLDER|GLOB|TABLE", help="'shots', 'shots/*.jpg' in quotes, edits.csv")
+    add(
+        "what",
+        metavar="FOLDER|GLOB|TABLE",
+        help="'shots', 'shots/*.jpg' in quotes, s3://bucket/shots, edits.csv",
+    )
     add(
         "instructions",
         nargs="*",
         metavar="INSTRUCTION",
         help="what to do, in quotes; several are applied one after another (a table may have its)",
     )
-    add("-o", "--output", type=Path, metavar="FOLDER", help="where to write (FOLDER_edited)")
+    add("-o", "--output", type=_written, metavar="FOLDER", help="where to write (FOLDER_edited)")
     add("--overwrite", action="store_true", help="replace files that other programs put there")
     add_base(add)
     _add_how(command)
@@ -35,6 +40,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--ray", nargs="?", const="", metavar="ADDRESS", help="edit on a Ray cluster (a local one)")
     add("--workers", type=int, metavar="N", help="of --ray: one for each GPU, else each CPU")
     add_sampling(add)
+
+
+def _written(text: str) -> Path | str:
+    """Keep an address as it is written: a path would lose one of its strokes."""
+    return text.rstrip("/") if is_address(text) else Path(text)
 
 
 def _add_how(command: argparse.ArgumentParser) -> None:
@@ -98,14 +108,20 @@ def check(arguments: argparse.Namespace) -> None:
         )
 
 
-def usual_output(what: str) -> Path:
-    """Name the folder beside what is edited that answers go to where none is named."""
-    path = Path(what)
+def output_of(arguments: argparse.Namespace) -> Path | Remote:
+    """Return where answers go: where none is named a folder called after what is edited."""
+    if isinstance(arguments.output, str):
+        return remote(arguments.output)
+    if arguments.output is not None:
+        return arguments.output
+    path = Path(arguments.what)
     name = path.name if path.is_dir() else path.stem
     return Path(f"{name.replace('*', '') or 'pictures'}_edited")
 
 
-def items_of(arguments: argparse.Namespace, folder: Path) -> tuple[list[Item], list[Fault]]:
+def items_of(
+    arguments: argparse.Namespace, folder: Path | Remote
+) -> tuple[list[Item], list[Fault]]:
     """Find all that is to be edited, spread over instructions and strengths."""
     from customize.editing.folders.find import beside_inputs, find_items
     from customize.editing.folders.grid import read_instructions, read_strengths, spread

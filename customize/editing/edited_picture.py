@@ -13,6 +13,7 @@ from PIL import Image, PngImagePlugin
 from customize.errors import EditError, PairsError
 from customize.files import refuse_existing, replacing
 from customize.files.parse import parse_json
+from customize.files.remote import Remote
 from customize.files.text import MOST_BYTES
 from customize.pairs.decode import opened_picture
 
@@ -197,7 +198,7 @@ def keeps_settings(path: Path) -> bool:
     return path.suffix.lower() == ".png"
 
 
-def carries_settings(path: Path) -> bool:
+def carries_settings(path: Path | Remote) -> bool:
     """Tell a picture that an edit wrote from any other file."""
     try:
         return read_settings(path) is not None
@@ -205,7 +206,7 @@ def carries_settings(path: Path) -> bool:
         return False
 
 
-def read_settings(path: Path) -> dict[str, Any] | None:
+def read_settings(path: Path | Remote) -> dict[str, Any] | None:
     """Return the settings a PNG carries, None for a picture that carries none.
 
     Raises EditError for a file that is missing or no picture.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 
 from customize.errors import Fault, PairsError
+from customize.files.remote import Remote
 from customize.files.spelling import as_stored
 from customize.pairs.picture_files import CONVERT
 
@@ -45,7 +46,7 @@ def load_picture(path: Path, alpha_color: str = "#ffffff") -> Image.Image:
         return _flat_rgb(path, upright(opened), color)
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path | Remote) -> tuple[int, int]:
     """Return a picture's (W, H) as it is shown, from its head alone; raises as `load_picture`."""
     with opened_picture(path) as opened:
         width, height = opened.size
@@ -72,16 +73,18 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def opened_picture(path: Path) -> Iterator[Image.Image]:
+def opened_picture(path: Path | Remote) -> Iterator[Image.Image]:
     """Open a picture of one frame and bearable size; whatever goes wrong inside is a PairsError."""
     with warnings.catch_warnings():
         # bombs are checked below, odd EXIF is no fault of the picture
         warnings.simplefilter("ignore")
         try:
-            path = as_stored(path)
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise _refused(path, "a pipe or a device, no file", "name a picture file")
-            with Image.open(path) as opened:
+            if isinstance(path, Path):
+                path = as_stored(path)
+                if path.exists() and not path.is_file() and not path.is_dir():
+                    raise _refused(path, "a pipe or a device, no file", "name a picture file")
+            file = nullcontext(path) if isinstance(path, Path) else path.open()
+            with file as content, Image.open(content) as opened:
                 _check_frames(path, opened)
                 yield opened
         except PairsError:
@@ -113,11 +116,11 @@ _TURNS = {
 _SHRINK = "shrink it to at most 4096 pixels a side"
 
 
-def _refused(path: Path, found: str, cure: str) -> PairsError:
+def _refused(path: Path | Remote, found: str, cure: str) -> PairsError:
     return PairsError("picture", [Fault(str(path), found, cure)])
 
 
-def _check_frames(path: Path, opened: Image.Image) -> None:
+def _check_frames(path: Path | Remote, opened: Image.Image) -> None:
     """Refuse animations, pages and giants; a phone's MPO has its photograph first."""
     frames = getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format != "MPO":
@@ -128,8 +131,8 @@ def _check_frames(path: Path, opened: Image.Image) -> None:
         raise _refused(path, f"{width}x{height} pixels", _SHRINK)
 
 
-def _unidentified(path: Path) -> PairsError:
-    with open(path, "rb") as file:
+def _unidentified(path: Path | Remote) -> PairsError:
+    with path.open("rb") if isinstance(path, Path) else path.open() as file:
         head = file.read(64)
     if not head:
         return _refused(path, "an empty file", "copy the picture again")

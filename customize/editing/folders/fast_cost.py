@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from customize.editing.controlled import ready_for_many
 from customize.editing.folders.group import Answer, Group, make_group
-from customize.editing.photograph import Photograph, open_photograph
+from customize.editing.folders.run import read
 from customize.errors import CustomizeError
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def cost_of_fast(editor: Editor, group: Group) -> Cost | None:
                 same = tuple(
                     replace(edit, settings=replace(edit.settings, fast=fast)) for edit in group
                 )
-                photographs = {edit: _opened(edit.item.image) for edit in same}
+                photographs = {edit: read(edit.item.image).photograph for edit in same}
                 start = time.perf_counter()
                 answers = make_group(editor, same, photographs)
                 seconds.append(time.perf_counter() - start)
@@ -64,13 +63,6 @@ def cost_of_fast(editor: Editor, group: Group) -> Cost | None:
         return None
     decibels = float(np.median([10 * np.log10(255**2 / max(error, 0.065)) for error in errors]))
     return Cost(len(errors), decibels, seconds[1] / seconds[2])
-
-
-def _opened(path: Path) -> Photograph | CustomizeError:
-    try:
-        return open_photograph(path)
-    except CustomizeError as error:
-        return error
 
 
 def _pixels(answer: Answer | CustomizeError) -> np.ndarray:

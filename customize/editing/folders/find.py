@@ -10,10 +10,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from customize.editing.folders.find_elsewhere import pictures_at, same_folder
 from customize.editing.folders.items import Item, OutputFormat, output_name, printable
 from customize.editing.folders.table import items_of_table
 from customize.editing.masks import Mask
 from customize.errors import EditError, Fault
+from customize.files.remote import Remote, is_address
 from customize.pairs.layouts.table_rows import TABLE_SUFFIXES
 from customize.pairs.picture_files import CONVERT, FOREIGN_SUFFIXES, PICTURE_SUFFIXES, natural
 
@@ -26,10 +28,10 @@ def find_items(
     instructions: Sequence[str],
     mask: Mask | None,
     kind: OutputFormat | None,
-    besides: Path,
+    besides: Path | Remote,
 ) -> list[Item | Fault]:
     """Return what `what` names, in natural order: a folder's pictures (subfolders too), a
-    pattern's, one picture, or a table's rows.
+    pattern's, one picture, or a table's rows. All but a table may be an address elsewhere.
 
     `besides` is the output's folder, never read from. Raises EditError where nothing is found.
     """
@@ -37,7 +39,7 @@ def find_items(
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         found = items_of_table(path, instructions, mask, kind)
     else:
-        root, listed = _listed(what, besides)
+        root, listed = (pictures_at if is_address(what) else _listed)(what, besides)
         masks = () if mask is None else (mask,)
         found = [
             one
@@ -46,7 +48,7 @@ def find_items(
                 place=printable(str(one)),
                 image=root / one,
                 instructions=tuple(instructions),
-                output=output_name(PurePosixPath(one.as_posix()), kind),
+                output=output_name(one, kind),
                 masks=masks,
             )
             for one in listed
@@ -59,14 +61,16 @@ def find_items(
     return _without_clashes(found)
 
 
-def beside_inputs(items: Iterable[Item], folder: Path) -> Iterator[Item | Fault]:
+def beside_inputs(items: Iterable[Item], folder: Path | Remote) -> Iterator[Item | Fault]:
     """Pass items on, but for those whose answer would replace a picture or a mask that is read.
 
     `folder` is the output's, which may lie in the folder of the pictures.
     """
     listed, real = list(items), cache(os.path.realpath)
 
-    def place(path: Path) -> str:
+    def place(path: Path | Remote) -> str:
+        if isinstance(path, Remote):
+            return str(path)
         return os.path.join(real(path.parent), path.name)
 
     masks = (mask.file for item in listed for mask in item.masks if mask and mask.file)
@@ -79,29 +83,28 @@ def beside_inputs(items: Iterable[Item], folder: Path) -> Iterator[Item | Fault]
             yield item
 
 
-def _listed(what: str, besides: Path) -> tuple[Path, list[Path | Fault]]:
+def _listed(what: str, besides: Path | Remote) -> tuple[Path, list[PurePosixPath | Fault]]:
     """Return the folder that names are relative to, and the names or faults found."""
-    path = Path(what)
+    path, away = Path(what), besides.resolve() if isinstance(besides, Path) else None
     if path.is_dir():
-        if besides.resolve() == path.resolve():
-            raise EditError(
-                f"output {besides}: it is the folder of the pictures; expected another, so that "
-                "no source is replaced; name one with -o"
-            )
-        return path, list(_in_folder(path, PurePosixPath(), besides.resolve()))
+        if away == path.resolve():
+            raise same_folder(besides)
+        return path, list(_in_folder(path, PurePosixPath(), away))
     if path.is_file():
-        return path.parent, [Path(path.name)]
+        return path.parent, [PurePosixPath(path.name)]
     names = sorted(glob.iglob(what, recursive=True), key=lambda name: natural(Path(name)))
     files = [Path(name) for name in names if not Path(name).is_dir()]
     if not files:
         return path, []
     parents = [str(file.parent) for file in files]
     root = Path(os.path.commonpath(parents))
-    inside = besides.resolve()
-    return root, [f.relative_to(root) for f in files if not f.resolve().is_relative_to(inside)]
+    kept = [f for f in files if away is None or not f.resolve().is_relative_to(away)]
+    return root, [PurePosixPath(f.relative_to(root).as_posix()) for f in kept]
 
 
-def _in_folder(root: Path, inside: PurePosixPath, besides: Path) -> Iterator[Path | Fault]:
+def _in_folder(
+    root: Path, inside: PurePosixPath, besides: Path | None
+) -> Iterator[PurePosixPath | Fault]:
     """Yield pictures below `root`, without hidden files, links to folders and the output."""
     folder = root / inside
     try:
@@ -123,7 +126,7 @@ def _in_folder(root: Path, inside: PurePosixPath, besides: Path) -> Iterator[Pat
             yield Fault(here, f"{suffix} files cannot be read", CONVERT)
         elif suffix in PICTURE_SUFFIXES:
             if entry.is_file():
-                yield Path(name)
+                yield name
             else:
                 yield Fault(here, "no regular file", "copy the picture itself here")
 

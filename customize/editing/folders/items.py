@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from customize.editing.masks import Mask
+from customize.files.remote import Remote
 
 _NOWHERE = PurePosixPath()
 
@@ -21,7 +22,7 @@ class Item:
     one. `variant` names which of several edits of the same picture this is.
     """
 
-    image: Path
+    image: Path | Remote
     instructions: tuple[str, ...]
     place: str = ""
     output: PurePosixPath = _NOWHERE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from customize.errors import EditError
 from customize.files import write_text
 from customize.files.disk import naming_disk
 from customize.files.lock import in_use
+from customize.files.remote import Remote
 
 FORMAT = "customize folder 1"
 MANIFEST = "manifest.jsonl"
@@ -63,7 +63,7 @@ class Manifest:
             self._file.write(record.line())
             self._file.flush()
 
-    def holds(self, output: str, key: str, image: Path, folder: Path) -> bool:
+    def holds(self, output: str, key: str, image: Path | Remote, folder: Path | Remote) -> bool:
         """Tell whether an answer is there and still follows from the same input and settings."""
         record = self.done.get(output)
         if record is None or record.key != key:
@@ -138,19 +138,19 @@ def _damaged(path: Path, number: int, error: Exception) -> EditError:
     )
 
 
-def described(path: Path) -> InputFile:
+def described(path: Path | Remote) -> InputFile:
     """Hash a file, and note by what it may later be known to be the same."""
     before = path.stat()
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb") if isinstance(path, Path) else path.open() as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return InputFile(before.st_size, before.st_mtime_ns, digest.hexdigest())
 
 
-def same_file(path: Path, known: InputFile) -> bool:
+def same_file(path: Path | Remote, known: InputFile) -> bool:
     """Tell whether a file is as it was: by size and time, and where time moved by its content."""
-    found = os.stat(path)
+    found = path.stat()
     if found.st_size != known.size:
         return False
     return found.st_mtime_ns == known.modified or described(path).sha256 == known.sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from customize.editing.photograph import Photograph, open_photograph
 from customize.errors import CustomizeError, EditError, Fault, FaultsError, OutputError
 from customize.files import replacing
 from customize.files.disk import is_full
+from customize.files.remote import Remote
 
 if TYPE_CHECKING:
     from customize.editing import Editor
@@ -57,7 +59,7 @@ class Finished:
 
 
 def unfinished(
-    edits: Sequence[Edit], manifest: Manifest, folder: Path, *, overwrite: bool
+    edits: Sequence[Edit], manifest: Manifest, folder: Path | Remote, *, overwrite: bool
 ) -> tuple[set[Edit], list[Outcome]]:
     """Return which edits are still to be made, and what is known of the others already.
 
@@ -78,8 +80,13 @@ def unfinished(
     return wanted, known
 
 
-def _ours(path: Path, record: Done | None) -> bool:
-    """Tell whether a place is free or holds an answer of an earlier run."""
+def _ours(path: Path | Remote, record: Done | None) -> bool:
+    """Tell whether a place is free or holds an answer of an earlier run.
+
+    Elsewhere records come before answers: one whose answer did not come is of the one before it.
+    """
+    if isinstance(path, Remote):
+        return record is not None or not path.exists()
     try:
         size = path.stat().st_size
     except OSError:
@@ -177,16 +184,34 @@ def made_in_turn(
 
 
 def _read_group(group: Group) -> dict[Edit, Read]:
-    return {edit: _read(edit.item.image) for edit in group}
+    return {edit: read(edit.item.image) for edit in group}
 
 
-def _read(path: Path) -> Read:
+def read(path: Path | Remote) -> Read:
+    """Read a picture and its file's facts, or why it cannot be."""
     try:
+        if isinstance(path, Remote):
+            return _fetched(path)
         return Read(open_photograph(path), described(path))
     except CustomizeError as error:
         return Read(error, None)
     except OSError as error:
         return Read(EditError(f"{path}: cannot be read: {error.strerror}; check the file"), None)
+
+
+def _fetched(path: Remote) -> Read:
+    """Read a picture that lies elsewhere, once and whole, by way of a file here."""
+    try:
+        before = path.stat()
+        with tempfile.NamedTemporaryFile(prefix="customize-", suffix=path.suffix[:16]) as here:
+            here.write(path.read())
+            here.flush()
+            photograph, facts = open_photograph(Path(here.name)), described(Path(here.name))
+    except CustomizeError:
+        raise
+    except Exception as error:  # storages raise whatever their libraries do
+        raise EditError(f"{path}: cannot be read ({error}); check the file") from None
+    return Read(photograph, replace(facts, modified=before.st_mtime_ns))
 
 
 def _finish(
