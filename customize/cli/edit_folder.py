@@ -79,7 +79,7 @@ def edit_folder(arguments: argparse.Namespace) -> int:
         about = [*summary(arguments, edits, len(wanted), seconds), *([cost] if cost else [])]
         faults += [one.done for one in outcomes if isinstance(one.done, Fault)]
         title = f"{arguments.what}: before and after"
-        write_page(books, title, about, outcomes, faults, store)
+        write_page(books, title, about, outcomes, faults, store, own[1:])
         if arguments.grid or arguments.strengths:
             for sheet in write_sheets(books, outcomes, store):
                 print(folder / sheet.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ def summary(
 ) -> list[str]:
     """Return lines on what was done and how fast."""
     told = edits[0].settings.as_parameters().splitlines()[-1] if edits else ""
+    told = re.sub(r"Size: \d+x\d+, ", "", told)  # each picture has its own
     rate = f"{made} made in {seconds:.1f} s, {made / seconds:.2f} a second" if made else "none made"
     return [" → ".join(arguments.instructions), told, rate]
 

@@ -16,6 +16,7 @@ from customize.editing.folders.run import Outcome
 from customize.editing.folders.thumbnails import SIDE, Store
 from customize.errors import EditError, Fault
 from customize.files import replacing
+from customize.files.remote import Remote
 from customize.files.text import Unreadable, read_text
 
 MOST_COLUMNS = 24
@@ -91,36 +92,44 @@ def sheet_names(pictures: int) -> list[str]:
 
 
 def write_sheets(folder: Path, outcomes: Iterable[Outcome], store: Store) -> list[Path]:
-    """Write contact sheets, pictures down and variants across, 40 pictures on each."""
-    rows: dict[Path, dict[str, Outcome]] = {}
+    """Write contact sheets, pictures down in the order of their names, variants across."""
+    rows: dict[Path | Remote, dict[str, Outcome]] = {}
     titles: dict[str, None] = {}
     for outcome in outcomes:
         item = outcome.edit.item
         titles[item.variant] = None
         rows.setdefault(item.image, {})[item.variant] = outcome
-    paths, listed = list[Path](), list(rows.values())
+    paths = list[Path]()
+    listed = [row for _, row in sorted(rows.items(), key=lambda row: _name(row[1]))]
     for number, name in enumerate(sheet_names(len(listed))):
         shown = listed[number * MOST_ROWS : (number + 1) * MOST_ROWS]
         cells = [_row(row, list(titles), store) for row in shown]
         path = folder / name
         with replacing(path) as temporary:
-            contact_sheet(cells, ["source", *titles], cell=SIDE).save(temporary, "JPEG", quality=90)
+            contact_sheet(cells, ["picture", "source", *titles], cell=SIDE).save(
+                temporary, "JPEG", quality=90
+            )
         paths.append(path)
     return paths
 
 
 def _row(row: Mapping[str, Outcome], titles: Sequence[str], store: Store) -> list[Cell]:
-    """Return the source and its variants, a reason where one is missing."""
-    cells: list[Cell] = [""] * (1 + len(titles))
-    for column, title in enumerate(titles, start=1):
+    """Return name, source and variants, a reason where one is missing."""
+    cells: list[Cell] = [_name(row), "", *[""] * len(titles)]
+    for column, title in enumerate(titles, start=2):
         outcome = row.get(title)
         if outcome is None:
             continue
         if isinstance(outcome.done, Fault):
             cells[column] = outcome.done.found
         elif both := store.get(outcome.done.output, outcome.done.key):
-            cells[0], cells[column] = _opened(both.before), _opened(both.after)
+            cells[1], cells[column] = _opened(both.before), _opened(both.after)
     return cells
+
+
+def _name(row: Mapping[str, Outcome]) -> str:
+    """Return what messages call the picture of a row."""
+    return next(iter(row.values())).edit.item.place
 
 
 def _opened(content: bytes) -> Image.Image:
