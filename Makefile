@@ -18,12 +18,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/make_pairs.py
 	test -f $(RUN)/adapter.safetensors || $(BIN)/customize train recipes/my_dog.yaml
-	$(BIN)/customize edit examples/data/my_dog_unseen/1_before.png "turn the dog into <my-dog>" \
-	    --adapter $(RUN)/adapter.safetensors --output $(RUN)/edited.png --overwrite
 	$(BIN)/python examples/edit_from_python.py $(RUN)/adapter.safetensors examples/data/my_dog_unseen
+	@echo 'one edit: $(BIN)/customize edit examples/data/my_dog_unseen/1_before.png' \
+	    '"turn the dog into <my-dog>" --adapter $(RUN)/adapter.safetensors -o $(RUN)/edited.png'
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff format .
@@ -31,7 +31,7 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/vulture
-	$(BIN)/python -m pytest --numprocesses 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not gpu"
 
 # Results under runs/ are yours and stay.
 clean:

@@ -159,7 +159,12 @@ def test_commands_shown_exist() -> None:
     [
         (
             "demo",
-            ["examples/make_pairs.py", "customize train recipes/my_dog.yaml", "customize edit"],
+            [
+                "examples/make_pairs.py",
+                "customize train recipes/my_dog.yaml",
+                "examples/edit_from_python.py",
+                "customize edit",
+            ],
         ),
         ("test", ["-m pytest"]),
         ("check", ["ruff format", "ruff check", "pyright", "lint-imports", "-m pytest"]),
