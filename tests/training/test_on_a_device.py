@@ -78,7 +78,7 @@ def test_a_step_stays_on_its_device_and_waits_for_its_figures_alone(
         batches([Sample(encoded, encoded)], 4, seed=0, device="meta"),
         Goal(empty, others, preserved_share=0.5, min_snr=5.0),
         torch.optim.SGD([{"params": [*attached.tensors().values()], "lr": 1.0, "full_lr": 1.0}]),
-        Pace(2, accumulation=2, clip_norm=1.0),
+        Pace(2, accumulation=2 if kind == "K/V" else 1, clip_norm=1.0),
         open_accelerator("no"),
         seed=0,
         average=Average(attached, 0.9),
