@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from customize.cli.scoring_arguments import add_judge, check_judge
+
 
 def add_to(commands: Any) -> None:
     """Describe `studio` to the command line's parser."""
@@ -24,6 +26,7 @@ def add_to(commands: Any) -> None:
     add("--host", default="127.0.0.1", help="for a network: needs a password (%(default)s)")
     add("--share", action="store_true", help="by gradio's servers: needs a password")
     add("--device", help="cuda, mps or cpu (the best there is)")
+    add_judge(command)
     command.epilog = (
         "The password is read from the environment, CUSTOMIZE_PASSWORD; the user is studio."
     )
@@ -41,6 +44,8 @@ def open_studio(arguments: argparse.Namespace) -> int:
         os.environ.get(PASSWORD_VARIABLE) or None,
     )
     check_door(door)
+    check_judge(arguments)
     print(f"customize studio: http://{door.host}:{door.port} (Ctrl-C ends it; training goes on)")
-    serve(arguments.folder, door, device=arguments.device)
+    judge = arguments.judge, arguments.judge_server
+    serve(arguments.folder, door, device=arguments.device, judge=judge)
     return 0

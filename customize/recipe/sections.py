@@ -228,6 +228,8 @@ class Save(Section):
     """Steps between two checkpoints, from which a stopped run goes on."""
     keep_best: bool = True
     """Keep the step best on held-out previews: the last, or an earlier one surely better."""
+    keep_steps: bool = False
+    """Keep what was learned at each checkpoint as an adapter of its own, in `steps/`."""
     log: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = Field(
         default=("tensorboard",), strict=False
     )

@@ -57,11 +57,14 @@ class Project:
         return sorted(path.stem for path in found if _NAME.fullmatch(path.stem))
 
     def adapters(self) -> dict[str, Path]:
-        """Return the adapters of all runs, `my_dog` and `my_dog best`, with their files."""
+        """Return the adapters of all runs, `my_dog`, `my_dog best`, `my_dog step 50`, by label."""
         found: dict[str, Path] = {}
         for name in self.names("runs"):
             run = RunFolder(self.root / "runs" / name)
             labelled = {name: run.adapter, f"{name} best": run.best}
+            for path in sorted(run.steps.glob("step_*.safetensors")):
+                if number := re.fullmatch(r"step_0*([1-9][0-9]*)", path.stem):
+                    labelled[f"{name} step {number[1]}"] = path
             found |= {label: path for label, path in labelled.items() if path.is_file()}
         return found
 

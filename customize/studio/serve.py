@@ -51,10 +51,19 @@ def check_door(door: Door) -> None:
         )
 
 
-def serve(folder: Path, door: Door, *, device: str | None = None, wait: bool = True) -> Any:
+def serve(
+    folder: Path,
+    door: Door,
+    *,
+    device: str | None = None,
+    judge: tuple[str | None, str | None] = (None, None),
+    wait: bool = True,
+) -> Any:
     """Serve the page of the project `folder` until it is stopped; raises StudioError.
 
-    With `wait` False return gradio's page while it is being served by threads.
+    `judge` is a model and its server, who judges on the page: named here, as whoever opens the page
+    may not choose what this machine asks. With `wait` False return gradio's page while it is being
+    served by threads.
     """
     check_door(door)
     if not folder.is_dir():
@@ -72,11 +81,12 @@ def serve(folder: Path, door: Door, *, device: str | None = None, wait: bool = T
         ) from None
     from starlette.middleware import Middleware
 
+    from customize.studio.judged import Asked
     from customize.studio.open_editor import OpenEditor
     from customize.studio.page import CSS, KEYS, THEME, build_page
     from customize.studio.studio import Studio
 
-    page = build_page(Studio(project, OpenEditor(device)))
+    page = build_page(Studio(project, OpenEditor(device), Asked(*judge)))
     try:
         page.launch(
             server_name=door.host,

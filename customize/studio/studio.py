@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from customize.errors import CustomizeError
+from customize.studio.judged import Asked
 from customize.studio.open_editor import OpenEditor
 from customize.studio.project import Project
 
@@ -24,6 +25,7 @@ class Studio:
 
     project: Project
     editor: OpenEditor
+    judge: Asked = field(default_factory=Asked)
     tab: Any = None
     page: Any = None
 

@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     @property
+    def steps(self) -> Path:
+        """Adapters after earlier steps, where the recipe keeps them."""
+        return self.path / "steps"
+
+    @property
     def rescued(self) -> Path:
         """The last good adapter of a run that broke."""
         return self.path / "last_good.safetensors"
@@ -118,11 +123,17 @@ class RunFolder:
         """List what a run of this recipe writes, but for the cache, whose names are hashes."""
         names = [self.adapter.name, self.rescued.name, self.checkpoint.name, self.curve.name]
         names.append(f"{self.logs.name}/events.out.tfevents.*")
+        if recipe.save.keep_steps:
+            names.append(f"{self.steps.name}/step_*.safetensors")
         if recipe.preview.every is not None:
             names.append(f"{self.previews.name}/step_*.png")
             if recipe.preview.images is not None and recipe.save.keep_best:
                 names.append(self.best.name)
         return names
+
+    def at_step(self, step: int) -> Path:
+        """Name the adapter after a step."""
+        return self.steps / f"step_{step:06d}.safetensors"
 
     def preview(self, step: int) -> Path:
         """Name the preview of a step."""

@@ -80,6 +80,8 @@ class RunLoop:
         if self._previewer is not None and every and (last or step.step % every == 0):
             self._preview(self._previewer, step.step, reports)
         if step.step % self._plan.recipe.save.every == 0 and not last:
+            if self._plan.recipe.save.keep_steps:
+                write_adapter(self._plan, self._session, self._folder.at_step(step.step))
             self._session.save(self._folder.checkpoint)
 
     def _preview(self, previewer: Previewer, step: int, reports: Reports) -> None:

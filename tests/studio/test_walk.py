@@ -167,6 +167,9 @@ def test_the_whole_road(walk: Walk, tmp_path: Path) -> None:
     expect(page.locator("#compare-grid img")).to_have_count(2)
     expect(page.locator("#compare-scores table")).to_be_visible()
     page.locator("#compare-slider input[type=range]").press("ArrowRight")
+    page.locator("#compare-judge").click()
+    expect(page.locator("#compare-judged tbody tr")).to_have_count(2)
+    expect(page.locator("#compare-judged")).to_contain_text("judged by")
     walk.shot("compared")
 
     # mix: a second adapter of the same base, then both in one

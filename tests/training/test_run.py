@@ -28,6 +28,7 @@ from customize.adapters.file import read_adapter
 from customize.errors import OutputExistsError, PairsError, TrainingError
 from customize.files.manifest import NAME as MANIFEST
 from customize.recipe import Recipe
+from customize.studio.project import Project
 from customize.training import open_session, steps
 from customize.training.batches import Batch
 from customize.training.checkpoint import read_checkpoint
@@ -115,6 +116,20 @@ def test_a_loss_still_falling_is_told_at_the_end(
     said: list[str] = []
     run(toy_recipe(tmp_path, train=SHORT), log=said.append)
     assert "the concept's loss was still falling: by 50% over the last 2 steps" in said[-1]
+
+
+def test_adapters_of_earlier_steps_are_kept_where_asked(tmp_path: Path) -> None:
+    save, output = {"every": 2, "keep_steps": True}, str(tmp_path / "runs" / "a")
+    run(toy_recipe(tmp_path, train={"steps": 5}, save=save, output=output))
+    adapters = Project(tmp_path.resolve()).adapters()
+    assert list(adapters) == ["a", "a step 2", "a step 4"]
+    learned = [read_adapter(path).header.training["steps"] for path in adapters.values()]
+    assert learned == [5, 2, 4]
+    assert not equal(adapters["a step 2"], adapters["a"])
+    (tmp_path / "runs/a/steps/notes.txt").write_text("somebody's")
+    run(toy_recipe(tmp_path, train={"steps": 3}, save=save, output=output), overwrite=True)
+    left = [path.name for path in sorted((tmp_path / "runs/a/steps").iterdir())]
+    assert left == ["notes.txt", "step_000002.safetensors"]
 
 
 def test_overwrite_trains_anew(tmp_path: Path) -> None:

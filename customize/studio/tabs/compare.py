@@ -15,9 +15,11 @@ from customize.scoring.edits.requests import clip_for_bases
 from customize.scoring.edits.tasks import EditTask
 from customize.scoring.edits.variants import Variant, compared
 from customize.scoring.items import Item
+from customize.scoring.judging.opinion import JudgedEdit
 from customize.scoring.summary import Scored, metrics_shown
 from customize.studio import html
 from customize.studio.edits import edit_by, source_of
+from customize.studio.judged import Finished, opinions
 from customize.studio.studio import Studio, told
 
 MOST = 24
@@ -43,6 +45,9 @@ def build(studio: Studio) -> None:
     slider = gr.HTML(elem_id="compare-slider")
     grid = gr.HTML(elem_id="compare-grid")
     scores = gr.HTML(elem_id="compare-scores")
+    finished = gr.State(None)
+    judge = gr.Button("Have them judged", elem_id="compare-judge")
+    judged = gr.HTML(elem_id="compare-judged")
 
     def filled(name: object, number: float | None) -> str:
         """Say what the pair says."""
@@ -57,7 +62,7 @@ def build(studio: Studio) -> None:
         strengths: list[str],
         seed: float | None,
         steps: float | None,
-    ) -> list[str]:
+    ) -> list[Any]:
         """Make every edit, and score it against the source."""
         own = load_picture(Path(upload)) if upload else None
         source = own or source_of(project, name, number)[0]
@@ -83,15 +88,18 @@ def build(studio: Studio) -> None:
                 [html.picture(e.image, f"'{text}' by {label}", label) for label, e, _ in found]
             ),
             _scores(source, text, found),
+            [_finished(source, text, *each) for each in found],
+            "",
         ]
 
     gr.on([pairs.change, number.change], told(filled), [pairs, number], instruction)
     make.click(
         told(made),
         [pairs, number, upload, instruction, adapters, strengths, seed, steps],
-        [slider, grid, scores],
+        [slider, grid, scores, finished, judged],
         show_progress_on=slider,
     )
+    judge.click(told(lambda edits: opinions(studio.judge, edits)), finished, judged)
 
     def listed(pairs: object, chosen: list[str] | None) -> list[Any]:
         """List sets and adapters."""
@@ -106,6 +114,12 @@ def build(studio: Studio) -> None:
 def _one(studio: Studio, variant: Variant, task: EditTask, options: Any) -> tuple[Edited, Variant]:
     with studio.editor.lent((), variant.base) as editor:
         return edit_by(editor, variant, task, options), variant
+
+
+def _finished(
+    source: Image.Image, text: str, label: str, edited: Edited, variant: Variant
+) -> Finished:
+    return Finished(label, variant.base, JudgedEdit(source, _plain(text, variant), edited.image))
 
 
 def _scores(source: Image.Image, text: str, found: list[tuple[str, Edited, Variant]]) -> str:
