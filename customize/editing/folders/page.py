@@ -25,6 +25,7 @@ body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var
   margin: 2rem auto; max-width: 1400px; padding: 0 1.2rem; overflow-wrap: anywhere; }}
 h1 {{ font-size: 1.5rem; margin: 0; }} h2 {{ font-size: 1.1rem; margin-top: 2.5rem; }}
 .faint, figcaption {{ color: var(--faint); }} .bad {{ color: var(--bad); }}
+table {{ border-collapse: collapse; }} td:first-child {{ min-width: 6rem; }}
 td {{ padding: .3rem 1rem .3rem 0; vertical-align: top; border-bottom: 1px solid var(--rule); }}
 main {{ display: grid; gap: 1.6rem 1.2rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, {2 * SIDE + 4}px), 1fr)); }}
