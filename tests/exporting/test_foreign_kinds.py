@@ -114,6 +114,18 @@ def test_several_adapters_in_one_file_are_told_apart(base: Base, tmp_path: Path)
         import_adapter(write(tmp_path, tensors), base.name)
 
 
+def test_each_model_may_have_a_name_of_its_own(base: Base, tmp_path: Path) -> None:
+    other = "text_encoder.encoder.layers.0.self_attn.q_proj"
+    width = BaseWeights(base).shape(other)
+    tensors = {
+        f"unet.{KEY}.lora_A.first.weight": A,
+        f"unet.{KEY}.lora_B.first.weight": B,
+        f"{other}.lora_A.second.weight": noise(2, width[1]),
+        f"{other}.lora_B.second.weight": noise(width[0], 2),
+    }
+    torch.testing.assert_close(change(write(tmp_path, tensors), base), B @ A)
+
+
 ONE = torch.ones(2, 2)
 KINDS: Mapping[str, tuple[dict[str, Tensor], str]] = {
     "GLoRA": ({f"{FLAT}.{n}.weight": ONE for n in ("a1", "a2", "b1", "b2")}, "GLoRA"),

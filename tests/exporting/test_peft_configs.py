@@ -27,6 +27,7 @@ from customize.exporting.formats.peft_config import (
     HARMLESS,
     REFUSED,
     USED,
+    USUAL_ALPHA,
     Kind,
     read_config,
 )
@@ -196,6 +197,22 @@ def test_fields_that_are_not_set_change_nothing() -> None:
     unset = dict(zip(REFUSED, [None, False, [], {}] * 9, strict=False))
     plain = read_config({"r": 2, "lora_alpha": 4, "new_in_2030": None, **unset}, "config")
     assert plain.scale("a.to_k", 2) == 2
+
+
+def test_alpha_that_is_not_said_is_pefts_own(base: Base, tmp_path: Path) -> None:
+    assert LoraConfig().lora_alpha == LoHaConfig().alpha == LoKrConfig().alpha == USUAL_ALPHA
+    down, up = torch.randn(2, 16), torch.randn(8, 2)
+    start = f"base_model.model.{KEY}"
+    pair = {f"{start}.lora_A.weight": down, f"{start}.lora_B.weight": up}
+    save_file(pair, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    adapter, _ = import_adapter(tmp_path, base.name)
+    found = weight_delta(adapter, f"denoiser.{KEY}", torch.zeros(8, 16))
+    torch.testing.assert_close(found, 4 * up @ down)
+    save_file(pair | {f"{start}.alpha": torch.tensor(2.0)}, tmp_path / "adapter_model.safetensors")
+    adapter, _ = import_adapter(tmp_path, base.name)
+    found = weight_delta(adapter, f"denoiser.{KEY}", torch.zeros(8, 16))
+    torch.testing.assert_close(found, up @ down)
 
 
 def test_patterns_are_found_as_peft_finds_them() -> None:

@@ -143,6 +143,8 @@ def read_scaled(
     configs: Mapping[str, PeftConfig],
 ) -> Changes:
     """Gather layers whose scales, and how they started, stand in a configuration for each model."""
+    if any(name.endswith(".alpha") for name in tensors):  # which then count where it says none
+        configs = {model: replace(config, usual_alpha=None) for model, config in configs.items()}
 
     def config_of(layer: str) -> PeftConfig:
         return configs.get(split_layer(layer)[0], PeftConfig())

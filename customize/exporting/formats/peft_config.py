@@ -63,13 +63,18 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     "monteclora_config": ("its factors are random", _MERGED),
     "kasa_config": ("its factors come with singular values", _MERGED),
 }
+USUAL_ALPHA = 8.0
+"""The default of LoraConfig, LoHaConfig and LoKrConfig."""
 # How LoRA may start without touching the base, and from the base's weights alone.
 _PLAIN_STARTS = ("gaussian", "orthogonal", "eva", "mica", "true", "false")
 
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """What of a configuration counts; None stands for what it does not say."""
+    """What of a configuration counts; None stands for what it does not say.
+
+    `usual_alpha` is what peft takes where neither it nor the tensors say one.
+    """
 
     kind: Kind = "LORA"
     rank: float | None = None
@@ -79,6 +84,7 @@ class PeftConfig:
     rslora: bool = False
     dora: bool | None = None
     start: StartKind | None = None
+    usual_alpha: float | None = None
 
     def scale(self, path: str, rank: int | None) -> float | None:
         """Return what multiplies the factors of the layer at `path` (without `text_model.`).
@@ -92,7 +98,8 @@ class PeftConfig:
         if stated is not None and rank is not None and stated != rank:
             raise ValueError(f"rank {rank}, and the configuration says {stated:g}")
         alpha = self.alpha_pattern.of(*spellings)
-        alpha = self.alpha if alpha is None else alpha
+        own = self.usual_alpha if self.alpha is None else self.alpha
+        alpha = own if alpha is None else alpha
         divisor = rank if stated is None else stated
         if alpha is None or divisor is None:
             return None
@@ -128,6 +135,7 @@ def read_config(fields: Any, name: str) -> PeftConfig:
         rslora=bool(fields.get("use_rslora")),
         dora=fields.get("use_dora"),
         start=_start(fields.get("init_lora_weights"), name),
+        usual_alpha=USUAL_ALPHA,
     )
 
 

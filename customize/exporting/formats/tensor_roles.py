@@ -144,7 +144,7 @@ def gather(
     from customize.exporting.formats.module_change import change_of, check_parts, rank_of
 
     modules: dict[str, dict[Role, Tensor]] = defaultdict(dict)
-    _refuse_several(tensors)
+    _refuse_several(tensors, layer_of)
     for key, tensor in tensors.items():
         module, role = split_key(key) or ("", "delta")
         layer = layer_of(module)
@@ -170,14 +170,19 @@ def gather(
     return makers_names.split(Changes(layers, biases=biases))
 
 
-def _refuse_several(keys: Iterable[str]) -> None:
+def _refuse_several(keys: Iterable[str], layer_of: Callable[[str], str | None]) -> None:
     """Refuse a file in which several adapters of one model lie side by side."""
-    names = sorted({name for key in keys if (name := without_adapter(key)[1])})
-    if len(names) > 1:
-        raise unreadable(
-            f"it holds {len(names)} adapters ({', '.join(names[:5])})",
-            "save one of them on its own",
-        )
+    names = defaultdict[str, set[str]](set)
+    for key in keys:
+        if name := without_adapter(key)[1]:
+            layer = layer_of((split_key(key) or ("", ""))[0]) or ""
+            names[layer.partition(".")[0]].add(name)
+    for found in map(sorted, names.values()):
+        if len(found) > 1:
+            raise unreadable(
+                f"it holds {len(found)} adapters ({', '.join(found[:5])})",
+                "save one of them on its own",
+            )
 
 
 def unreadable(
