@@ -19,7 +19,7 @@ from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from customize.files.spelling import as_stored
-from customize.files.text import Unreadable, check_path
+from customize.files.text import Unreadable, check_path, special_file
 
 
 class TypedText(str):
@@ -71,7 +71,8 @@ def instruction_source(value: Any, info: ValidationInfo) -> Path | str | tuple[s
     path = existing_path(value, info)
     if info.context is not None and not path.is_file():
         raise fault(
-            f"{path} is a folder", "name a text file with one instruction a line, or list them here"
+            f"{path} is {special_file(path) or 'a folder'}",
+            "name a text file with one instruction a line, or list them here",
         )
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,15 @@ def test_single_file_pickles_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"PK\x03\x04")
     with pytest.raises(BaseModelError, match="pickle"):
         resolve_base(str(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_for_weights_is_refused_before_it_is_read(folder: Path) -> None:
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(BaseModelError, match=r"is a named pipe; expected a safetensors file"):
+        resolve_base(str(folder))
 
 
 def test_weights_that_do_not_fit_their_config(folder: Path) -> None:

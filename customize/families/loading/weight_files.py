@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from customize.errors import BaseModelError
 from customize.files.disk import disk_of, free_at, is_full
+from customize.files.text import special_file
 
 _WHOLE = 64 * 2**20
 _BLOCK = 2**18
@@ -40,6 +41,10 @@ def component_files(folder: Path, owner: str) -> tuple[list[Path], str | None]:
 
 def check_safetensors(path: Path, owner: str) -> dict[str, tuple[int, ...]]:
     """Return every tensor's shape by name; raises BaseModelError for a damaged file."""
+    if kind := special_file(path):
+        raise BaseModelError(
+            f"{owner}: {path} is {kind}; expected a safetensors file", "put the model's file there"
+        )
     try:
         with safe_open(path, framework="numpy") as file:  # shapes only: no torch
             names = list(file.keys())
