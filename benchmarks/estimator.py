@@ -1,9 +1,9 @@
 """How near the memory estimate is to what training takes: `python benchmarks/estimator.py`.
 
-Four configurations on a CPU, each in fresh processes: one that encodes and one that then trains two
+Six configurations on a CPU, each in fresh processes: one that encodes and one that then trains two
 steps; resident memory above what importing the libraries takes. Writes
 `benchmarks/results/estimator.json`. On a GPU (`--device cuda`) it is CUDA's allocator at the full
-size of Stable Diffusion 1.5.
+size of Stable Diffusion 1.5 and of FLUX.2 klein 4B.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "adapter": KV,
         "train": {"batch": 2, "precision": "no"},
     },
+    "klein LoRA, batch 4": {
+        "geometry": "small_klein",
+        "adapter": LORA | {"rank": 16, "targets": ["all"]},
+        "train": {"batch": 4, "precision": "no"},
+    },
+    "klein LoRA, checkpointing, bfloat16, batch 8": {
+        "geometry": "small_klein",
+        "adapter": LORA | {"rank": 16, "targets": ["all"]},
+        "train": {"batch": 8, "precision": "bf16", "gradient_checkpointing": True},
+    },
 }
 
 
@@ -51,9 +61,10 @@ def main() -> None:
     if options.child:
         print(json.dumps(_child(options)))
         return
-    geometry = _geometry(options)
-    write_base(Path(options.work) / geometry, geometry)  # here, so that no child's peak has it in
-    rows = [_compared(options, name) for name in CONFIGURATIONS if options.only in (None, name)]
+    names = [name for name in CONFIGURATIONS if options.only in (None, name)]
+    for geometry in {_geometry(options, name) for name in names}:
+        write_base(Path(options.work) / geometry, geometry)  # here: no child's peak has it in
+    rows = [_compared(options, name) for name in names]
     if options.only:
         return
     RESULTS.mkdir(exist_ok=True)
@@ -95,13 +106,15 @@ def _run(options: argparse.Namespace, name: str, part: str) -> dict[str, float]:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def _geometry(options: argparse.Namespace) -> Geometry:
-    return "quarter" if options.device == "cpu" else "sd15"
+def _geometry(options: argparse.Namespace, name: str) -> Geometry:
+    small: Geometry = CONFIGURATIONS[name].get("geometry", "quarter")
+    large: dict[Geometry, Geometry] = {"quarter": "sd15", "small_klein": "klein"}
+    return small if options.device == "cpu" else large[small]
 
 
 def _child(options: argparse.Namespace) -> dict[str, float]:
     start = imported()
-    recipe = _recipe(options, _geometry(options))
+    recipe = _recipe(options, _geometry(options, options.only))
     from customize.training.plan import plan_run
 
     plan = plan_run(recipe, lambda _: None)

@@ -3,8 +3,8 @@
 `quarter` is Stable Diffusion 1.5's UNet at 64-128-256-256 (37.5 M weights) with a VAE at
 32-64-128-128, `sd15` the whole of it, `sdxl` Stable Diffusion XL's; all with 8 input channels.
 Their text encoders have CLIP's true sizes; the tokenizer is the embedded base's. `klein` is the 4B
-FLUX.2 klein with its Qwen3 (`klein_geometry`). `toy`, `toy_xl` and `toy_klein` are the same classes
-at the least width, for trials of the programs that measure.
+FLUX.2 klein with its Qwen3, and `small_klein` an eighth as wide (`klein_geometry`). `toy`, `toy_xl`
+and `toy_klein` are the same classes at the least width, for trials of the programs that measure.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from customize.families.base import EMBEDDED
 from customize.families.loading.quiet import hush, quiet_loading
 
-Geometry = Literal["quarter", "sd15", "sdxl", "klein", "toy", "toy_xl", "toy_klein"]
+Geometry = Literal["quarter", "sd15", "sdxl", "klein", "small_klein", "toy", "toy_xl", "toy_klein"]
 SIDES = {
-    **{"quarter": 256, "sd15": 512, "sdxl": 1024, "klein": 1024},
+    **{"quarter": 256, "sd15": 512, "sdxl": 1024, "klein": 1024, "small_klein": 256},
     **{"toy": 128, "toy_xl": 128, "toy_klein": 128},
 }
 WIDTHS = {
@@ -112,10 +112,10 @@ def _pipeline(geometry: Geometry) -> Any:
     import diffusers
     import transformers
 
-    if geometry in ("klein", "toy_klein"):
-        from klein_geometry import klein_pipeline
+    if "klein" in geometry:
+        from klein_geometry import SIZES, klein_pipeline
 
-        return klein_pipeline(toy=geometry == "toy_klein")
+        return klein_pipeline(SIZES[geometry])
     kinds: Any = diffusers
     tokenizer = transformers.CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     tokenizer.model_max_length = 77

@@ -1,10 +1,11 @@
-"""FLUX.2 klein with random weights, at 4B's true sizes or as a toy, for `geometry.py`.
+"""FLUX.2 klein with random weights, at 4B's true sizes and smaller, for `geometry.py`.
 
 The tokenizer knows bytes and Qwen's marks alone; the text encoder has the published vocabulary.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 MARKS = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
@@ -14,39 +15,57 @@ TEMPLATE = (
 )
 
 
-def klein_pipeline(*, toy: bool) -> Any:
+@dataclass(frozen=True)
+class KleinSize:
+    """How large a klein is; `text` is the Qwen3's width, `vae` None the published autoencoder."""
+
+    text: int
+    text_layers: int
+    text_heads: tuple[int, int, int]
+    vocabulary: int
+    heads: int
+    head: int
+    blocks: tuple[int, int]
+    vae: tuple[int, ...] | None
+
+
+SIZES = {
+    "klein": KleinSize(2560, 36, (32, 8, 128), 151936, 24, 128, (5, 20), None),
+    "small_klein": KleinSize(512, 12, (8, 2, 64), 8192, 6, 64, (2, 8), (32, 64, 128, 128)),
+    "toy_klein": KleinSize(32, 4, (2, 1, 16), 512, 2, 16, (2, 3), (32, 32, 32, 32)),
+}
+
+
+def klein_pipeline(size: KleinSize) -> Any:
     """Build the pipeline on the default device."""
     import diffusers
     import transformers
 
     kinds: Any = diffusers
-    width, heads, double, single = (32, 2, 2, 3) if toy else (2560, 24, 5, 20)
-    vae = kinds.AutoencoderKLFlux2(
-        **({"block_out_channels": (32, 32, 32, 32), "sample_size": 128} if toy else {})
-    )
+    small = {"block_out_channels": size.vae, "sample_size": 128} if size.vae else {}
+    heads, key_heads, head = size.text_heads
     text = transformers.Qwen3Config(
-        vocab_size=512 if toy else 151936,
-        hidden_size=width,
-        intermediate_size=64 if toy else 9728,
-        num_hidden_layers=4 if toy else 36,
-        num_attention_heads=2 if toy else 32,
-        num_key_value_heads=1 if toy else 8,
-        head_dim=16 if toy else 128,
+        vocab_size=size.vocabulary,
+        hidden_size=size.text,
+        intermediate_size=size.text * 19 // 5,
+        num_hidden_layers=size.text_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        head_dim=head,
         tie_word_embeddings=True,
     )
-    head = 16 if toy else 128
     return kinds.Flux2KleinPipeline(
         scheduler=kinds.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=vae.eval(),
+        vae=kinds.AutoencoderKLFlux2(**small).eval(),
         text_encoder=transformers.Qwen3ForCausalLM(text).eval(),
         tokenizer=_tokenizer(),
         transformer=kinds.Flux2Transformer2DModel(
-            num_layers=double,
-            num_single_layers=single,
-            attention_head_dim=head,
-            num_attention_heads=heads,
-            joint_attention_dim=3 * width,
-            axes_dims_rope=(head // 4,) * 4,
+            num_layers=size.blocks[0],
+            num_single_layers=size.blocks[1],
+            attention_head_dim=size.head,
+            num_attention_heads=size.heads,
+            joint_attention_dim=3 * size.text,
+            axes_dims_rope=(size.head // 4,) * 4,
             guidance_embeds=False,
         ).eval(),
         is_distilled=False,

@@ -30,12 +30,12 @@ from customize.training.memory.quantize import quantizable, quantized_bytes
 from customize.training.memory.workload import Load
 from customize.training.optimizer import OptimizerName
 
-CPU_FRAGMENTS = 2.0
-"""What glibc keeps of freed blocks, for every byte that a step with recomputed activations takes.
+CPU_FRAGMENTS, CPU_STEP_FRAGMENTS = 2.0, 0.6
+"""What glibc keeps of freed blocks: so many times what a step with recomputed activations takes,
+which is what comes and goes, or so many times the step as it is, whichever is more.
 
-That is the size of what comes and goes. Handing blocks back at once (a low M_MMAP_THRESHOLD) took
-24 % off a run's peak and doubled the time of its steps. Measured, as the next, by
-benchmarks/estimator.py.
+Handing blocks back at once (a low M_MMAP_THRESHOLD) took 24 % off a run's peak and doubled the time
+of its steps. Measured, as the next, by benchmarks/estimator.py.
 """
 CPU_LIBRARIES = 60 * 2**20
 """What oneDNN and other libraries take on a CPU besides tensors."""
@@ -99,7 +99,7 @@ def estimate(load: Load) -> Estimate:
         if on_cpu:
             family.denoiser.enable_gradient_checkpointing()
             passing = _step_bytes(ledger, family, attached, sample, text, load)
-            step += int(CPU_FRAGMENTS * passing)
+            step += int(max(CPU_FRAGMENTS * passing, CPU_STEP_FRAGMENTS * step))
         tables = ledger.take_tables()
     return Estimate(
         # A CPU maps weights from their files; of a table of words it holds the rows in use alone.
