@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def answered_by(denoiser: nn.Module, *layers: Layer) -> Iterator[None]:
 
     answer: Answer = innermost
     for layer in reversed(layers):
-        answer = _around(layer, answer)
+        answer = partial(layer, answer)
 
     def forward(noisy_BChw: Tensor, time: Any, **told: Any) -> tuple[Tensor]:
         assert told.get("return_dict") is False, "pipelines of diffusers ask for a tuple"
@@ -57,10 +58,6 @@ def answered_by(denoiser: nn.Module, *layers: Layer) -> Iterator[None]:
 
     with replaced(denoiser, "forward", forward):
         yield
-
-
-def _around(layer: Layer, answer: Answer) -> Answer:
-    return lambda call: layer(answer, call)
 
 
 def _rows(told: Any, chosen: Tensor) -> Any:

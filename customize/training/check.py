@@ -11,7 +11,6 @@ from typing import Any
 from customize.errors import BaseModelError, Fault, OutputError, PairsError
 from customize.families import profile_of
 from customize.families.base import Base, resolve_base
-from customize.families.profile import Profile
 from customize.files import Used, check_place
 from customize.pairs.find import PairSet, find_pairs
 from customize.pairs.lint.lint_pairs import lint
@@ -100,7 +99,9 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
     # Without a base no picture is too small: 1 pixel a side will do.
     resolution = recipe.pairs.resolution or (base.resolution if base else 1)
     references = profile is not None and profile.reads_references
-    most_tokens = _most_tokens(profile, tokenizer) if profile and tokenizer else None
+    most_tokens = None  # of an instruction, without start and end
+    if profile and tokenizer:
+        most_tokens = profile.longest_text or tokenizer.model_max_length - 2
     for concept in recipe.concepts:
         if tokenizer is not None and profile is not None and profile.learns_text:
             faults += _word_faults(concept, tokenizer)
@@ -147,11 +148,6 @@ def _tokenizer(base: Base) -> Any:
             "model folder",
             "download it again",
         ) from None
-
-
-def _most_tokens(profile: Profile, tokenizer: Any) -> int:
-    """Return how many tokens of an instruction the base reads, without start and end."""
-    return profile.longest_text or tokenizer.model_max_length - 2
 
 
 def _word_faults(concept: Concept, tokenizer: Any) -> list[Fault]:

@@ -14,7 +14,7 @@ from customize.adapters import Attached, CrossAttentionKV, attach, learns_text
 from customize.families import Dropout, Family, open_family
 from customize.families.flow_matching import FlowMatching
 from customize.training.batches import Sample
-from customize.training.cache import CachedView, Setting, View, encode_all
+from customize.training.cache import Setting, View, encode_all
 from customize.training.device import use_channels_last, use_cpu_attention
 from customize.training.loss import Goal
 from customize.training.memory.offload import offload_family
@@ -96,11 +96,10 @@ def encode_plan(
         device=device,
         progress=progress,
     )
-    found = iter(cached)
+    wanted = [(view, share / len(views)) for share, views in rehearsed for view in views]
     samples = [
-        _sample(next(found), view, share / len(views))
-        for share, views in rehearsed
-        for view in views
+        Sample(found.edited, found.unedited, frequency, view.pair.weight)
+        for found, (view, frequency) in zip(cached, wanted, strict=True)
     ]
     return samples, texts
 
@@ -125,10 +124,6 @@ def _open_base(plan: Plan, device: torch.device) -> Family:
         layers = live.profile.layers
         quantize(live.denoiser, layers, options.quantization, keep_text_kv=in_full)
     return live
-
-
-def _sample(cached: CachedView, view: View, frequency: float) -> Sample:
-    return Sample(cached.edited, cached.unedited, frequency, view.pair.weight)
 
 
 def _goal(plan: Plan, texts: Mapping[str, Tensor], device: torch.device) -> Goal:

@@ -210,7 +210,7 @@ def test_the_whole_road(walk: Walk, tmp_path: Path) -> None:
     walk.shot("chosen")
     walk.tab("Train")
     walk.choose("train-name", "brand_refined")
-    expect(page.locator("#train-state")).to_contain_text("finished")
+    expect(page.locator("#train-state")).to_contain_text("finished · step 4 of 4")  # not brand's
     walk.shot("refined")
 
     # download the kohya file, which then loads

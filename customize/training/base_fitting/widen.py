@@ -51,7 +51,7 @@ def _write(plain: Base, folder: Path) -> None:
     parts, denoiser = _parts(profile), profile.denoiser
     index = json.loads((plain.folder / "model_index.json").read_text("utf-8"))
     # What is no part of an editing pipeline, such as a safety checker, is left out.
-    kept = {key: value for key, value in index.items() if key in parts or not _is_part(value)}
+    kept = {k: v for k, v in index.items() if k in parts or not isinstance(v, list)}
     own = {"_class_name": profile.pipeline, **profile.index}
     _put(folder / "model_index.json", {**kept, **own})
     for part in parts:
@@ -73,10 +73,6 @@ def _write(plain: Base, folder: Path) -> None:
 
 def _parts(profile: Profile) -> tuple[str, ...]:
     return *profile.components, *profile.tokenizers, "scheduler"
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _put(path: Path, content: Mapping[str, Any]) -> None:
