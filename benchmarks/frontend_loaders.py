@@ -18,12 +18,14 @@ from unittest.mock import MagicMock
 
 import torch
 from frontend_models import (
+    WORD_WIDTHS,
     StandIns,
     clip_shapes,
     comfy_name,
     forge_config,
     kohya_name,
     ldm_shapes,
+    rows_of,
     text_model,
     unet,
 )
@@ -31,7 +33,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 ABSENT = {
-    "comfyui": ("torchvision", "torchaudio", "torchsde", "av", "kornia", "spandrel", "soundfile"),
+    "comfyui": (
+        *("torchvision", "torchaudio", "torchsde", "av", "kornia", "spandrel", "soundfile"),
+        *("comfy_kitchen", "comfy_aimdo", "blake3", "simpleeval", "alembic", "sqlalchemy"),
+    ),
     "kohya": ("torchvision", "cv2", "imagesize", "toml", "voluptuous", "library.train_util"),
     "forge": ("sentencepiece", "gguf", "torchvision", "cv2", "gradio", "modules"),
     "invokeai": ("torchvision", "cv2", "compel", "spandrel", "gguf", "onnx", "onnxruntime"),
@@ -89,28 +94,35 @@ def comfyui(checkout: Path) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         config = comfy.model_detection.model_config_from_unet(tensors, "model.diffusion_model.")
         config.set_inference_dtype(torch.float32, None)
         model = config.get_model(tensors, "model.diffusion_model.", device=torch.device("meta"))
-        clips = {"sd1": comfy.sd1_clip.SD1ClipModel, "xl": comfy.sdxl_clip.SDXLClipModel}
-        with torch.device("meta"):
-            clip = clips[case["size"]](device="meta", dtype=torch.float32)
         keys = comfy.lora.model_lora_keys_unet(model, {})
-        keys = comfy.lora.model_lora_keys_clip(clip, keys)
+        clips = {"sd1": comfy.sd1_clip.SD1ClipModel, "xl": comfy.sdxl_clip.SDXLClipModel}
+        if kind := clips.get(case["size"]):  # klein's text encoder is never changed
+            with torch.device("meta"):
+                clip = kind(device="meta", dtype=torch.float32)
+            keys = comfy.lora.model_lora_keys_clip(clip, keys)
         with heard() as messages:
             lora = comfy.lora_convert.convert_lora(load_file(case["path"]))
             patches = comfy.lora.load_lora(lora, keys)
         left = [m.removeprefix("lora key not loaded: ") for m in messages if "not loaded" in m]
 
         def change(layer: str, shape: tuple[int, ...]) -> Tensor | None:
-            patch = patches.get(comfy_name(layer, case["size"]))
-            if patch is None:
+            key = comfy_name(layer, case["size"])
+            height, own = rows_of(layer, shape, case["size"])
+            part = (key, (0, own.start or 0, shape[0]))  # a patch of some rows is kept under both
+            whole, alone = patches.get(key), patches.get(part)
+            if whole is None and alone is None:
                 return None
-            return comfy.lora.calculate_weight(
-                [(1.0, patch, 1.0, None, None)], torch.zeros(shape), layer
-            )
+            patch, height, own = (whole, height, own) if whole else (alone, shape[0], slice(None))
+            zeros = torch.zeros(height, *shape[1:])
+            found = comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], zeros, layer)
+            return found[own]
 
-        rows = None
+        rows = {}
         if place := case["embedding"]:
             stem, folder = Path(place).stem, str(Path(place).parent)
-            rows = comfy.sd1_clip.load_embed(stem, folder, 768, "clip_l")
+            for number, (encoder, width) in enumerate(WORD_WIDTHS[case["size"]].items()):
+                name = ("clip_l", "clip_g")[number]
+                rows[encoder] = comfy.sd1_clip.load_embed(stem, folder, width, name)
         note = f"detected as {type(config).__name__}"
         return {"change": change, "left": left, "note": note, "rows": rows}
 
@@ -226,14 +238,23 @@ def invokeai(checkout: Path) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]
             weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
             return patch_layer.get_parameters({"weight": weight}, weight=1.0)["weight"].view(shape)
 
-        rows = None
+        rows = {}
         if place := case["embedding"]:
-            raw = textual_inversion.TextualInversionModelRaw
-            rows = raw.from_checkpoint(Path(place)).embedding
+            raw = textual_inversion.TextualInversionModelRaw.from_checkpoint(Path(place))
+            both = (raw.embedding, raw.embedding_2)
+            rows = dict(zip(WORD_WIDTHS[case["size"]], both, strict=False))
         note = f"probed as {probe.__name__}"
         return {"change": change, "left": left, "note": note, "rows": rows}
 
     return run
+
+
+def base_weights(case: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Read the base's weights of a case that has some."""
+    if not case["base"]:
+        return {}
+    path = Path(case["base"]) / "unet" / "diffusion_pytorch_model.safetensors"
+    return {f"denoiser.{n.removesuffix('.weight')}": t for n, t in load_file(path).items()}
 
 
 def judge(case: Mapping[str, Any], answer: Mapping[str, Any]) -> Outcome:
@@ -243,16 +264,19 @@ def judge(case: Mapping[str, Any], answer: Mapping[str, Any]) -> Outcome:
 
     adapter = read_adapter(Path(case["adapter"]))
     names, matched, worst = layers(adapter), 0, 0.0
+    weights = base_weights(case)
     for layer in names:
-        exact = weight_delta(adapter, layer, torch.zeros(case["shapes"][layer]))
+        weight = weights.get(layer, torch.zeros(case["shapes"][layer]))
+        exact = weight_delta(adapter, layer, weight)
         found = answer["change"](layer, tuple(exact.shape))
         if found is not None:
             matched += 1
             worst = max(worst, float((found.float() - exact).norm() / exact.norm()))
     left, note = tuple(sorted(answer["left"])), answer["note"]
-    if (rows := answer.get("rows")) is not None:
-        taught = adapter.tensors["words.text_encoder.<my-dog>"]
-        note += ", word read" if torch.equal(rows, taught) else ", word WRONG"
+    if rows := answer.get("rows"):
+        taught = {encoder: adapter.tensors[f"words.{encoder}.<my-dog>"] for encoder in rows}
+        exact = all(torch.equal(rows[encoder], taught[encoder]) for encoder in rows)
+        note += ", word read" if exact else ", word WRONG"
     return Outcome(case["name"], len(names), matched, worst, len(left), left[:3], note)
 
 

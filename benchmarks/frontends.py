@@ -1,11 +1,13 @@
 """Run real front ends' loaders, from their own source, on files that we export at true sizes.
 
     python benchmarks/frontends.py comfyui=DIR kohya=DIR invokeai=DIR forge=DIR diffusers=PYTHON
+    python benchmarks/frontends.py comfyui=DIR cases=klein
 
 Each DIR is a checkout of the front end; PYTHON has one version of diffusers and may be given more
 than once: the oldest and the newest that pyproject allows read every export there is. Prints the
 tables of docs/frontends.md and writes them to results/frontends.json, where front ends not named
-keep their last outcome. Nothing of a front end is copied here; nothing is fetched.
+keep their last outcome. `cases` runs those alone whose name it is part of, and their outcome is
+kept by itself. Nothing of a front end is copied here; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any
 
 import torch
 from diffusers_cases import diffusers_cases
-from frontend_models import text_model, unet
+from frontend_models import WORD_WIDTHS, klein, text_model, unet
+from safetensors.torch import save_file
 from torch import nn
 
 from customize.adapters.file import AdapterFile, save_adapter
@@ -29,11 +32,16 @@ from customize.adapters.header import Header, Taught
 from customize.drawing.table import table
 from customize.exporting import export
 from customize.exporting.targets import ExportOptions, Target
+from customize.families import profile_of
 from customize.families.base import Base, FamilyName
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "frontends.json"
-FAMILIES: dict[str, FamilyName] = {"sd1": "instruct_pix2pix", "xl": "instruct_pix2pix_xl"}
+FAMILIES: dict[str, FamilyName] = {
+    "sd1": "instruct_pix2pix",
+    "xl": "instruct_pix2pix_xl",
+    "klein": "flux2_klein",
+}
 RANK = 2
 CASES: tuple[tuple[str, str, str, Target], ...] = (
     ("LoRA, all targets and text, SD 1.5", "sd1", "taught", "kohya"),
@@ -43,6 +51,14 @@ CASES: tuple[tuple[str, str, str, Target], ...] = (
     ("K/V with a word, bundled, SD 1.5", "sd1", "kv", "a1111"),
     ("LoRA, all targets and text, SDXL", "xl", "taught", "kohya"),
     ("LoRA of every layer, SDXL", "xl", "every", "kohya"),
+    ("K/V with a word, low rank, SDXL", "xl", "kv", "kohya"),
+    ("K/V with a word, .diff, SDXL", "xl", "full", "comfyui"),
+    ("K/V with a word, bundled, SDXL", "xl", "kv", "a1111"),
+    ("DoRA, .diff, SDXL", "xl", "dora", "comfyui"),
+    ("merge of ranks 2 and 6 with a word, SDXL", "xl", "merge", "kohya"),
+    ("LoRA of all, FLUX.2 klein 4B", "klein", "taught", "comfyui"),
+    ("LoRA of all, FLUX.2 klein 4B", "klein", "taught", "kohya"),
+    ("LoRA of all, FLUX.2 klein 4B", "klein", "taught", "invokeai"),
 )
 # What `targets` and the text encoder's rank can name, of the layers there are.
 TAUGHT = re.compile(
@@ -53,7 +69,9 @@ TAUGHT = re.compile(
 
 def weighted(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield linear and convolution layers with their shapes, by their names in adapter files."""
-    models: dict[str, Any] = {"denoiser": unet(size), "text_encoder": text_model("text_encoder")}
+    models: dict[str, Any] = {"denoiser": klein() if size == "klein" else unet(size)}
+    if size != "klein":
+        models["text_encoder"] = text_model("text_encoder")
     if size == "xl":
         models["text_encoder_2"] = text_model("text_encoder_2")
     for model, network in models.items():
@@ -62,54 +80,81 @@ def weighted(size: str) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield f"{model}.{path.removeprefix('text_model.')}", tuple(module.weight.shape)
 
 
-def adapter_of(size: str, kind: str) -> tuple[AdapterFile, dict[str, tuple[int, ...]]]:
+def chosen(size: str, kind: str) -> dict[str, tuple[int, ...]]:
+    """Choose the layers that an adapter of a kind changes, with their shapes."""
+    shapes, layers = dict(weighted(size)), profile_of(FAMILIES[size]).layers
+    if kind == "every":
+        return shapes
+    if kind in ("taught", "merge"):
+        taught = re.compile(rf"denoiser\.({layers.groups['all']})") if size == "klein" else TAUGHT
+        return {layer: shape for layer, shape in shapes.items() if taught.fullmatch(layer)}
+    keys = [layer for layer in shapes if re.fullmatch(rf"denoiser\.({layers.text_kv})", layer)]
+    return {layer: shapes[layer] for layer in (keys if kind == "kv" else keys[:4])}
+
+
+def adapter_of(size: str, kind: str, base: Path) -> tuple[AdapterFile, dict[str, tuple[int, ...]]]:
     """Make an adapter with known changes, and the shapes of what it changes.
 
-    `every` is a LoRA of every layer at alpha 3, `taught` of those that recipes can name; `kv` full
-    changes of rank 2 of cross-attention's keys and values, with a word; `full` the same at full
-    rank, in four layers.
+    `every` is a LoRA of every layer at alpha 3, `taught` of those that recipes can name, `merge`
+    the same of ranks 2 and 6, with a word; `kv` full changes of rank 2 of cross-attention's keys
+    and values, with a word; `full` the same at full rank, in four layers; `dora` DoRA in four
+    layers, whose weights are written to `base`.
     """
     generator = torch.Generator().manual_seed(0)
-    shapes, tensors = dict(weighted(size)), dict[str, torch.Tensor]()
-    is_low_rank = kind in ("taught", "every")
-    if kind == "taught":
-        shapes = {layer: shape for layer, shape in shapes.items() if TAUGHT.fullmatch(layer)}
-    elif not is_low_rank:
-        keys = [layer for layer in shapes if layer.endswith(("attn2.to_k", "attn2.to_v"))]
-        shapes = {layer: shapes[layer] for layer in (keys if kind == "kv" else keys[:4])}
-    for layer, (out, width, *kernel) in shapes.items():
-        down = torch.randn(RANK, width, *kernel, generator=generator) / width**0.5
-        up = 0.01 * torch.randn(out, RANK, *[1] * len(kernel), generator=generator)
-        if is_low_rank:
-            tensors |= {f"{layer}.lora_A": down, f"{layer}.lora_B": up}
-        else:
+    shapes, tensors, base_weights = chosen(size, kind), dict[str, torch.Tensor](), {}
+    full_changes = kind in ("kv", "full")
+    for index, (layer, (out, width, *kernel)) in enumerate(shapes.items()):
+        rank = RANK + (4 * (index % 2) if kind == "merge" else 0)
+        down = torch.randn(rank, width, *kernel, generator=generator) / width**0.5
+        up = 0.01 * torch.randn(out, rank, *[1] * len(kernel), generator=generator)
+        if full_changes:
             full = torch.randn(out, width, generator=generator) / width
             tensors[f"{layer}.delta"] = full if kind == "full" else up @ down
-    if not is_low_rank:
-        tensors["words.text_encoder.<my-dog>"] = torch.randn(2, 768, generator=generator)
-    header = Header(
+            continue
+        tensors |= {f"{layer}.lora_A": down, f"{layer}.lora_B": up}
+        if kind == "dora":
+            weight = torch.randn(out, width, generator=generator) / width**0.5
+            base_weights[f"{layer.removeprefix('denoiser.')}.weight"] = weight
+            tensors[f"{layer}.magnitude"] = weight.norm(dim=1) * 1.1
+    if (full_changes or kind == "merge") and size != "klein":
+        for encoder, width in WORD_WIDTHS[size].items():
+            tensors[f"words.{encoder}.<my-dog>"] = torch.randn(2, width, generator=generator)
+    if base_weights:
+        (base / "unet").mkdir(parents=True)
+        save_file(base_weights, base / "unet" / "diffusion_pytorch_model.safetensors")
+    return AdapterFile(_header(size, kind, tensors), tensors), shapes
+
+
+def _header(size: str, kind: str, tensors: dict[str, torch.Tensor]) -> Header:
+    is_low_rank = kind in ("taught", "every", "dora")
+    method = "merged" if kind == "merge" else "low_rank" if is_low_rank else "cross_attention_kv"
+    word = "<my-dog>" if any(name.startswith("words.") for name in tensors) else None
+    return Header(
         family=FAMILIES[size],
         base_name="hub/base",
         base_fingerprint="0" * 64,
-        method="low_rank" if is_low_rank else "cross_attention_kv",
+        method=method,
         rank=RANK if is_low_rank else None,
         alpha=3.0 if is_low_rank else None,
-        concepts=(Taught("my_dog", "<my-dog>", vectors=2),),
+        decompose=kind == "dora",
+        concepts=(Taught("my_dog", word, vectors=2) if word else Taught("my_dog", None),),
     )
-    return AdapterFile(header, tensors), shapes
 
 
-def cases(folder: Path) -> list[dict[str, Any]]:
-    """Export every case to `folder` and describe it for the loaders."""
+def cases(folder: Path, part: str) -> list[dict[str, Any]]:
+    """Export cases whose name holds `part` to `folder` and describe them for the loaders."""
     made = []
     for number, (name, size, kind, target) in enumerate(CASES):
-        adapter, shapes = adapter_of(size, kind)
-        place = folder / str(number)
+        if part not in name:
+            continue
+        place, own_base = folder / str(number), folder / f"base_{number}"
+        adapter, shapes = adapter_of(size, kind, own_base)
         own = save_adapter(place / "adapter.safetensors", adapter.header, adapter.tensors)
-        base = Base("hub/base", Path("/nowhere"), FAMILIES[size], "0" * 64, 512, 64, 8)
+        base = Base("hub/base", own_base, FAMILIES[size], "0" * 64, 512, 64, 8)
         written = export(adapter, base, target, place, ExportOptions(name="dog"))
         words = [str(path) for path in written.files if path.parent.name == "embeddings"]
-        facts = {"name": name, "size": size, "path": str(written.files[0]), "adapter": str(own)}
+        facts = {"name": f"{name} (`{target}`)", "size": size, "path": str(written.files[0])}
+        facts |= {"adapter": str(own), "base": str(own_base) if kind == "dora" else None}
         made.append({**facts, "shapes": shapes, "embedding": words[0] if words else None})
     return made
 
@@ -158,19 +203,21 @@ def main() -> None:
     named = [argument.split("=", 1) for argument in sys.argv[1:]]
     assert named, __doc__
     pythons = [place for name, place in named if name == "diffusers"]
-    checkouts = {name: place for name, place in named if name != "diffusers"}
+    part = "".join(place for name, place in named if name == "cases")
+    checkouts = {name: place for name, place in named if name not in ("diffusers", "cases")}
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     read_by_diffusers(pythons, results)
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "cases.json"
         if checkouts:
-            manifest.write_text(json.dumps(cases(Path(folder))))
+            manifest.write_text(json.dumps(cases(Path(folder), part)))
         for name, checkout in checkouts.items():
             loader = [sys.executable, str(HERE / "frontend_loaders.py"), name, checkout]
             ran = subprocess.run([*loader, str(manifest)], stdout=subprocess.PIPE, check=True)
             outcomes = json.loads(ran.stdout.splitlines()[-1])
-            results[name] = {"version": version(Path(checkout)), "outcomes": outcomes}
-            print(told(name, results[name]["version"], outcomes))
+            key = f"{name}, {part}" if part else name
+            results[key] = {"version": version(Path(checkout)), "outcomes": outcomes}
+            print(told(name, results[key]["version"], outcomes))
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
