@@ -39,7 +39,7 @@ from customize.embedded.fitting.latent_pool import (
 )
 from customize.embedded.fitting.loop import Budget, fit_stage
 from customize.embedded.fitting.pool_supply import PoolSupply
-from customize.embedded.fitting.run import fit_embedded_base
+from customize.embedded.fitting.run import fit_embedded_base, largest_stage
 from customize.embedded.fitting.shared_state import BETAS, WEIGHT_DECAY, FlatState, Worker
 from customize.embedded.folder import new_parts
 from customize.embedded.models import (
@@ -203,6 +203,16 @@ def test_two_workers_step_as_one_where_rates_differ():
     assert torch.equal(nets[0][2].bias, start[2].bias)
     for one, single in zip(nets[0].parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(one, single)
+
+
+def test_the_memory_that_workers_share_holds_the_largest_stage(tmp_path):
+    parts = new_parts(learn_tokenizer(tmp_path, 1), 64)
+    size = largest_stage(parts, 64)
+    fresh = new_parts(parts.tokenizer, 64)
+    stages = [*fresh.modules(), Learners(fresh.unet, fresh.text_encoder)]
+    for stage in stages:
+        FlatState(stage, Worker(pool=torch.zeros(5, size)))
+    assert max(FlatState(stage, Worker()).vectors["ema"].numel() for stage in stages) == size
 
 
 def test_a_finished_stage_keeps_its_weights_when_the_next_takes_the_pool():

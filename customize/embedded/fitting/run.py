@@ -18,7 +18,7 @@ from customize.embedded.fitting.autoencoder import fit_autoencoder
 from customize.embedded.fitting.clip import fit_clip
 from customize.embedded.fitting.compiling import compile_ahead
 from customize.embedded.fitting.drawing_ahead import drawers_for
-from customize.embedded.fitting.editor import fit_editor
+from customize.embedded.fitting.editor import Learners, fit_editor
 from customize.embedded.fitting.loop import Budget
 from customize.embedded.fitting.shared_state import VECTORS, Worker
 from customize.embedded.folder import Parts, new_parts, read_parts, write_folder
@@ -63,9 +63,7 @@ def fit_embedded_base(recipe: EmbeddedBaseRecipe, start_from: Path | None = None
 
 def _fit_in_processes(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path | None) -> None:
     """Run `workers` single-threaded processes over weights in shared memory."""
-    parts = _parts(recipe, state, start_from)
-    modules = [*parts.modules(), new_autoencoder(recipe.size)]
-    size = max(sum(p.numel() for p in module.parameters()) for module in modules)
+    size = largest_stage(_parts(recipe, state, start_from), recipe.size)
     barrier = multiprocessing.get_context("spawn").Barrier(recipe.workers)
     with naming_disk(Path("/dev/shm")):
         pool = torch.zeros(len(VECTORS) + recipe.workers, size).share_memory_()
@@ -73,6 +71,13 @@ def _fit_in_processes(recipe: EmbeddedBaseRecipe, state: Path, start_from: Path 
         clock = torch.zeros(1, dtype=torch.float64).share_memory_()
     worker = Worker(count=recipe.workers, pool=pool, norms=norms, barrier=barrier, clock=clock)
     multiprocessing.spawn(_process, (recipe, state, start_from, worker), recipe.workers)
+
+
+def largest_stage(parts: Parts, pixels: int) -> int:
+    """Count the weights of the stage that learns most; changes the parts."""
+    learners = Learners(parts.unet, parts.text_encoder)  # one output more than the base has
+    modules = [parts.vae, new_autoencoder(pixels), parts.clip, learners]
+    return max(sum(p.numel() for p in module.parameters()) for module in modules)
 
 
 def _process(
