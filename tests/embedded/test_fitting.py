@@ -59,7 +59,7 @@ from customize.recipe.embedded_base import EditorStage, load_embedded_base
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
 
 
-def small_net() -> nn.Module:
+def small_net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
 
