@@ -147,12 +147,13 @@ def test_a_step_is_adamw_on_the_clipped_gradient():
         torch.testing.assert_close(one, other)
 
 
-def test_two_workers_step_as_one_with_both_batches():
+def taught_by_two_workers(rates: dict[str, float] | None = None) -> list[nn.Sequential]:
+    """Take three steps in two workers, each with batches of its own; return both nets."""
     pool, norms, barrier = torch.zeros(6, 26), torch.zeros(2), threading.Barrier(2)
     nets = [small_net(), small_net()]
 
     def work(rank: int) -> None:
-        state = FlatState(nets[rank], Worker(rank, 2, "cpu", pool, norms, barrier))
+        state = FlatState(nets[rank], Worker(rank, 2, "cpu", pool, norms, barrier), rates)
         for step in range(3):
             loss_for(nets[rank], rank)(step, 8).backward()
             state.update(0.01, clip_norm=1.0, ema=0.9)
@@ -161,6 +162,11 @@ def test_two_workers_step_as_one_with_both_batches():
     other.start()
     work(0)
     other.join()
+    return nets
+
+
+def test_two_workers_step_as_one_with_both_batches():
+    nets = taught_by_two_workers()
     alone = small_net()
     state = FlatState(alone, Worker())
     for step in range(3):
@@ -174,20 +180,7 @@ def test_two_workers_step_as_one_with_both_batches():
 
 
 def test_two_workers_step_as_one_where_rates_differ():
-    pool, norms, barrier = torch.zeros(6, 26), torch.zeros(2), threading.Barrier(2)
-    nets = [small_net(), small_net()]
-
-    def work(rank: int) -> None:
-        worker = Worker(rank, 2, "cpu", pool, norms, barrier)
-        state = FlatState(nets[rank], worker, {"0.": 0.1, "2.bias": 0.0})
-        for step in range(3):
-            loss_for(nets[rank], rank)(step, 8).backward()
-            state.update(0.01, clip_norm=1.0, ema=0.9)
-
-    other = threading.Thread(target=work, args=(1,))
-    other.start()
-    work(0)
-    other.join()
+    nets = taught_by_two_workers({"0.": 0.1, "2.bias": 0.0})
     start, alone = small_net(), small_net()
     groups = [
         {"params": alone[0].parameters(), "lr": 0.001},
