@@ -30,7 +30,7 @@ from customize.training.memory.quantize import quantizable, quantized_bytes
 from customize.training.memory.workload import Load
 from customize.training.optimizer import OptimizerName
 
-CPU_FRAGMENTS, CPU_STEP_FRAGMENTS = 2.0, 0.6
+CPU_FRAGMENTS, CPU_STEP_FRAGMENTS = 2.0, 0.75
 """What glibc keeps of freed blocks: so many times what a step with recomputed activations takes,
 which is what comes and goes, or so many times the step as it is, whichever is more.
 
