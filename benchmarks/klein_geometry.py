@@ -59,17 +59,25 @@ def klein_pipeline(size: KleinSize) -> Any:
         vae=kinds.AutoencoderKLFlux2(**small).eval(),
         text_encoder=transformers.Qwen3ForCausalLM(text).eval(),
         tokenizer=_tokenizer(),
-        transformer=kinds.Flux2Transformer2DModel(
-            num_layers=size.blocks[0],
-            num_single_layers=size.blocks[1],
-            attention_head_dim=size.head,
-            num_attention_heads=size.heads,
-            joint_attention_dim=3 * size.text,
-            axes_dims_rope=(size.head // 4,) * 4,
-            guidance_embeds=False,
-        ).eval(),
+        transformer=klein_transformer(size),
         is_distilled=False,
     )
+
+
+def klein_transformer(size: KleinSize) -> Any:
+    """Build the denoiser alone on the default device."""
+    import diffusers
+
+    kinds: Any = diffusers
+    return kinds.Flux2Transformer2DModel(
+        num_layers=size.blocks[0],
+        num_single_layers=size.blocks[1],
+        attention_head_dim=size.head,
+        num_attention_heads=size.heads,
+        joint_attention_dim=3 * size.text,
+        axes_dims_rope=(size.head // 4,) * 4,
+        guidance_embeds=False,
+    ).eval()
 
 
 def _tokenizer() -> Any:

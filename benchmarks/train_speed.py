@@ -29,7 +29,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from geometry import SIDES, unet_config, write_base, write_pairs
+from flops import matrix_rate, unet_flops
+from geometry import SIDES, write_base, write_pairs
 from memory_probe import imported, peak
 
 from customize.training.device import mixed_precision
@@ -184,8 +185,9 @@ def _measured(options: argparse.Namespace, who: str, method: str, precision: str
     ready = time.perf_counter()
     seconds = [_timed(steps) for _ in range(options.steps)]
     speed = options.batch / median(seconds)
-    flops = _model_flops(unet_config(options.geometry), SIDES[options.geometry] // 8)
+    flops = unet_flops(options.geometry)
     kind = torch.float32 if precision == "no" else torch.bfloat16
+    size = 256 if options.geometry == "toy" else 8192 if options.device == "cuda" else 1536
     return {
         "who": who,
         "method": method,
@@ -195,7 +197,7 @@ def _measured(options: argparse.Namespace, who: str, method: str, precision: str
         "first_step_seconds": ready - began,
         "peak_bytes": peak(start),
         "model_flops_a_sample": flops,
-        "utilization": speed * flops / _matrix_rate(options, kind),
+        "utilization": speed * flops / matrix_rate(options.device, kind, size),
     }
 
 
@@ -257,31 +259,6 @@ def _plain(options: argparse.Namespace, base: Path, pairs: Path) -> Iterator[flo
         side=int(json.loads((base / "vae" / "config.json").read_text())["sample_size"]),
         precision=options.precision,
     )
-
-
-def _model_flops(config: dict[str, Any], side: int) -> float:
-    """Count a sample's products: forward, and as many again for the gradients of activations.
-
-    Frozen weights need none of their own; what learns is too small to count.
-    """
-    from diffusers import UNet2DConditionModel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        unet: Any = UNet2DConditionModel(**config)
-        text = torch.empty(1, 77, config["cross_attention_dim"])
-        inputs = torch.empty(1, 8, side, side), torch.zeros(1), text
-    with FlopCounterMode(display=False) as counter:
-        unet(*inputs)
-    return 2.0 * counter.get_total_flops()
-
-
-def _matrix_rate(options: argparse.Namespace, kind: torch.dtype) -> float:
-    """Measure how many floating-point operations a second a large matrix product gets."""
-    size = 256 if options.geometry == "toy" else 8192 if options.device == "cuda" else 1536
-    left, right = (torch.randn(size, size, device=options.device).to(kind) for _ in range(2))
-    products = (left @ right for _ in range(7))
-    return 2 * size**3 / min(_timed(products) for _ in range(7))
 
 
 def device_environment(device: str) -> dict[str, str]:

@@ -6,8 +6,9 @@
 `minute` is 250 steps of batch 8 through the command line, with an empty cache, previews as the
 recipe's defaults have them, in seconds; bases lie on the disk. The other cases are peaks: keys and
 values at batch 1 and 512 px, and a LoRA of XL at batch 1 and 1024 px with gradient checkpointing,
-each beside the peak that `customize check` expects. Asked of an H200: 60 s, 5 GB, 12 GB. Each case
-has a process of its own; one that fails is told and left out. Writes `results/train_whole.json`
+each beside the peak that `customize check` expects. Asked of an H200: 60 s, 5 GB, 12 GB. Of klein
+the model FLOPs utilization as well (asked: 45 %). Each case has a process of its own; one that
+fails is told and left out. Writes `results/train_whole.json`
 after every case, unless it is a trial without `--results`.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 import yaml
+from flops import klein_flops, matrix_rate
 from geometry import SIDES, Geometry, write_base, write_pairs
 from memory_probe import imported, peak
 from train_speed import RESULTS, ROOT, device_environment, machine
@@ -179,12 +181,22 @@ def _peak_of(options: argparse.Namespace) -> dict[str, float]:
     measured = peak(start)
     device = "cpu" if options.trial else "cuda"
     expected = estimate(load_of(plan_run(recipe, lambda _: None), device)).peak
-    return {
+    seconds = result.seconds / result.steps
+    found = {
         "gb": round(measured / 1e9, 3),
         "expected_gb": round(expected / 1e9, 3),
         "error": round(expected / measured - 1, 3),
-        "seconds_a_step": round(result.seconds / result.steps, 3),
+        "seconds_a_step": round(seconds, 3),
     }
+    geometry = _geometry(options, options.only)
+    if "klein" in geometry:
+        side = values.get("pairs", {}).get("resolution", SIDES[geometry])
+        flops = values["train"]["batch"] * klein_flops(geometry, side)
+        rate = matrix_rate("cpu", torch.float32, 256)
+        if not options.trial:
+            rate = matrix_rate("cuda", torch.bfloat16, 8192)
+        found["utilization"] = round(flops / seconds / rate, 3)
+    return found
 
 
 if __name__ == "__main__":
