@@ -55,6 +55,12 @@ class Row:
     label: str
     overrides: tuple[str, ...] | None
 
+    @property
+    def output(self) -> Path:
+        """The run's folder."""
+        name = self.label.replace(" ", "_").replace("/", "").replace(",", "")
+        return RUNS / self.concept / name
+
 
 ROWS = tuple(
     Row(concept, label, overrides)
@@ -85,12 +91,10 @@ def train(row: Row, seconds: float) -> tuple[Any, float]:
         # the plain loop teaches no word: the tokenizer breaks <my-dog> into pieces it knows
         train_plain_lora(pipeline, concept_pairs(row.concept, 4), seconds)
         return pipeline, time.monotonic() - start
-    name = row.label.replace(" ", "_").replace("/", "").replace(",", "")
-    output = RUNS / row.concept / name
-    changes = [*row.overrides, f"output={output}", "preview.every=null"]
+    changes = [*row.overrides, f"output={row.output}", "preview.every=null"]
     run_recipe(load_recipe(Path(f"recipes/{row.concept}.yaml"), changes), overwrite=True)
     took = time.monotonic() - start
-    apply_adapters(pipeline, [(read_adapter(output / "adapter.safetensors"), 1.0)])
+    apply_adapters(pipeline, [(read_adapter(row.output / "adapter.safetensors"), 1.0)])
     return pipeline, took
 
 
@@ -150,10 +154,9 @@ def save_sheet(row: Row, edits: Sequence[DrawnEdit], outputs: np.ndarray) -> Non
         ]
         for e, o in zip(edits[:8], outputs, strict=False)
     ]
-    folder = RUNS / row.concept
-    folder.mkdir(parents=True, exist_ok=True)
+    row.output.parent.mkdir(parents=True, exist_ok=True)
     sheet = contact_sheet(rows, ["source", "instruction", "output", "target"], cell=128)
-    sheet.save(folder / f"{ROWS.index(row):02d}.png")
+    sheet.save(row.output.with_suffix(".png"))
 
 
 def main() -> None:
