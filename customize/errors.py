@@ -14,6 +14,10 @@ from typing import Literal
 class CustomizeError(Exception):
     """A fault the user can mend; `str(error)` is the whole message."""
 
+    def sentences(self) -> Sequence[str]:
+        """Return the message, line by line where it has several."""
+        return [str(self)]
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -78,7 +82,16 @@ class BaseModelError(CustomizeError):
 
 
 class AdapterFileError(CustomizeError):
-    """The adapter file is missing, foreign, damaged or made for another base."""
+    """The adapter file is missing, foreign, damaged or made for another base; several, each."""
+
+    def __init__(self, *messages: str) -> None:
+        """Take a sentence for each file."""
+        super().__init__("\n".join(messages))
+        self._messages = messages
+
+    def sentences(self) -> Sequence[str]:
+        """Return them one by one."""
+        return self._messages
 
 
 class OutputError(CustomizeError):

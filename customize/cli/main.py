@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
-from typing import cast
+from typing import TextIO, cast
 
 from customize import __version__
 from customize.cli import (
@@ -28,6 +29,7 @@ from customize.cli import (
     synthesize,
     train,
 )
+from customize.cli.terminal import Shown, spelled_as_stored
 from customize.drawing.escape import visible
 from customize.drawing.table import table
 from customize.errors import CustomizeError, FaultsError
@@ -71,20 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("customize").setLevel(logging.INFO)
     try:
-        parsed = parser().parse_args(
-            synthesize.spelled(sys.argv[1:] if arguments is None else arguments)
-        )
-        with warnings.catch_warnings():
+        parsed = parse(sys.argv[1:] if arguments is None else arguments)
+        shown = cast("TextIO", Shown(sys.stdout))
+        with warnings.catch_warnings(), contextlib.redirect_stdout(shown):
             warnings.showwarning = _show_warning
             code = cast("Callable[[argparse.Namespace], int]", parsed.run)(parsed)
-        sys.stdout.flush()
+            sys.stdout.flush()
     except FaultsError as error:
         rows = [[_cut(text) for text in (f.place, f.found, f.cure)] for f in error.told]
-        _complain(error.heading)
+        _complain([error.heading])
         print(table(rows, ["where", "found", "what to do"]), file=sys.stderr)
         return 2
     except CustomizeError as error:
-        _complain(str(error))
+        _complain(error.sentences())
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
@@ -97,14 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in _NOT_OUR_FAULT:
             raise
         cure = _NOT_OUR_FAULT[error.errno]
-        _complain(f"{error.filename or 'writing'}: {error.strerror}; {cure}")
+        _complain([f"{error.filename or 'writing'}: {error.strerror}; {cure}"])
         return 2
     return code
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Read a command line; argparse prints and exits where it is none."""
-    return parser().parse_args(synthesize.spelled(words))
+    return parser().parse_args(synthesize.spelled(spelled_as_stored(words)))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,9 +125,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _complain(text: str) -> None:
-    lines = "\n".join(map(_cut, text.split("\n")))
-    print(f"customize: {visible(lines, keep=_LINE_END)}", file=sys.stderr)
+def _complain(sentences: Sequence[str]) -> None:
+    lines = "\n".join(visible(_cut(each)) for each in sentences)
+    print(f"customize: {lines}", file=sys.stderr)
 
 
 def _cut(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Names with accents, which systems store in one character or in two: one name to people."""
+"""One name for one file: accents stored in one character or in two, links that lead elsewhere."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def resolved(path: Path) -> Path:
+    """Return where `path` leads, itself for a link that leads to itself.
+
+    `Path.resolve` raises RuntimeError for those before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def as_stored(path: Path) -> Path:
     """Return `path` as the disk spells it: macOS unpacks archives with accents of their own.
 
-    A path that is there, or is there in no spelling, comes back as it is.
+    A path that is there comes back as it is; of one that is not, the folders are as stored.
     """
     try:
         if str(path).isascii() or os.path.lexists(path):
@@ -25,7 +33,7 @@ def as_stored(path: Path) -> Path:
             found = found / _entry(found, part)
     except (OSError, ValueError):
         return path
-    return found if os.path.lexists(found) else path
+    return found
 
 
 def _entry(folder: Path, name: str) -> str:

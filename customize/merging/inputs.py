@@ -89,7 +89,7 @@ def open_inputs(
         except AdapterFileError as error:
             faults.append(str(error))
     if faults:
-        raise AdapterFileError("\n".join(faults))
+        raise AdapterFileError(*dict.fromkeys(faults))
     _check_bases(inputs, allow_other_base)
     _check_shapes(inputs)
     return tuple(inputs)
