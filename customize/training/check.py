@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from customize.errors import BaseModelError, Fault, OutputError, PairsError
+from customize.errors import BaseModelError, Fault, OutputError, PairsError, RecipeError
 from customize.families import profile_of
 from customize.families.base import Base, resolve_base
 from customize.files import Used, check_place
 from customize.pairs.find import PairSet, find_pairs
+from customize.pairs.held_out import held_out_pairs
 from customize.pairs.lint.lint_pairs import lint
+from customize.pairs.lint.pictures import look_at_all, size_faults
 from customize.recipe import Recipe
 from customize.recipe.sections import Concept
 from customize.recipe.warnings import warnings
 from customize.shapes import Pair
 from customize.training.family_limits import family_faults
+from customize.training.preserved_edits import instructions_to_preserve
 
 
 @dataclass(frozen=True)
@@ -120,16 +123,41 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
             tokenizer=tokenizer.tokenize if tokenizer else None,
             most_tokens=most_tokens,
         )
-    if (others := recipe.preservation.regularization_pairs) is not None:
-        try:
-            find_pairs(others, references=references)
-        except PairsError as error:
-            faults += error.faults
+    trained = [pair for found in pairs.values() for pair in found.pairs]
+    faults += _faults_beside(recipe, trained, base)
     try:
-        check_output(recipe, base, [pair for found in pairs.values() for pair in found.pairs])
+        check_output(recipe, base, trained)
     except OutputError as error:
         faults.append(Fault("output", error.found, error.cure))
     return Checked(pairs, sorted(faults, key=lambda fault: fault.level != "error"), base)
+
+
+def _faults_beside(recipe: Recipe, trained: Sequence[Pair], base: Base | None) -> Iterator[Fault]:
+    """Find what is wrong with what is read beside the pairs: other pairs, previews, instructions.
+
+    Of previews the pictures that will be shown are looked at.
+    """
+    references = base is not None and profile_of(base.family).reads_references
+    others, images = recipe.preservation.regularization_pairs, recipe.preview.images
+    listed = list[Pair]()
+    try:
+        if others is not None:
+            listed += find_pairs(others, references=references).pairs
+        if images is not None and trained:
+            held_out = held_out_pairs(images, trained, references=references)
+            listed += held_out[: recipe.preview.count]
+    except PairsError as error:
+        yield from error.faults
+    seen, unreadable = look_at_all(listed, recipe.pairs.alpha_color)
+    yield from unreadable
+    yield from (fault for fault in size_faults(seen, 1) if fault.level == "error")
+    if base is not None:
+        try:
+            instructions_to_preserve(recipe.preservation, base)
+        except RecipeError as error:
+            yield from error.faults
+        except BaseModelError as error:
+            yield Fault("base", error.found, error.cure)
 
 
 def _tokenizer(base: Base) -> Any:

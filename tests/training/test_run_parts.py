@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from builders.bases import toy_resolved
+from builders.pairs import ours, put, scene
 from builders.runs import toy_pairs, toy_recipe
 from torch import nn
 
@@ -242,3 +243,33 @@ def test_the_curve_falls_where_the_loss_falls() -> None:
     assert heights == sorted(heights)
     assert heights[2] - heights[0] > 200
     assert loss_curve([0.5]).size == (960, 480)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"preview": {"images": "torn"}}, "damaged or cut short"),
+        ({"preview": {"images": "unequal"}}, "different shapes"),
+        ({"preview": {"images": "nothing"}}, "an empty folder"),
+        ({"preview": {"images": "torn/1.png"}}, "one picture, not a set of pairs"),
+        ({"preservation": {"instructions": "empty.txt"}}, "is empty"),
+        (
+            {"preservation": {"regularization_pairs": "unequal", "regularization_share": 0.2}},
+            "different shapes",
+        ),
+    ],
+)
+def test_what_is_read_beside_the_pairs_is_checked_before_anything_is_made(
+    changes: dict[str, dict[str, str]], found: str, tmp_path: Path
+) -> None:
+    put(tmp_path / "torn" / "1.png", put(tmp_path / "whole.png", 1).read_bytes()[:300])
+    (tmp_path / "nothing").mkdir()
+    put(tmp_path / "empty.txt", "\n")
+    ours(tmp_path / "unequal")
+    put(tmp_path / "unequal" / "t" / "0.png", scene(1, (40, 90)))
+    placed = {
+        section: {k: str(tmp_path / v) if isinstance(v, str) else v for k, v in fields.items()}
+        for section, fields in changes.items()
+    }
+    faults = check.check_recipe(toy_recipe(tmp_path, **placed)).faults
+    assert [f for f in faults if f.level == "error" and found in f.found], faults
