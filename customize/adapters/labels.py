@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from customize.files.spelling import resolved
+
 
 def label_of(path: Path) -> str:
     """Name an adapter by its file, or by its folder where the file is called as every run's.
@@ -12,7 +14,7 @@ def label_of(path: Path) -> str:
     >>> label_of(Path("runs/my_dog/adapter.safetensors")), label_of(Path("shared/dog.safetensors"))
     ('my_dog', 'dog')
     """
-    return path.resolve().parent.name if path.stem == "adapter" else path.stem
+    return resolved(path).parent.name if path.stem == "adapter" else path.stem
 
 
 def labels_of(paths: Iterable[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from customize.cli.edit_folder_arguments import (
     places_used,
 )
 from customize.cli.edit_folder_messages import beginning, print_faults, summary, with_bar
-from customize.errors import EditError, Fault
+from customize.errors import EditError, Fault, FaultsError
 from customize.files import check_place
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def add_to(commands: Any) -> None:
 
 
 def edit_folder(arguments: argparse.Namespace) -> int:
-    """Edit all pictures; return 0, or 1 where some could not be edited."""
+    """Edit all pictures; return 0, or 1 where some could not be edited.
+
+    Raises FaultsError, and writes nothing, where none can be.
+    """
     from customize.editing.folders.elsewhere import books_of, sent
     from customize.editing.folders.grid import write_sheets
     from customize.editing.folders.manifest import MANIFEST, opened_manifest
@@ -59,6 +62,8 @@ def edit_folder(arguments: argparse.Namespace) -> int:
         raise EditError("--strengths are the adapters', and there are none; add --adapter FILE")
     edits, unread = _planned(editor, items, arguments)
     faults += unread
+    if not edits:
+        raise FaultsError(f"nothing at {arguments.what} that can be edited", faults)
     usual = pictures_at_once(editor)
     with (
         books_of(folder, own) as books,

@@ -160,9 +160,14 @@ def places_used(arguments: argparse.Namespace, folder: Path) -> list[Used]:
 
 def _mask(arguments: argparse.Namespace) -> Mask | None:
     from customize.editing.masks import AUTO, Mask, region_of
+    from customize.pairs.decode import upright_size
 
     if arguments.region is not None:
         return region_of(arguments.region)
     if arguments.mask is None:
         return None
-    return Mask(auto=True) if arguments.mask == AUTO else Mask(file=Path(arguments.mask))
+    if arguments.mask == AUTO:
+        return Mask(auto=True)
+    file = Path(arguments.mask)
+    upright_size(file)  # raises PairsError, once, for what is no picture
+    return Mask(file=file)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from customize.files.spelling import resolved
+
 
 def add_to(commands: Any) -> None:
     """Describe `refine` to the command line's parser."""
@@ -35,13 +37,20 @@ def refine_run(arguments: argparse.Namespace) -> int:
     result = refine(
         source,
         arguments.choices,
-        arguments.output or folder.with_name(f"{folder.name}_refined"),
+        arguments.output or _beside(folder),
         arguments.how,
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         overwrite=arguments.overwrite,
     )
     return 130 if result.adapter is None else 0
+
+
+def _beside(folder: Path) -> Path:
+    """Name the folder beside a run, the working folder's included, that its successor is put in."""
+    if folder.name not in ("", ".."):
+        return folder.with_name(f"{folder.name}_refined")
+    return folder / ".." / f"{resolved(folder).name}_refined"
 
 
 def _steps(text: str) -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from customize.cli.inputs import used_adapters
 from customize.errors import ExportError
+from customize.files.spelling import resolved
+from customize.files.text import found_at
 
 if TYPE_CHECKING:
     from customize.adapters.header import Header
@@ -95,7 +97,7 @@ def _card(arguments: argparse.Namespace) -> tuple[str, Path | None]:
         license_id=arguments.license,
         pictures=_shown(header, sheet),
         scores=read_scores(arguments.scores) if arguments.scores else None,
-        files=_exported(arguments.exports.resolve()) if arguments.exports else (),
+        files=_exported(resolved(arguments.exports)) if arguments.exports else (),
     )
     return text, sheet
 
@@ -104,7 +106,7 @@ def _exported(folder: Path) -> list[str]:
     """List the weights that were exported, a whole model's folder as one."""
     if not folder.is_dir():
         raise ExportError(
-            f"--exports {folder}: there is no such folder; expected one that `customize export` "
+            f"--exports {folder}: there is {found_at(folder)}; expected what `customize export` "
             "wrote; check the path"
         )
     whole = [index.parent for index in folder.rglob("model_index.json")]

@@ -17,6 +17,7 @@ from customize.families.identify import BaseKind, FamilyName, family_of
 from customize.families.known_places import remember
 from customize.families.loading.weight_files import component_files, fingerprint
 from customize.families.sampling_defaults import Sampling
+from customize.files.text import found_at
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +142,7 @@ def _locate(name: str, revision: str | None, kind: BaseKind) -> Path:
 
         return download(name, revision, check=lambda folder: family_of(folder, name, kind))
     raise BaseModelError(
-        f"base {name!r}: there is no such file or folder and it is no hub id; expected 'embedded', "
+        f"base {name!r}: there is {found_at(path)}, and it is no hub id; expected 'embedded', "
         "a diffusers folder, a .safetensors checkpoint or a hub id such as "
         "'timbrooks/instruct-pix2pix'",
         "check the spelling",

@@ -23,6 +23,7 @@ BACKSLASHES = (
     "in double quotes a backslash means something else: write paths with forward slashes "
     "(C:/pairs/dog), or in single quotes"
 )
+NOTHING = "no such file or folder"
 _HALVES = re.compile("[\ud800-\udfff]")
 _SPECIAL = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -58,6 +59,17 @@ def special_file(path: Path) -> str | None:
     return next((kind for is_kind, kind in _SPECIAL if is_kind(mode)), None)
 
 
+def found_at(path: Path) -> str:
+    """Say what lies at `path` where something else was expected; reads nothing."""
+    if kind := special_file(path):
+        return f"{kind}, which may never end"
+    if os.path.isdir(path):
+        return "a folder"
+    if os.path.isfile(path):
+        return "a file"
+    return "a link to nothing, or to itself" if os.path.islink(path) else NOTHING
+
+
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """Return the text of a regular file (UTF-8, a byte order mark allowed) of at most `most` bytes.
 
@@ -68,7 +80,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
         if stat.S_ISDIR(found.st_mode):
             raise Unreadable("a folder", "name a file")
         if not stat.S_ISREG(found.st_mode):
-            raise Unreadable("a pipe or a device, no file", "name a file")
+            raise Unreadable(found_at(path), "name a file")
         with path.open("rb") as file:
             content = file.read(most + 1)
     except Unreadable:

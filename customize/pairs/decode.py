@@ -14,6 +14,7 @@ from PIL import Image, ImageCms, ImageColor, UnidentifiedImageError
 from customize.errors import Fault, PairsError
 from customize.files.remote import Remote
 from customize.files.spelling import as_stored
+from customize.files.text import found_at
 from customize.pairs.picture_files import CONVERT
 
 MOST_PIXELS = 100_000_000
@@ -82,7 +83,7 @@ def opened_picture(path: Path | Remote) -> Iterator[Image.Image]:
             if isinstance(path, Path):
                 path = as_stored(path)
                 if path.exists() and not path.is_file() and not path.is_dir():
-                    raise _refused(path, "a pipe or a device, no file", "name a picture file")
+                    raise _refused(path, found_at(path), "name a picture file")
             file = nullcontext(path) if isinstance(path, Path) else path.open()
             with file as content, Image.open(content) as opened:
                 _check_frames(path, opened)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from customize.errors import Fault, PairsError
 from customize.files.spelling import as_stored
+from customize.files.text import found_at
 from customize.pairs.layouts.configs import describes_pairs, read_config
 from customize.pairs.layouts.folders import StemFolders, read_start_end, read_stems
 from customize.pairs.layouts.numbered import read_numbered
@@ -80,7 +81,7 @@ def _read(path: Path) -> tuple[str | None, Iterable[Find]]:
         return _read_folder(path)
     place, suffix = str(path), path.suffix.lower()
     if not path.is_file():
-        return None, [Fault(place, "does not exist", "fix the path given in the recipe")]
+        return None, [Fault(place, found_at(path), "fix the path given in the recipe")]
     if suffix in TABLE_SUFFIXES:
         return read_table(path, path.parent)
     if suffix in (".toml", ".yaml", ".yml"):

@@ -137,6 +137,8 @@ def find_picture(value: object, folder: Path, place: str, role: str) -> Path | F
         return path
     if os.path.isdir(path):
         return Fault(place, f"{role} {written} is a folder", "write the path of one picture file")
+    if (found := text.found_at(path)) != text.NOTHING:
+        return Fault(place, f"{role} {written} is {found}", "name a picture file")
     return Fault(
         place, f"{role} {written} does not exist", f"{hint(path)}add the file or fix its path"
     )

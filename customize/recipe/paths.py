@@ -48,6 +48,8 @@ def existing_path(value: Any, info: ValidationInfo) -> Path:
     path = _resolve(value, info.context["folder"])
     if not os.path.exists(path):  # unlike Path.exists, also false where looking is forbidden
         raise fault(f"no such folder or file: {path}", _cure(path, value, info.context["folder"]))
+    if kind := special_file(path):
+        raise fault(f"{path} is {kind}", "name a folder or file")
     return path
 
 
@@ -71,7 +73,7 @@ def instruction_source(value: Any, info: ValidationInfo) -> Path | str | tuple[s
     path = existing_path(value, info)
     if info.context is not None and not path.is_file():
         raise fault(
-            f"{path} is {special_file(path) or 'a folder'}",
+            f"{path} is a folder",
             "name a text file with one instruction a line, or list them here",
         )
     return path
@@ -83,6 +85,8 @@ def base_name(value: Any, info: ValidationInfo) -> Any:
         return value
     path = _resolve(value, info.context["folder"])
     if os.path.exists(path):
+        if kind := special_file(path):
+            raise fault(f"{path} is {kind}", "name a folder, or a .safetensors file")
         # "./models/mine" stays recognizable as a path, "models/mine" would read as a hub id
         return str(path) if path.is_absolute() else f"./{path}"
     if value.startswith((".", "/", "~")) or value.endswith((".safetensors", ".ckpt")):

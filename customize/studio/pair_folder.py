@@ -15,6 +15,7 @@ from PIL import Image
 
 from customize.errors import Fault, StudioError
 from customize.files import replacing, write_text
+from customize.files.spelling import resolved
 from customize.files.turn import in_turn
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
@@ -164,7 +165,7 @@ class PairFolder:
         return pair
 
     def _check_inside(self, pair: Pair) -> None:
-        if not all(path.resolve().is_relative_to(self.root) for path in (pair.source, pair.target)):
+        if not all(resolved(path).is_relative_to(self.root) for path in (pair.source, pair.target)):
             raise StudioError(
                 f"{pair.place}: a picture is outside of the project folder; expected both inside; "
                 "copy them into the project"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from customize.errors import StudioError
+from customize.files.spelling import resolved
 from customize.studio.pair_folder import PairFolder
 from customize.training.run_folder import RunFolder
 
@@ -43,7 +44,7 @@ class Project:
 
     def _checked(self, path: Path) -> Path:
         """Refuse what is outside of the project, also by way of a link."""
-        if not path.resolve().is_relative_to(self.root):
+        if not resolved(path).is_relative_to(self.root):
             raise StudioError(
                 f"{path.name!r:.80} is outside of the project folder; expected a place inside; "
                 "copy it into the project, or start the studio in another folder"

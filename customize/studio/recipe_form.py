@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customize.errors import CustomizeError, Fault, FaultsError
+from customize.files.spelling import resolved
 from customize.pairs.find import find_pairs
 from customize.recipe import Recipe, load_recipe
 from customize.studio.project import Project
@@ -116,7 +117,7 @@ def _outside(project: Project, recipe: Recipe) -> list[Fault]:
         for place, path in paths.items()
         if path is not None
         for found in _reached(project.root / path, pictures=place != "output")
-        if not found.resolve().is_relative_to(project.root)
+        if not resolved(found).is_relative_to(project.root)
     ]
 
 

@@ -229,4 +229,4 @@ def test_missing_exports_are_told_before_anything_is_sent(
 ) -> None:
     nowhere = str(adapter.parent / "nowhere")
     assert main(["push", str(adapter), "--repo", "me/dog", "--exports", nowhere]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "there is no such file or folder" in capsys.readouterr().err

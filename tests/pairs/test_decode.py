@@ -182,7 +182,7 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, value: object
 def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", Path("/dev/zero")):
-        with pytest.raises(PairsError, match="a pipe or a device"):
+        with pytest.raises(PairsError, match="which may never end"):
             load_picture(path)
     with pytest.raises(PairsError, match="cannot be read"):
         load_picture(tmp_path / ("n" * 300))

@@ -200,7 +200,7 @@ def test_captions_are_read_of_text_and_of_json_lines(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="given twice"):
         read_captions(twice)
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(PairsError, match="a pipe or a device"):
+    with pytest.raises(PairsError, match="a named pipe"):
         read_captions(tmp_path / "pipe.txt")
 
 

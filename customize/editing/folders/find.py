@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,11 +17,17 @@ from customize.editing.folders.table import items_of_table
 from customize.editing.masks import Mask
 from customize.errors import EditError, Fault
 from customize.files.remote import Remote, is_address
+from customize.files.spelling import resolved
+from customize.files.text import found_at, special_file
 from customize.pairs.layouts.table_rows import TABLE_SUFFIXES
 from customize.pairs.picture_files import CONVERT, FOREIGN_SUFFIXES, PICTURE_SUFFIXES, natural
 
 MOST_ITEMS = 1_000_000
 """More are refused: their list alone would not fit in memory."""
+_EXPECTED = (
+    "expected a folder, a pattern in quotes such as 'shots/*.jpg', one picture, or a table "
+    "(.csv, .jsonl)"
+)
 
 
 def find_items(
@@ -36,6 +43,8 @@ def find_items(
     `besides` is the output's folder, never read from. Raises EditError where nothing is found.
     """
     path = Path(what)
+    if special_file(path):
+        raise EditError(f"{what}: it is {found_at(path)}; {_EXPECTED}; name another")
     if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
         found = items_of_table(path, instructions, mask, kind)
     else:
@@ -54,10 +63,7 @@ def find_items(
             for one in listed
         ]
     if not found:
-        raise EditError(
-            f"{what}: no pictures there; expected a folder, a pattern in quotes such as "
-            "'shots/*.jpg', one picture, or a table (.csv, .jsonl); check the path"
-        )
+        raise EditError(f"{what}: no pictures there; {_EXPECTED}; check the path")
     return _without_clashes(found)
 
 
@@ -85,20 +91,22 @@ def beside_inputs(items: Iterable[Item], folder: Path | Remote) -> Iterator[Item
 
 def _listed(what: str, besides: Path | Remote) -> tuple[Path, list[PurePosixPath | Fault]]:
     """Return the folder that names are relative to, and the names or faults found."""
-    path, away = Path(what), besides.resolve() if isinstance(besides, Path) else None
+    path, away = Path(what), resolved(besides) if isinstance(besides, Path) else None
     if path.is_dir():
-        if away == path.resolve():
+        if away == resolved(path):
             raise same_folder(besides)
         return path, list(_in_folder(path, PurePosixPath(), away))
     if path.is_file():
         return path.parent, [PurePosixPath(path.name)]
-    names = sorted(glob.iglob(what, recursive=True), key=lambda name: natural(Path(name)))
+    spelled = {what, *(unicodedata.normalize(form, what) for form in ("NFC", "NFD"))}
+    found = {name for pattern in spelled for name in glob.iglob(pattern, recursive=True)}
+    names = sorted(found, key=lambda name: natural(Path(name)))
     files = [Path(name) for name in names if not Path(name).is_dir()]
     if not files:
         return path, []
     parents = [str(file.parent) for file in files]
     root = Path(os.path.commonpath(parents))
-    kept = [f for f in files if away is None or not f.resolve().is_relative_to(away)]
+    kept = [f for f in files if away is None or not resolved(f).is_relative_to(away)]
     return root, [PurePosixPath(f.relative_to(root).as_posix()) for f in kept]
 
 
@@ -120,7 +128,7 @@ def _in_folder(
         elif entry.is_symlink() and entry.is_dir():
             yield Fault(here, "a link to a folder, which is not followed", "name that folder")
         elif entry.is_dir():
-            if entry.resolve() != besides:
+            if resolved(entry) != besides:
                 yield from _in_folder(root, name, besides)
         elif suffix in FOREIGN_SUFFIXES:
             yield Fault(here, f"{suffix} files cannot be read", CONVERT)
@@ -128,7 +136,7 @@ def _in_folder(
             if entry.is_file():
                 yield name
             else:
-                yield Fault(here, "no regular file", "copy the picture itself here")
+                yield Fault(here, found_at(entry), "copy the picture itself here")
 
 
 def _without_clashes(found: Sequence[Item | Fault]) -> list[Item | Fault]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
@@ -79,6 +81,7 @@ def plan_edits(
     Of a picture only the head is read. Raises EditError for options out of range.
     """
     can_hold = profile_of(editor.base.family).holds_steps
+    size_of = cache(upright_size)  # one mask may serve every picture
     for item in items:
         if not can_hold and (item.masks or how.tiles or how.fast):
             raise EditError(
@@ -95,6 +98,7 @@ def plan_edits(
         if how.seeds == "each" and item.seed is None:
             seed = (seed + zlib.crc32(item.place.encode("utf-8", "surrogateescape"))) % 2**63
         try:
+            _check_masks(item, size_of)
             size = upright_size(item.image)
             settings = editor.settings(size, {**each, "seed": seed})
             settings = _scaled(settings, item.strength)
@@ -120,6 +124,17 @@ def plan_edits(
                 masks=tuple(map(_named, item.masks)),
             ),
         )
+
+
+def _check_masks(item: Item, size_of: Callable[[Path], object]) -> None:
+    """Raise PairsError for a mask that is no picture, before it is waited for."""
+    for file in [mask.file for mask in item.masks if mask is not None and mask.file is not None]:
+        try:
+            size_of(file)
+        except PairsError as error:
+            fault = error.faults[0]
+            named = replace(fault, found=f"mask {file.name}: {fault.found}")
+            raise PairsError("mask", [named]) from None
 
 
 def _scaled(settings: Settings, strength: float) -> Settings:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from customize.errors import HubError
+from customize.files.spelling import resolved
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -58,7 +59,7 @@ def copy_for_upload(
     shutil.copy(adapter, folder / adapter.name)
     if exports is not None:
         hidden = shutil.ignore_patterns(".*")
-        shutil.copytree(exports, folder / exports.resolve().name, ignore=hidden)
+        shutil.copytree(exports, folder / resolved(exports).name, ignore=hidden)
     for place, path in pictures.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / place)

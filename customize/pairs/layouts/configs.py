@@ -16,7 +16,7 @@ from typing import Any
 from customize.errors import Fault
 from customize.files.parse import parse_toml, parse_yaml
 from customize.files.spelling import as_stored
-from customize.files.text import Unreadable, check_path
+from customize.files.text import Unreadable, check_path, found_at
 from customize.pairs.layouts.folders import StemFolders, read_stems
 from customize.pairs.layouts.records import read_table
 from customize.pairs.picture_files import Find, read_text
@@ -149,4 +149,4 @@ def _not_there(
     if is_one(as_stored(base / value)):
         return None
     cure = "paths are relative to this file: fix the path or add the files"
-    return Fault(place, f"{key}: {base / value} does not exist", cure)
+    return Fault(place, f"{key}: {base / value}: {found_at(as_stored(base / value))}", cure)

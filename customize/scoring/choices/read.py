@@ -14,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from customize.editing.edited_picture import Settings
 from customize.errors import Fault, FaultsError
+from customize.files.spelling import resolved
+from customize.files.text import found_at
 from customize.pairs.layouts.table_rows import parse_rows
 from customize.pairs.picture_files import PICTURE_SUFFIXES, one_line
 from customize.scoring.choices.choice import FORMAT, PERSON, TABLE, Choice, Result, Won
@@ -33,7 +35,7 @@ def read_choices(path: Path) -> list[Choice]:
     title = f"choices at {table}"
     if not table.is_file():
         cure = "make choices in `customize studio`, or correct the path"
-        raise FaultsError(title, [Fault(table.name, "there is no such file", cure)])
+        raise FaultsError(title, [Fault(table.name, found_at(table), cure)])
     if table.stat().st_size > MOST_BYTES:
         found = f"it is larger than {MOST_BYTES >> 20} MiB"
         raise FaultsError(title, [Fault(table.name, found, "expected a table of choices")])
@@ -87,7 +89,7 @@ def _picture(place: str, value: object, folder: Path, role: str) -> Path | Fault
         return Fault(place, f"{role} is {value!r:.60}, no name of a picture", _CURE)
     path, named = folder / value, PurePosixPath(value)
     inside = not named.is_absolute() and ".." not in named.parts and "\\" not in value
-    if not inside or not path.resolve().is_relative_to(folder.resolve()):
+    if not inside or not resolved(path).is_relative_to(resolved(folder)):
         cure = "put the picture there, or remove the line"
         return Fault(place, f"{role} {value!r:.60} is outside of the table's folder", cure)
     if named.suffix.lower() not in PICTURE_SUFFIXES or not path.is_file():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from customize.errors import ScoreError
+from customize.files.text import found_at
 from customize.recipe import Recipe, load_recipe
 from customize.scoring.edits.finished import finished_table, read_finished
 from customize.scoring.edits.tasks import (
@@ -51,11 +52,11 @@ def read_asked(name: str, count: int | None = None) -> RequestedEdits:
     if path.suffix.lower() in (".yaml", ".yml"):
         recipe = load_recipe(path)
         return RequestedEdits(tuple(tasks_of_recipe(recipe, count)), recipe=recipe)
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         close = difflib.get_close_matches(name, [WORLD], n=1)
         cure = f"did you mean {close[0]!r}?" if close else "check the path"
         raise ScoreError(
-            f"{name}: there is no such file or folder; expected a recipe, pairs, finished edits or "
+            f"{name}: there is {found_at(path)}; expected a recipe, pairs, finished edits or "
             f"{WORLD!r}; {cure}"
         )
     if table := finished_table(path):

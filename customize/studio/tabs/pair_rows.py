@@ -9,6 +9,7 @@ import gradio as gr
 
 from customize.errors import CustomizeError
 from customize.families.base import resolve_base
+from customize.files.spelling import resolved
 from customize.pairs.lint.pictures import stamp
 from customize.recipe import load_recipe
 from customize.shapes import Pair
@@ -87,9 +88,7 @@ def concept_of(project: Project, name: str) -> tuple[int, str | None]:
         except CustomizeError:
             continue
         for concept in recipe.concepts:
-            if (project.root / concept.pairs).resolve() == (
-                project.root / "pairs" / name
-            ).resolve():
+            if resolved(project.root / concept.pairs) == resolved(project.root / "pairs" / name):
                 base = resolve_base(recipe.base.name, recipe.base.revision)
                 return recipe.pairs.resolution or base.resolution, concept.word
     return resolve_base("embedded").resolution, None

@@ -15,6 +15,7 @@ from customize import __version__
 from customize.editing.editor import Editor
 from customize.errors import Fault, PairsError, SynthesisError
 from customize.files import Used, replacing
+from customize.files.text import found_at
 from customize.pairs.decode import load_picture
 from customize.pairs.picture_files import PICTURE_SUFFIXES, visible
 from customize.scoring.networks.encoders import Clip
@@ -184,7 +185,7 @@ def _triplet(
 def finished_pictures(folder: Path) -> list[Path]:
     """List the pictures of a folder; raises PairsError where there are none."""
     if not folder.is_dir():
-        fault = Fault(str(folder), "no such folder", "name a folder of pictures")
+        fault = Fault(str(folder), found_at(folder), "name a folder of pictures")
         raise PairsError("pictures", [fault])
     files = [file for file in visible(folder) if file.suffix.lower() in PICTURE_SUFFIXES]
     if not files:

@@ -15,6 +15,7 @@ from customize.adapters.at_base import other_base
 from customize.adapters.file import AdapterFile, read_adapter
 from customize.errors import Fault, RecipeError, TrainingError
 from customize.files import refuse_existing
+from customize.files.spelling import resolved
 from customize.recipe import Recipe
 from customize.scoring.choices.choice import Choice, decided
 from customize.scoring.choices.read import read_choices
@@ -59,7 +60,7 @@ def refine(
             "a result won; choose between more"
         )
     recipe = _recipe_of(file, start)
-    if output.resolve() == recipe.output.resolve() or output.resolve() == run.resolve():
+    if resolved(output) == resolved(recipe.output) or resolved(output) == resolved(run):
         raise TrainingError(
             f"output {output}: the run that is refined is there; expected another folder; name one"
         )

@@ -155,8 +155,8 @@ def test_no_answer_replaces_a_picture_that_is_read(
     row = {"image": "shots/a/0.png", "output": "a/0.png", "instruction": "make it red"}
     (tmp_path / "table.jsonl").write_text(json.dumps(row) + "\n")
     table, out = tmp_path / "table.jsonl", tmp_path / "shots"
-    assert edit(base, table, out, "--overwrite", text="") == 1
-    assert "would replace what is read" in " ".join(capsys.readouterr().out.split())
+    assert edit(base, table, out, "--overwrite", text="") == 2
+    assert "would replace what is read" in " ".join(capsys.readouterr().err.split())
     assert shot.read_bytes() == before
 
 
@@ -446,3 +446,22 @@ def test_fast_says_what_it_costs(
     settings = read_settings(tmp_path / "out" / "0.png")
     assert settings is not None
     assert settings["fast"]
+
+
+def test_where_nothing_can_be_edited_nothing_is_written(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots, out = tmp_path / "shots", tmp_path / "out"
+    put(shots / "a.png", "no picture")
+    put(shots / "b.png", b"")
+    assert edit(base, shots, out) == 2
+    told = capsys.readouterr().err
+    assert "2 faults" in told
+    assert "an empty file" in told
+    put(shots / "b.png", 1)
+    put(tmp_path / "mask.png", "no picture")
+    for mask in ("mask.png", "gone.png", "shots"):
+        assert edit(base, shots, out, "--mask", str(tmp_path / mask)) == 2
+        assert "1 fault" in capsys.readouterr().err
+    assert not out.exists()
+    assert edit(base, shots, out) == 1  # what can be done is
