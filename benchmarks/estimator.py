@@ -62,7 +62,8 @@ def main() -> None:
         print(json.dumps(_child(options)))
         return
     names = [name for name in CONFIGURATIONS if options.only in (None, name)]
-    for geometry in {_geometry(options, name) for name in names}:
+    geometries: set[Geometry] = {_geometry(options, name) for name in names}
+    for geometry in geometries:
         write_base(Path(options.work) / geometry, geometry)  # here: no child's peak has it in
     rows = [_compared(options, name) for name in names]
     if options.only:

@@ -106,7 +106,8 @@ def start(inputs: Path, name: str, output: Path) -> int:
         os.chdir(inputs)
         nothing = os.open(os.devnull, os.O_WRONLY)
         log = os.open(output.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(nothing, 1), os.dup2(log, 2)
+        os.dup2(nothing, 1)
+        os.dup2(log, 2)
         code = main_of_customize(spelled.split())
     except BaseException:  # a fault of ours, to be told as one
         traceback.print_exc()

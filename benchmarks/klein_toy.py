@@ -109,7 +109,8 @@ def _fit_loss(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Flow matching's loss, changed cells counting five times."""
-    source_BChw, target_BChw = (latents([edit[n] for edit in edits]) for n in (0, 2))
+    source_BChw = latents([source for source, _, _ in edits])
+    target_BChw = latents([target for _, _, target in edits])
     text_BLD = torch.stack([texts[text][:length] for _, text, _ in edits])
     level_B = family.objective.sample_levels(target_BChw.shape, generator)
     noise_BChw = torch.randn(target_BChw.shape, generator=generator)

@@ -78,7 +78,7 @@ def edit_folder(arguments: argparse.Namespace) -> int:
         cost = _cost(editor, groups, wanted) if arguments.fast else ""
         start = time.perf_counter()
         made, keep = _made(arguments, editor, groups, wanted), (manifest, store)
-        done = kept(made, *keep, folder) if folder == books else sent(made, *keep, folder)
+        done = kept(made, *keep, folder) if isinstance(folder, Path) else sent(made, *keep, folder)
         outcomes += with_bar(done, len(wanted))
         seconds = time.perf_counter() - start
         about = [*summary(arguments, edits, len(wanted), seconds), *([cost] if cost else [])]

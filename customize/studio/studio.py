@@ -53,7 +53,9 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def choices_of(names: list[str], chosen: object = None) -> Any:
-    """Return an update of a dropdown: what is there, with what was chosen or the first."""
-    value = chosen if chosen in names else (names[0] if names else None)
-    return gr.Dropdown(choices=names, value=value)
+def choices_of(names: list[str], chosen: object = None, usual: str | None = None) -> Any:
+    """Return an update of a dropdown: what is there, with what was chosen; else `usual`, or the
+    first.
+    """
+    first = usual or (names[0] if names else None)
+    return gr.Dropdown(choices=names, value=next((one for one in names if one == chosen), first))

@@ -107,9 +107,10 @@ def test_a_stopped_run_goes_on_comparing_with_the_lowest(
         patch.setattr(Reports, "step", stop)
         assert not run_recipe(recipe, log=said.append, progress=False).finished
     result = run_recipe(recipe, log=said.append, progress=False)
-    assert result.best == tmp_path / "run" / "best.safetensors"
-    assert read_adapter(result.best).header.training["steps"] == 4
+    best = tmp_path / "run" / "best.safetensors"
+    assert result.best == best
+    assert read_adapter(best).header.training["steps"] == 4
     assert result.adapter is not None
     last = read_adapter(result.adapter).header.training
     assert last["best_held_out_error"] == fmean(SCATTERED)
-    assert any(line.endswith(f"after step 4: {result.best})") for line in said)
+    assert any(line.endswith(f"after step 4: {best})") for line in said)

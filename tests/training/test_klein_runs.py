@@ -228,6 +228,7 @@ def test_pairs_of_several_sources_are_scored(unbroken: Path, tmp_path: Path) -> 
     edited = Editor.from_base(variant.base, device="cpu").edit(
         scene(0, (64, 64)), "make it red", further=[scene(1, (64, 64))], steps=1
     )
+    assert isinstance(first.output, Path)
     assert np.array_equal(np.array(Image.open(first.output)), np.array(edited.image))
     (elsewhere,) = compared(["embedded"], [])
     with pytest.raises(EditError, match="2 source pictures: the base 'embedded' reads one"):

@@ -18,7 +18,7 @@ from customize.scoring.edits.variants import Variant, compared
 from customize.studio import html, trainer
 from customize.studio.edits import edit_by, source_of
 from customize.studio.project import Project
-from customize.studio.studio import Studio, told
+from customize.studio.studio import Studio, choices_of, told
 
 BASE = "base alone"
 
@@ -39,14 +39,14 @@ def build(studio: Studio) -> None:
     *chosen_from, rates = _two_results(studio, folder)
     fields = [*chosen_from, _refining(project)]
 
-    def listed(*chosen: object) -> list[Any]:
+    def listed(pairs: object, one: object, other: object, run: object) -> list[Any]:
         """List sets, adapters and runs."""
-        sets, adapters = project.names("pairs"), [BASE, *project.adapters()]
-        known = [sets, adapters, adapters, project.names("runs")]
-        firsts = [sets, adapters[::-1], adapters[::-1], known[3]]
+        adapters = [BASE, *project.adapters()]
         return [
-            gr.Dropdown(choices=names, value=value if value in names else (first or [None])[0])
-            for names, first, value in zip(known, firsts, chosen, strict=True)
+            choices_of(project.names("pairs"), pairs),
+            choices_of(adapters, one, usual=adapters[-1]),
+            choices_of(adapters, other, usual=adapters[-1]),
+            choices_of(project.names("runs"), run),
         ]
 
     studio.shown(listed, fields, fields, then=(lambda: _rates(folder), {"outputs": rates}))
@@ -97,14 +97,18 @@ def _two_results(studio: Studio, folder: ChoiceFolder) -> list[Any]:
 
         return told(keep)
 
-    showing: Any = [told(two), [pairs, one, other, steps]]
-    results = [waiting, shown, *buttons.values(), rates]
-    begin.click(*showing, results, show_progress_on=shown)
+    showing: Any = {
+        "fn": told(two),
+        "inputs": [pairs, one, other, steps],
+        "outputs": [waiting, shown, *buttons.values(), rates],
+        "show_progress_on": shown,
+    }
+    begin.click(**showing)
     for won in get_args(Won):
         chosen = buttons[won].click(
             kept(won), waiting, [waiting, *buttons.values()], show_progress="hidden"
         )
-        chosen.success(*showing, results, show_progress_on=shown)
+        chosen.success(**showing)
     return [pairs, one, other, rates]
 
 

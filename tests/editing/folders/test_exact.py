@@ -97,6 +97,7 @@ def test_equals_diffusers_one_by_one(
     count = 0
     for item, edited in answers:
         assert isinstance(edited, Edited)
+        assert isinstance(item.image, Path)
         with Image.open(item.image) as source:
             expected = resized(_called(plain, source.copy(), edited), source.size)
         difference = np.abs(np.asarray(edited.image).astype(int) - np.asarray(expected))
