@@ -16,9 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python examples/make_pairs.py
-	test -f $(RUN)/adapter.safetensors || $(BIN)/customize train recipes/my_dog.yaml
-	$(BIN)/python examples/edit_from_python.py $(RUN)/adapter.safetensors examples/data/my_dog_unseen
+	$(BIN)/python examples/teach_and_edit.py
 	@echo 'one edit: $(BIN)/customize edit examples/data/my_dog_unseen/1_before.png' \
 	    '"turn the dog into <my-dog>" --adapter $(RUN)/adapter.safetensors -o $(RUN)/edited.png'
 

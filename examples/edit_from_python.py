@@ -6,6 +6,7 @@ python examples/edit_from_python.py runs/my_dog/adapter.safetensors examples/dat
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,8 +14,12 @@ from PIL import Image
 from customize.adapters.file import read_header
 from customize.drawing.contact_sheet import contact_sheet
 from customize.editing import Editor
+from customize.editing.edited_picture import Edited
+from customize.editing.folders.items import Item
+from customize.editing.folders.plan import How
 from customize.pairs.decode import load_picture
 from customize.pairs.find import find_pairs
+from customize.shapes import Pair
 
 TITLES = ("before", "instruction", "base alone", "with the adapter", "wanted")
 
@@ -38,20 +43,24 @@ def before_after(base: str, adapter: Path, folder: Path) -> Image.Image:
     """Return a sheet with one row for each pair in `folder`."""
     pairs = find_pairs(folder).pairs
     editor = Editor.from_base(base)
-    plain = [editor.edit(pair.source, plainly(pair.instruction, adapter), seed=0) for pair in pairs]
+    plain = edits(editor, pairs, lambda instruction: plainly(instruction, adapter))
     editor.load(adapter, strength=1.0)
-    taught = [editor.edit(pair.source, pair.instruction, seed=0) for pair in pairs]
+    taught = edits(editor, pairs, str)
     rows = [
-        (
-            load_picture(pair.source),
-            pair.instruction,
-            before.image,
-            after.image,
-            load_picture(pair.target),
-        )
+        (load_picture(pair.source), pair.instruction, before, after, load_picture(pair.target))
         for pair, before, after in zip(pairs, plain, taught, strict=True)
     ]
     return contact_sheet(rows, TITLES)
+
+
+def edits(
+    editor: Editor, pairs: Sequence[Pair], wording: Callable[[str], str]
+) -> list[Image.Image]:
+    """Edit every source from the noise of seed 0; those of one size are edited together."""
+    items = [Item(pair.source, (wording(pair.instruction),), pair.place, seed=0) for pair in pairs]
+    made = dict(editor.edit_many(items, How(seeds="each")))
+    edited = [made[item] for item in items]
+    return [one.image for one in edited if isinstance(one, Edited)]
 
 
 def plainly(instruction: str, adapter: Path) -> str:

@@ -160,9 +160,7 @@ def test_commands_shown_exist() -> None:
         (
             "demo",
             [
-                "examples/make_pairs.py",
-                "customize train recipes/my_dog.yaml",
-                "examples/edit_from_python.py",
+                "examples/teach_and_edit.py",
                 "customize edit",
             ],
         ),

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MOST_WAITING = 64
 """Requests that wait for others of their kind: a stream of odd sizes must not fill the memory."""
 
+MOST_AT_ONCE = 16
+CPU_CELLS = 12_288
+"""Latent pixels, over all branches, beyond which a CPU gains no more (`edit_speed.py`)."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -44,6 +48,13 @@ class Request:
     noise_Chw: Tensor | None = None
     carried: Carried | None = None
     references: tuple[Image.Image, ...] = ()
+
+
+def at_once_on_cpu(cells: int) -> int:
+    """Choose how many pictures of `cells` latent pixels to sample together on a CPU: as many as
+    fill its caches usefully, guidance making three of each.
+    """
+    return max(1, min(MOST_AT_ONCE, CPU_CELLS // (3 * cells)))
 
 
 def sample(

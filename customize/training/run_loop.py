@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import fmean
 
+from customize.editing.sample import at_once_on_cpu
 from customize.errors import TrainingError
 from customize.training.best_preview import Best, judge
 from customize.training.finish import RunResult, late_loss, write_adapter, write_results
@@ -147,6 +148,10 @@ def _previewer(plan: Plan, session: Session) -> Previewer | None:
     if plan.recipe.preview.every is None:
         return None
     sampling, scheduler = choose_sampling(plan)
+    device, at_once = session.accelerator.device, max(1, plan.recipe.train.batch // 3)
+    if device.type == "cpu":
+        cells = session.samples[0].edited.target_mean_Chw[0].numel()
+        at_once = max(at_once, at_once_on_cpu(cells))
     return Previewer(
         plan.base,
         session.live,
@@ -154,9 +159,9 @@ def _previewer(plan: Plan, session: Session) -> Previewer | None:
         choose_shown(plan),
         sampling,
         scheduler=scheduler,
-        device=session.accelerator.device,
+        device=device,
         seed=plan.recipe.preview.seed,
-        at_once=max(1, plan.recipe.train.batch // 3),  # guidance makes three of each
+        at_once=at_once,
     )
 
 

@@ -16,6 +16,7 @@ from customize.editing.folders.items import Item
 from customize.editing.folders.manifest import described, key_of
 from customize.editing.masks import AUTO, Mask
 from customize.editing.options import EditOptions, keeps_unchanged, padded_size
+from customize.editing.sample import MOST_AT_ONCE, at_once_on_cpu
 from customize.errors import EditError, Fault, PairsError
 from customize.families import profile_of
 from customize.pairs.decode import upright_size
@@ -175,18 +176,13 @@ def pictures_at_once(editor: Editor) -> int:
     """
     import torch
 
-    side = editor.base.resolution // editor.pipeline.vae_scale_factor
-    cells = 3 * side * side
-    most = _CPU_CELLS // cells
-    if editor.pipeline.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info()
-        most = int(0.6 * free) // (cells * _GPU_BYTES)
-    return max(1, min(_MOST_AT_ONCE, most))
+    cells = (editor.base.resolution // editor.pipeline.vae_scale_factor) ** 2
+    if editor.pipeline.device.type != "cuda":
+        return at_once_on_cpu(cells)
+    free, _ = torch.cuda.mem_get_info()
+    return max(1, min(MOST_AT_ONCE, int(0.6 * free) // (3 * cells * _GPU_BYTES)))
 
 
-_MOST_AT_ONCE = 16
-_CPU_CELLS = 12_288
-"""Latent pixels, over all branches, beyond which a CPU gains no more (`edit_speed.py`)."""
 _GPU_BYTES = 48 * 1024
 """Bytes a latent pixel takes at most in a UNet of Stable Diffusion's width, in half precision."""
 
