@@ -123,7 +123,8 @@ def toy_xl_base(folder: Path, seed: int = 0) -> Path:
 def toy_xl_pipeline(seed: int = 0) -> StableDiffusionXLInstructPix2PixPipeline:
     """Build the toy SDXL base in memory, with the published configs' kinds and oddities.
 
-    Both encoders say `eos_token_id: 2`, the second pads with "!", the VAE asks for float32.
+    Both encoders say `eos_token_id: 2`, the second pads with "!", the VAE asks for float32. Its 11
+    transformers are of two depths, as SDXL's 70 are; names at true depth are tests' of their own.
     """
     small = toy_pipeline(seed)
     with torch.random.fork_rng(devices=[]):
@@ -136,10 +137,10 @@ def toy_xl_pipeline(seed: int = 0) -> StableDiffusionXLInstructPix2PixPipeline:
             mid_block_type="UNetMidBlock2DCrossAttn",
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             block_out_channels=(8, 16, 16),
-            layers_per_block=2,
+            layers_per_block=1,
             norm_num_groups=4,
             attention_head_dim=(2, 4, 4),
-            transformer_layers_per_block=(1, 2, 3),
+            transformer_layers_per_block=(1, 1, 2),
             use_linear_projection=True,
             cross_attention_dim=TEXT_WIDTH + XL_TEXT_WIDTH,
             addition_embed_type="text_time",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import fields
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ from customize.families.objective import Objective
 from customize.recipe.embedded_base import EditorStage, load_embedded_base
 
 BUDGET = Budget(samples=96, batch=8, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return learn_tokenizer(tmp_path_factory.mktemp("tokenizer"), 1)
 
 
 def small_net() -> nn.Sequential:
@@ -198,8 +204,8 @@ def test_two_workers_step_as_one_where_rates_differ():
         torch.testing.assert_close(one, single)
 
 
-def test_the_memory_that_workers_share_holds_the_largest_stage(tmp_path):
-    parts = new_parts(learn_tokenizer(tmp_path, 1), 64)
+def test_the_memory_that_workers_share_holds_the_largest_stage(tokenizer):
+    parts = new_parts(tokenizer, 64)
     size = largest_stage(parts, 64)
     fresh = new_parts(parts.tokenizer, 64)
     stages = [*fresh.modules(), Learners(fresh.unet, fresh.text_encoder)]
@@ -417,7 +423,7 @@ def clean_noise(objective, noisy_BChw, clean_BChw, level_B):
     return (noisy_BChw - zero) / unit
 
 
-def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tmp_path, monkeypatch):
+def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tokenizer, monkeypatch):
     asked = []
 
     def compiled(learners):
@@ -427,7 +433,7 @@ def test_compiling_ahead_takes_the_very_step_that_the_fit_takes(tmp_path, monkey
 
         return forward
 
-    parts = new_parts(learn_tokenizer(tmp_path, 1), 64)
+    parts = new_parts(tokenizer, 64)
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", compiled)
         fill_cache(lambda: parts, 2, "cpu")
@@ -456,9 +462,9 @@ def test_a_faulty_fit_recipe_lists_every_fault(tmp_path):
     ]
 
 
-def test_a_kept_pool_is_filled_once(tmp_path):
+def test_a_kept_pool_is_filled_once(tokenizer, tmp_path):
     torch.manual_seed(0)
-    vae, tokenizer = new_autoencoder(), learn_tokenizer(tmp_path, 1)
+    vae = new_autoencoder()
     filled = []
 
     def fill():
@@ -480,8 +486,8 @@ def test_a_kept_pool_is_filled_once(tmp_path):
     assert len(filled) == 3
 
 
-def test_a_source_that_edits_share_is_drawn_and_encoded_once(tmp_path):
-    chunk = draw_chunk((4, 4), 60, 64, learn_tokenizer(tmp_path, 1))
+def test_a_source_that_edits_share_is_drawn_and_encoded_once(tokenizer):
+    chunk = draw_chunk((4, 4), 60, 64, tokenizer)
     assert len(chunk.sources_SHWC) < len(chunk.targets_NHWC) == len(chunk.source_of_N) == 60
     alike = [i for i in range(59) if chunk.source_of_N[i] == chunk.source_of_N[i + 1]]
     assert len(alike) >= 10
@@ -489,9 +495,9 @@ def test_a_source_that_edits_share_is_drawn_and_encoded_once(tmp_path):
     assert not [i for i in alike if torch.equal(told[i], told[i + 1])]
 
 
-def test_pools_are_drawn_chunk_by_chunk_each_afresh(tmp_path, monkeypatch):
+def test_pools_are_drawn_chunk_by_chunk_each_afresh(tokenizer, monkeypatch):
     monkeypatch.setattr("customize.embedded.fitting.latent_pool.ENCODED_AT_ONCE", 4)
-    drawer = ChunkDrawer(6, (1, 4), 0, 64, learn_tokenizer(tmp_path, 1))
+    drawer = ChunkDrawer(6, (1, 4), 0, 64, tokenizer)
     assert drawer.chunks == 2
     assert [len(drawer(number).targets_NHWC) for number in range(4)] == [4, 2, 4, 2]
     expected = draw_chunk((1, 4, 1, 0, 4), 2, 64, drawer.tokenizer)
@@ -499,7 +505,10 @@ def test_pools_are_drawn_chunk_by_chunk_each_afresh(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_drawings_come_in_order_and_from_where_one_begins(processes):
+def test_drawings_come_in_order_and_from_where_one_begins(processes, monkeypatch):
+    # Forked, for the forkserver's own imports take ten seconds; the last test here goes by it.
+    forked = "customize.embedded.fitting.drawing_ahead._context"
+    monkeypatch.setattr(forked, lambda: get_context("fork"))
     drawn = DrawnAhead(torch.tensor, processes)
     assert [int(drawn(number)) for number in (3, 4, 5, 6, 7, 1, 2)] == [3, 4, 5, 6, 7, 1, 2]
     drawn.close()
@@ -511,9 +520,9 @@ def test_all_cores_but_one_draw_for_a_gpu(monkeypatch):
     assert drawers_for(2, "cpu") == 2
 
 
-def test_drawing_ahead_in_processes_gives_the_same_pools(tmp_path):
+def test_drawing_ahead_in_processes_gives_the_same_pools(tokenizer, tmp_path):
     torch.manual_seed(0)
-    parts = new_parts(learn_tokenizer(tmp_path, 1), 64)
+    parts = new_parts(tokenizer, 64)
     plain = PoolSupply(parts, 6, (1, 4), tmp_path / "a", made(tmp_path / "a"))
     with PoolSupply(parts, 6, (1, 4), tmp_path / "b", made(tmp_path / "b"), drawers=1) as ahead:
         for number in (0, 1, 3):  # the last is not the one that was made ahead

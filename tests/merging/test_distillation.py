@@ -99,14 +99,14 @@ def test_a_correction_learns_the_answers_and_leaves_the_denoiser_as_it_was(
     wanted = {name: p.requires_grad for name, p in denoiser.named_parameters()}
     names = [layer.name for layer in stage.job.layers()]
     lessons = [Lesson(calls, squared_distance(denoiser, calls))]
-    learned = distill(denoiser, names, lessons, Course(steps=30, learning_rate=1e-2, rank=4))
+    learned = distill(denoiser, names, lessons, Course(steps=8, learning_rate=1e-2, rank=4))
     after = dict(denoiser.named_parameters())
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert {name: p.requires_grad for name, p in after.items()} == wanted
     assert learned.keys() == set(names)
     assert all(down.shape[0] == up.shape[1] == 4 for down, up in learned.values())
-    again = distill(denoiser, names, lessons, Course(steps=30, learning_rate=1e-2, rank=4))
+    again = distill(denoiser, names, lessons, Course(steps=8, learning_rate=1e-2, rank=4))
     for name, (down, up) in learned.items():
         assert torch.equal(down, again[name][0])
         assert torch.equal(up, again[name][1])
@@ -117,7 +117,7 @@ def test_a_distilled_merge_answers_more_like_its_inputs_than_what_it_started_fro
 ) -> None:
     start = read_adapter(merge_job(stage.job, tmp_path / "start.safetensors", Linear()).path)
     output = tmp_path / "merged.safetensors"
-    way = Distillation(steps=80, preserve=1.0, learning_rate=3e-3)
+    way = Distillation(steps=30, preserve=1.0, learning_rate=3e-3)
     merged = merge_by_distillation(stage, output, way, start=start)
     adapter = read_adapter(output)
     lessons = [edits(stage, owner) for owner in range(2)]

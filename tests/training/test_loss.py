@@ -222,9 +222,16 @@ def test_training_learns_the_pairs(base: Base) -> None:
     bench = Bench(base, LowRank(rank=4, targets=("attention", "convolutions")))
     goal = replace(bench.goal, preserved_share=0.0)
     batch = next(bench.batches(8))
-    steps = list(bench.steps(Pace(60), goal=goal, batches=repeat(batch)))
-    first, last = steps[:10], steps[-10:]
-    assert sum(s.loss for s in last) < 0.9 * sum(s.loss for s in first)
+
+    @torch.no_grad()
+    def error() -> float:
+        """Sum the loss over noise and levels that no step draws."""
+        draws = [step_generator(1, number) for number in range(4)]
+        return sum(float(loss(bench.family, bench.attached, batch, goal, g).total) for g in draws)
+
+    before = error()
+    assert len(list(bench.steps(Pace(30), goal=goal, batches=repeat(batch)))) == 30
+    assert error() < 0.9 * before
 
 
 def test_preservation_holds_the_bases_other_edits(base: Base) -> None:
@@ -233,7 +240,7 @@ def test_preservation_holds_the_bases_other_edits(base: Base) -> None:
     for share in (0.0, 0.5):
         bench = Bench(base, CrossAttentionKV())
         goal = replace(bench.goal, preserved_share=share, dropout=NEVER, preserved_weight=10.0)
-        assert len(list(bench.steps(Pace(60), goal=goal, batches=bench.batches(8)))) == 60
+        assert len(list(bench.steps(Pace(15), goal=goal, batches=bench.batches(8)))) == 15
         batch = next(bench.batches(8))
         others = bench.goal.other_texts["text"][torch.arange(8) % 2]
         conditions = {**batch.conditions, "text": others}

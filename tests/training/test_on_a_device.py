@@ -72,18 +72,19 @@ def test_a_step_stays_on_its_device_and_waits_for_its_figures_alone(
 
     # the one place that asks for values
     monkeypatch.setattr("customize.training.steps._figures", figures)
+    count, parts = (1, 2) if kind == "K/V" else (2, 1)
     steps = train_steps(
         family,
         attached,
         batches([Sample(encoded, encoded)], 4, seed=0, device="meta"),
         Goal(empty, others, preserved_share=0.5, min_snr=5.0),
         torch.optim.SGD([{"params": [*attached.tensors().values()], "lr": 1.0, "full_lr": 1.0}]),
-        Pace(2, accumulation=2 if kind == "K/V" else 1, clip_norm=1.0),
+        Pace(count, accumulation=parts, clip_norm=1.0),
         open_accelerator("no"),
         seed=0,
         average=Average(attached, 0.9),
     )
     with Copies() as copies:
-        assert len(list(steps)) == 2
-    assert asked == [("meta", "meta")] * 2
+        assert len(list(steps)) == count
+    assert asked == [("meta", "meta")] * count
     assert not copies.waited

@@ -106,7 +106,7 @@ def estimate(load: Load) -> Estimate:
         encoding=encoding - (encoding_tables if on_cpu else 0),
         weights=weights - (tables if on_cpu else 0),
         adapter=sum(4 * parameter.numel() for parameter in attached.tensors().values()),
-        optimizer=_optimizer_bytes(load.optimizer, attached),
+        optimizer=optimizer_bytes(load.optimizer, attached),
         step=step,
         libraries=CPU_LIBRARIES if on_cpu else 0,
     )
@@ -158,7 +158,7 @@ def _stay(module: nn.Module, *_: Any, **__: Any) -> nn.Module:
     return module
 
 
-def _optimizer_bytes(name: OptimizerName, attached: Attached) -> int:
+def optimizer_bytes(name: OptimizerName, attached: Attached) -> int:
     """Count an optimizer's states; 8-bit ones add a float32 scale for every 256 elements."""
     states, total = {"lion8bit": 1, "prodigy": 4}.get(name, 2), 0
     for parameter in attached.tensors().values():
