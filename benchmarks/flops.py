@@ -61,7 +61,7 @@ def matrix_rate(device: str, kind: torch.dtype, size: int) -> float:
 
 def _product_seconds(left: torch.Tensor, right: torch.Tensor) -> float:
     began = time.perf_counter()
-    left @ right
+    torch.matmul(left, right)
     if left.is_cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - began
