@@ -50,11 +50,11 @@ def backward_pairs() -> Path:
     for number, edit in enumerate(edits):
         Image.fromarray(edit.target_HWC).save(finished / f"{number}.png")
     made = make_backward(
-        Editor("embedded"),
+        Editor.from_base("embedded"),
         open_clip("embedded"),
         finished,
         FOLDER / "backward",
-        BackwardOptions(instruction=edits[0].instruction),
+        BackwardOptions(instruction=edits[0].instruction, recolored=3),
     )
     print(f"{made.kept} pairs of {made.pictures} pictures; none for {made.without or 'none'}")
     return made.pairs

@@ -24,6 +24,13 @@ def add_to(kinds: Any) -> None:
     command.add_argument("--clip", default="embedded", help="the CLIP that compares looks")
     command.add_argument("--candidates", type=int, default=12, help="sources tried of a picture")
     command.add_argument("--keep", type=int, default=2, help="sources kept of a picture, at most")
+    command.add_argument(
+        "--recolored",
+        type=int,
+        default=0,
+        metavar="N",
+        help="copies of each source in random colours, for looks that set all colours (3)",
+    )
     command.add_argument("--least-structure", type=float, default=0.3, metavar="R")
     command.add_argument("--least-gone", type=float, default=0.02, metavar="D")
     command.add_argument("--seed", type=int, default=0)
@@ -33,7 +40,7 @@ def add_to(kinds: Any) -> None:
 
 def backward(arguments: argparse.Namespace) -> int:
     """Make sources for finished pictures and say which of them got none."""
-    check_ranges(arguments, candidates=(1, 1000), keep=(1, 1000))
+    check_ranges(arguments, candidates=(1, 1000), keep=(1, 1000), recolored=(0, 100))
     from customize.editing import Editor
     from customize.scoring.networks.encoders import open_clip
     from customize.synthesis.backward.make import AWAY, BackwardOptions, make_backward
@@ -45,6 +52,7 @@ def backward(arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
         least_structure=arguments.least_structure,
         least_gone=arguments.least_gone,
+        recolored=arguments.recolored,
         seed=arguments.seed,
     )
     made = make_backward(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ from customize.pairs.decode import load_picture
 from customize.pairs.picture_files import PICTURE_SUFFIXES, visible
 from customize.scoring.networks.encoders import Clip
 from customize.synthesis.backward.candidates import SourceScores, best, look_gone, structure
+from customize.synthesis.backward.mend import common_frame, recolored, without_frame
 from customize.synthesis.output.journal import Journal
 from customize.synthesis.output.triplet import Triplet
 from customize.synthesis.output.write_pairs import write_pairs
@@ -41,7 +43,8 @@ class BackwardOptions:
     """What pairs shall say, how the look is asked away, and what a source has to reach.
 
     Each finished picture gets `candidates` edits, the wordings of `away` by turns, each from noise
-    of its own; up to `keep` are kept.
+    of its own; up to `keep` are kept, and so many times `recolored` as well: for looks that set all
+    colours by themselves, as bases that undo one leave little of its opposite.
     """
 
     instruction: str
@@ -50,6 +53,7 @@ class BackwardOptions:
     keep: int = 2
     least_structure: float = 0.3
     least_gone: float = 0.02
+    recolored: int = 0
     seed: int = 0
 
 
@@ -83,14 +87,15 @@ def make_backward(
         raise SynthesisError(
             'no instruction: expected what the pairs teach; write --instruction "..."'
         )
-    vectors_BD = clip.image_BD(finished)
+    vectors_BD, frame = clip.image_BD(finished), common_frame(finished)
     place = ResultFolder(output)
     used = [Used("the finished pictures", folder), Used("the base", editor.base.folder)]
     with place.held(_claimed(editor, clip, files, options), used, overwrite=overwrite):
         journal = Journal(place.samples)
         numbers = range(len(journal.pieces), len(finished))
         for number in tqdm(numbers, "sources", disable=None if progress else True):
-            edits = _candidates(editor, finished[number], number, options)
+            answers = _candidates(editor, finished[number], number, options)
+            edits = [without_frame(answer, frame) for answer in answers]
             gone = look_gone(vectors_BD, number, clip.image_BD(edits))
             journal.append(
                 _kept(place, number, files[number].name, finished[number], edits, gone, options)
@@ -116,7 +121,10 @@ def _kept(
     if chosen:
         _save(picture, place.pictures / f"{stem}_edited.png")
     for rank in chosen:
-        _save(edits[rank], place.pictures / f"{stem}_{rank:03}_source.png")
+        for variant in range(1 + options.recolored):
+            rng = np.random.default_rng((options.seed, number, rank, variant))
+            source = recolored(edits[rank], rng) if variant else edits[rank]
+            _save(source, place.pictures / f"{_name(number, rank, variant)}_source.png")
     return {"picture": name, "scores": [score.facts() for score in scores], "chosen": chosen}
 
 
@@ -146,7 +154,11 @@ def _finish(
     for number, piece in enumerate(journal.pieces):
         if not piece["chosen"]:
             without.append(piece["picture"])
-        triplets += [_triplet(number, rank, piece, models, options) for rank in piece["chosen"]]
+        triplets += [
+            _triplet(number, rank, variant, piece, models, options)
+            for rank in piece["chosen"]
+            for variant in range(1 + options.recolored)
+        ]
     if not triplets:
         raise SynthesisError(
             f"{place.path}: no source was good enough for any of {len(without)} pictures; expected "
@@ -161,13 +173,15 @@ def _finish(
 def _triplet(
     number: int,
     rank: int,
+    variant: int,
     piece: Mapping[str, Any],
     models: Mapping[str, Any],
     options: BackwardOptions,
 ) -> Triplet:
+    name = _name(number, rank, variant)
     return Triplet(
-        name=f"{number:04}_{rank:03}",
-        source=Path("pictures") / f"{number:04}_{rank:03}_source.png",
+        name=name,
+        source=Path("pictures") / f"{name}_source.png",
         instruction=options.instruction,
         edited=Path("pictures") / f"{number:04}_edited.png",
         source_caption=None,
@@ -176,10 +190,15 @@ def _triplet(
             "finished": piece["picture"],
             "asked": options.away[rank % len(options.away)],
             "seed": options.seed + number * options.candidates + rank,
+            "recolored": variant,
             "scores": piece["scores"][rank],
             "models": models,
         },
     )
+
+
+def _name(number: int, rank: int, variant: int) -> str:
+    return f"{number:04}_{rank:03}" + (f"_{variant}" if variant else "")
 
 
 def finished_pictures(folder: Path) -> list[Path]:
