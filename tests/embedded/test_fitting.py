@@ -346,6 +346,7 @@ editor: {{samples: 8, batch: 4, learning_rate: 1e-3, compile: false}}
 def test_fit_base_writes_a_folder_that_plain_diffusers_edits_with(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda module: compiled.append(module) or module)
+    monkeypatch.setattr("customize.embedded.fitting.autoencoder.FOLDED_OVER", 16)
     path = tmp_path / "fit.yaml"
     path.write_text(RECIPE.format(output=tmp_path / "run"))
     recipe = load_embedded_base(path)

@@ -179,6 +179,7 @@ def test_stopped_preference_training_goes_on_as_if_it_had_not(
     monkeypatch.chdir(trained)
     monkeypatch.setattr("customize.training.refining.refine.EVERY", 2)
     monkeypatch.setattr("customize.training.refining.held_out.PATIENCE", 3)
+    monkeypatch.setattr("customize.training.refining.held_out.DRAWS", 4)
     real = Reports.step
 
     def refined(output: Path, stop: int | None = None) -> tuple[list[str], bytes]:
@@ -209,14 +210,14 @@ def test_stopped_preference_training_goes_on_as_if_it_had_not(
     said, unbroken = refined(tmp_path / "unbroken")
     looks = [line for line in said if "held-out choices" in line or "best after" in line]
     assert len(looks) > 3
-    for stop_after in (3, 4):  # between two looks, and after one
-        output = tmp_path / f"stopped_{stop_after}"
-        first, nothing = refined(output, stop_after)
-        rest, resumed = refined(output)
+    output = tmp_path / "stopped"
+    between, after, rest = refined(output, 3), refined(output, 4), refined(output)  # of two looks
+    for told, nothing in (between, after):
         assert nothing == b""
-        assert "stopped after" in first[-1]
-        assert resumed == unbroken
-        assert [line for line in (*first, *rest) if line in looks] == looks
+        assert "stopped after" in told[-1]
+    assert rest[1] == unbroken
+    told_again = (*between[0], *after[0], *rest[0])
+    assert [line for line in told_again if line in looks] == looks
 
 
 def test_refining_refuses_what_it_cannot_learn(

@@ -29,6 +29,8 @@ INTRODUCTION = 150
 """Steps in which a new outer level gets to know the latents of an older autoencoder."""
 KNOWN_WEIGHT = 0.02
 """On the squared distance to the latents of an older autoencoder, whose deviation is 1."""
+FOLDED_OVER = 512
+"""Pictures over whose latents mean and deviation are taken."""
 LOG_VARIANCE = -20.0
 """Of every latent of the finished autoencoder: next to none."""
 
@@ -156,7 +158,8 @@ def fit_autoencoder(
     fit_stage("autoencoder", autoencoder, loss_of, budget, folder, worker)
     drawn.close()
     if not decoder_only:
-        fold_statistics(autoencoder, to_unit(pictures((seed, 2), 512, size)).to(worker.device))
+        some = to_unit(pictures((seed, 2), FOLDED_OVER, size)).to(worker.device)
+        fold_statistics(autoencoder, some)
     autoencoder.eval().requires_grad_(False)
 
 
