@@ -13,7 +13,7 @@ from customize.errors import EditError
 from customize.pairs.decode import load_picture
 
 AUTO = "auto"
-SOFT = 0.02
+SOFT = 0.01
 """Width of the soft edge, a share of the picture's shorter side; it lies inside the mask."""
 
 _SHAPE = 0.02

@@ -64,7 +64,7 @@ class Pictures(Section):
     revision: str | None = None
     """Hub branch, tag or commit; null takes the newest."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights."""
+    """Number format of the weights; `auto` computes in bfloat16 on CPUs made for it."""
     steps: int | None = Field(default=None, ge=1, le=1000)
     """Sampling steps; null takes the base's own, 100 as in the paper."""
     scheduler: str | None = "euler_a"

@@ -10,7 +10,7 @@ from customize import __version__
 from customize.editing.device import device_for
 from customize.editing.samplers import scheduler_for
 from customize.families import profile_of
-from customize.families.base import Base
+from customize.families.base import Base, cpu_has_bfloat16
 from customize.families.stable_diffusion.text_to_image import Drawing, open_text_to_image
 from customize.recipe.synthesis import Pictures, SynthesisRecipe
 from customize.scoring.networks.encoders import Clip
@@ -89,6 +89,7 @@ def stage_of(
     """Put together what draws and judges."""
     pictures, chosen = recipe.pictures, recipe.filter
     side = pictures.resolution or base.resolution
+    on_cpu = pipeline.device.type == "cpu"
     return SampleStage(
         pipeline=pipeline,
         steps=pictures.steps or drawing.steps,
@@ -108,4 +109,5 @@ def stage_of(
         seed=recipe.seed,
         judge=PairJudge(server_options(chosen.judge, longest=1024)) if chosen.judge else None,
         least=chosen.judge.least if chosen.judge else 0.0,
+        mixed=pictures.precision == "auto" and on_cpu and cpu_has_bfloat16(),
     )

@@ -73,7 +73,8 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class SampleStage:
-    """Everything that draws and judges; `least` is what the judge's scores must reach.
+    """Everything that draws and judges; `least` is what the judge's scores must reach, `mixed`
+    draws in bfloat16 on a CPU.
 
     An edit is sampled `keep` times at once, until `keep` samples are good or there are `most`.
     """
@@ -91,6 +92,7 @@ class SampleStage:
     seed: int
     judge: PairJudge | None = None
     least: float = 6.0
+    mixed: bool = False
 
     def samples(
         self, edits: Sequence[tuple[int, Rewrite]], told: Callable[[int], None] = lambda _: None
@@ -113,7 +115,7 @@ class SampleStage:
     def draw(self, wanted: Sequence[tuple[int, Rewrite, int]]) -> list[_Drawn]:
         """Draw (prompt, edit, attempt) together and look at them; the judge sees the good ones."""
         asked = [(r, self.ranges.settings(self.seed, p, a)) for p, r, a in wanted]
-        pairs = draw_pairs(self.pipeline, asked, steps=self.steps, size=self.size)
+        pairs = draw_pairs(self.pipeline, asked, steps=self.steps, size=self.size, mixed=self.mixed)
         found, vectors_BD = similarities(self.clip, pairs)
         opinions: list[Opinion | None] = [None] * len(pairs)
         good = [n for n, each in enumerate(found) if self.thresholds.missed(each) is None]

@@ -57,11 +57,13 @@ def draw_pairs(
     *,
     steps: int,
     size: tuple[int, int],
+    mixed: bool = False,
 ) -> list[DrawnPair]:
     """Draw each edit's two captions from the same noise; `size` is (W, H) in pixels.
 
-    Both pictures of a pair take the same initial and ancestral noise, that of its seed on every
-    device. Raises SynthesisError when memory runs out or pixels are no numbers.
+    `mixed` computes in bfloat16, on a CPU. Both pictures of a pair take the same initial and
+    ancestral noise, that of its seed on every device. Raises SynthesisError when memory runs out or
+    pixels are no numbers.
     """
     pairs = [_sharing(pipeline, rewrite, settings) for rewrite, settings in wanted]
     maps = _maps(pipeline, pairs, wanted, size)
@@ -76,6 +78,7 @@ def draw_pairs(
 
     try:
         with (
+            torch.autocast("cpu", torch.bfloat16, enabled=mixed),
             sharing_attention(pipeline, pairs, maps),
             guiding_each(pipeline.unet, guidances) as guidance,
         ):
