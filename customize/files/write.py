@@ -10,7 +10,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from customize.errors import OutputExistsError
@@ -24,9 +24,14 @@ _swept: set[Path] = set()
 
 
 def refuse_existing(*paths: Path, overwrite: bool = False, cure: str = REPLACE) -> None:
-    """Raise OutputExistsError for the first path that is there, unless it may be replaced."""
+    """Raise OutputExistsError for the first path that is there, unless it may be replaced.
+
+    A process killed in its last moments leaves it whole, and beside it what goes with this one.
+    """
     for path in paths:
         if os.path.lexists(path) and not overwrite:
+            with suppress(OSError):  # of a folder that only others may write to
+                remove_temporaries(path.parent)
             raise OutputExistsError(f"{path}: it is there already; expected a free name; {cure}")
 
 

@@ -14,9 +14,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from customize.errors import OutputError
+from customize.errors import OutputError, OutputExistsError
 from customize.files.disk import disk_of, is_full, naming_disk
-from customize.files.write import remove_temporaries, replacing, replacing_folder, write_text
+from customize.files.write import (
+    refuse_existing,
+    remove_temporaries,
+    replacing,
+    replacing_folder,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
@@ -79,10 +85,14 @@ def test_what_a_killed_process_was_writing_goes_with_the_next_one(tmp_path: Path
         ]
     )
     assert killed.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob(".customize-*.tmp"))) == 2
+    half, _ = (path.name for path in tmp_path.glob(".customize-*.tmp"))
     with replacing(tmp_path / "mine") as mine:
         remove_temporaries(tmp_path)
         mine.write_text("of a process that lives")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / half).write_text("half")
+    with pytest.raises(OutputExistsError):
+        refuse_existing(tmp_path / "mine")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
