@@ -2,12 +2,14 @@
 
     python benchmarks/frontends.py comfyui=DIR kohya=DIR invokeai=DIR forge=DIR diffusers=PYTHON
     python benchmarks/frontends.py comfyui=DIR cases=klein
+    python benchmarks/frontends.py --workflow comfyui=DIR
 
 Each DIR is a checkout of the front end; PYTHON has one version of diffusers and may be given more
 than once: the oldest and the newest that pyproject allows read every export there is. Prints the
 tables of docs/frontends.md and writes them to results/frontends.json, where front ends not named
 keep their last outcome. `cases` runs those alone whose name it is part of, and their outcome is
-kept by itself. Nothing of a front end is copied here; nothing is fetched.
+kept by itself. `--workflow` has ComfyUI's own executor run the workflow of an export, and diffusers
+the same edit. Nothing of a front end is copied here; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 from diffusers_cases import diffusers_cases
 from frontend_models import WORD_WIDTHS, klein, text_model, unet
+from frontend_workflow import compare, write_world
 from safetensors.torch import save_file
 from torch import nn
 
@@ -200,14 +203,36 @@ def read_by_diffusers(pythons: list[str], results: dict[str, Any]) -> None:
             print(told(name, f"({versions})", found["outcomes"]))
 
 
+def run_workflow(checkout: Path) -> list[dict[str, Any]]:
+    """Edit by ComfyUI's executor and by diffusers with one adapter, and compare the pictures."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        pipeline = write_world(folder, checkout)
+        adapter, _ = adapter_of("sd1", "merge", folder)
+        strong = {n: t * 10 if n.endswith("lora_B") else t for n, t in adapter.tensors.items()}
+        adapter = AdapterFile(adapter.header, strong)
+        base = Base("hub/base", folder / "base", FAMILIES["sd1"], "0" * 64, 512, 64, 8)
+        exports = dict[str, Path]()
+        targets: tuple[Target, ...] = ("comfyui", "diffusers")
+        for target in targets:
+            exports[target] = folder / "exports" / target
+            export(adapter, base, target, exports[target], ExportOptions(name="dog"))
+        return compare(checkout, folder, exports, pipeline)
+
+
 def main() -> None:
     """Run each front end on all cases."""
-    named = [argument.split("=", 1) for argument in sys.argv[1:]]
+    named = [argument.split("=", 1) for argument in sys.argv[1:] if argument != "--workflow"]
     assert named, __doc__
     pythons = [place for name, place in named if name == "diffusers"]
     part = "".join(place for name, place in named if name == "cases")
     checkouts = {name: place for name, place in named if name not in ("diffusers", "cases")}
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if "--workflow" in sys.argv:
+        checkout = Path(checkouts.pop("comfyui"))
+        outcomes = run_workflow(checkout)
+        results["comfyui, workflow"] = {"version": version(checkout), "outcomes": outcomes}
+        print(table([[str(v) for v in o.values()] for o in outcomes], []))
     read_by_diffusers(pythons, results)
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "cases.json"

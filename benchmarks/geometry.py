@@ -70,7 +70,7 @@ def write_base(folder: Path, geometry: Geometry, dtype: torch.dtype = torch.floa
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with quiet_loading(), device:
-        pipeline = _pipeline(geometry).to(dtype=dtype)
+        pipeline = random_pipeline(geometry).to(dtype=dtype)
         pipeline.save_pretrained(folder)
     del pipeline
     if device.type == "cuda":
@@ -82,7 +82,7 @@ def write_configs(folder: Path, geometry: Geometry) -> Path:
     """Write a base's configs and tokenizers without weights; returns `folder`."""
     hush()
     with quiet_loading(), torch.device("meta"):
-        parts = _pipeline(geometry).components
+        parts = random_pipeline(geometry).components
     for name, part in parts.items():
         if hasattr(part, "save_config"):  # diffusers
             part.save_config(folder / name)
@@ -108,7 +108,8 @@ def unet_config(geometry: Geometry) -> dict[str, Any]:
     }
 
 
-def _pipeline(geometry: Geometry) -> Any:
+def random_pipeline(geometry: Geometry) -> Any:
+    """Build a geometry's pipeline with the random weights that its classes start with."""
     import diffusers
     import transformers
 
