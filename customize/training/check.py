@@ -143,6 +143,9 @@ def _faults_beside(recipe: Recipe, trained: Sequence[Pair], base: Base | None) -
     try:
         if others is not None:
             listed += find_pairs(others, references=references).pairs
+    except PairsError as error:
+        yield from error.faults
+    try:
         if images is not None and trained:
             held_out = held_out_pairs(images, trained, references=references)
             listed += held_out[: recipe.preview.count]
