@@ -15,6 +15,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -186,20 +187,10 @@ def execute(checkout: Path, folder: Path) -> None:
         checked = asyncio.run(execution.validate_prompt(file.stem, prompt, None))
         assert checked[0], checked
         caches = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
-        executor = execution.PromptExecutor(_Server(), execution.CacheType.CLASSIC, caches)
+        nobody = SimpleNamespace(client_id=None, send_sync=lambda *_: None)  # no window listens
+        executor = execution.PromptExecutor(nobody, execution.CacheType.CLASSIC, caches)
         executor.execute(prompt, file.stem, {}, checked[2])
         assert executor.success, executor.status_messages
-
-
-class _Server:
-    """What the executor tells a window of; there is none."""
-
-    client_id = None
-    last_node_id = None
-    last_prompt_id = None
-
-    def send_sync(self, *_: object) -> None:
-        """Tell nobody."""
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def main() -> None:
         checkout = Path(checkouts.pop("comfyui"))
         outcomes = run_workflow(checkout)
         results["comfyui, workflow"] = {"version": version(checkout), "outcomes": outcomes}
-        print(table([[str(v) for v in o.values()] for o in outcomes], []))
+        print("\n".join(map(json.dumps, outcomes)))
     read_by_diffusers(pythons, results)
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "cases.json"
