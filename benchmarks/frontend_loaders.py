@@ -241,8 +241,10 @@ def invokeai(checkout: Path) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]
         rows = {}
         if place := case["embedding"]:
             raw = textual_inversion.TextualInversionModelRaw.from_checkpoint(Path(place))
-            both = (raw.embedding, raw.embedding_2)
-            rows = dict(zip(WORD_WIDTHS[case["size"]], both, strict=False))
+            # as its model_patcher chooses: by the text encoder's width
+            both = [each for each in (raw.embedding, raw.embedding_2) if each is not None]
+            widths = WORD_WIDTHS[case["size"]].items()
+            rows = {name: next(r for r in both if r.shape[1] == width) for name, width in widths}
         note = f"probed as {probe.__name__}"
         return {"change": change, "left": left, "note": note, "rows": rows}
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Taught, dump_header
 from customize.cli.main import main
+from customize.files import replacing
 
 LAYER = "denoiser.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -159,3 +160,21 @@ def test_a_name_with_a_colon_is_a_name(tmp_path: Path) -> None:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     told = json.loads(header["__metadata__"]["customize"])["training"]["inputs"]
     assert [(one["name"], one["weight"]) for one in told] == [("a:1", 1.0)]
+
+
+def test_what_a_killed_report_left_goes_where_the_merged_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed after its file was whole, a merge would leave what it was writing into the report."""
+    one, merged, report = _good(tmp_path / "one"), _good(tmp_path / "merged"), tmp_path / "report"
+    report.mkdir()
+    with replacing(report / "report.json") as mine:
+        number = mine.name.split("-")[2]
+        left = report / mine.name.replace(f"-{number}-", "-999999999-")
+        mine.write_text("{}")
+    left.write_text("half")
+    command = ["merge", str(one), str(one), "-o", str(merged), "--report", str(report)]
+    (report / "report.json").unlink()
+    assert main(command) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert list(report.iterdir()) == []

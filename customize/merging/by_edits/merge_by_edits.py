@@ -68,9 +68,9 @@ def merge_by_edits(
     Other arguments are those of `merge`. Raises what it raises, and PairsError for concepts
     whose pairs are not found, ScoreError for an unusable CLIP.
     """
-    check_output_file(output, files, overwrite=overwrite)
     if looking.report is not None:
         check_folder(looking.report, files, overwrite=overwrite)
+    check_output_file(output, files, overwrite=overwrite)
     job = open_job(files, weights, base=base, allow_other_base=allow_other_base)
     sought: Any = {"most": looking.most, "least": looking.least}
     stage = open_editing_job(job, looking.pairs, device=looking.device, **sought)

@@ -15,6 +15,7 @@ from customize.adapters.labels import labels_of
 from customize.drawing.contact_sheet import to_picture
 from customize.drawing.table import table
 from customize.files import Used, check_place, refuse_existing, replacing, write_text
+from customize.files.write import remove_temporaries
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
 from customize.merging.by_edits.leaks import OWN, Leaks, find_leaks
@@ -32,10 +33,13 @@ _RUN = "merge report"
 def check_folder(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse a folder that holds a report already, or that is no place for one.
 
+    What a killed merge was writing there goes, even where its file is whole and refused next.
     Raises OutputError.
     """
     used = [Used(f"the adapter to merge {path}", path, shared=True) for path in inputs]
     check_place(folder, used, folder=True)
+    if folder.is_dir():
+        remove_temporaries(folder)
     listed, names = Manifest(folder, _RUN), (SHEET, MAP, FIGURES)
     places = [folder / name for name in names]
     refuse_existing(*places, overwrite=overwrite or listed.unfinished)
