@@ -15,9 +15,9 @@ from customize.adapters.labels import labels_of
 from customize.drawing.contact_sheet import to_picture
 from customize.drawing.table import table
 from customize.files import Used, check_place, refuse_existing, replacing, write_text
-from customize.files.write import remove_temporaries
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
+from customize.files.write import remove_temporaries
 from customize.merging.by_edits.leaks import OWN, Leaks, find_leaks
 from customize.merging.by_edits.report_pictures import edits_sheet, kept_map
 from customize.merging.by_edits.retention import Judge, Retention
