@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,25 +33,30 @@ def common_frame(pictures: Sequence[Image.Image]) -> Frame:
     """Find the frame of one colour that all pictures (two at least) have; none is all zeros."""
     if len(pictures) < 2:
         return Frame()
-    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float64) for picture in pictures]
-    turned = [array_HWC.swapaxes(0, 1) for array_HWC in arrays]
-    return Frame(
-        left=_thickness(turned),
-        top=_thickness(arrays),
-        right=_thickness([array_WHC[::-1] for array_WHC in turned]),
-        bottom=_thickness([array_HWC[::-1] for array_HWC in arrays]),
-    )
+    return Frame(*(_thickness(pictures, turns) for turns in (3, 0, 1, 2)))
 
 
-def _thickness(arrays: Sequence[np.ndarray]) -> float:
-    """Return the share of rows, from the first on, that have one colour in all pictures."""
-    color_C = np.median([np.median(array_HWC[0], axis=0) for array_HWC in arrays], axis=0)
+def _thickness(pictures: Sequence[Image.Image], turns: int) -> float:
+    """Return the share of rows, from the first on, that have one colour in all pictures.
+
+    Each is turned left by so many quarters before: by one its right side comes to the top. One
+    picture at a time is held as numbers, as finished pictures may be large and many.
+    """
+    firsts = [_outer(picture, turns)[0][0] for picture in pictures]
+    color_C = np.median([np.median(first_WC, axis=0) for first_WC in firsts], axis=0)
     shares = list[float]()
-    for array_HWC in arrays:
-        strange_H = (np.abs(array_HWC - color_C) > ALIKE).any(axis=(1, 2))
-        rows = int(strange_H.argmax()) if strange_H.any() else len(strange_H)
-        shares.append(rows / len(strange_H))
+    for picture in pictures:
+        outer_HWC, height = _outer(picture, turns)
+        strange_H = (np.abs(outer_HWC - color_C) > ALIKE).any(axis=(1, 2))
+        shares.append(int(strange_H.argmax()) / height if strange_H.any() else THICKEST)
     return min(*shares, THICKEST)
+
+
+def _outer(picture: Image.Image, turns: int) -> tuple[np.ndarray, int]:
+    """Return the rows that may be frame of a turned picture, and how many it has in all."""
+    turned_HWC = np.rot90(np.asarray(picture.convert("RGB")), turns)
+    height = len(turned_HWC)
+    return turned_HWC[: math.ceil(THICKEST * height)], height
 
 
 def without_frame(picture: Image.Image, frame: Frame) -> Image.Image:
