@@ -118,6 +118,7 @@ def masks(editor: Editor, count: int, folder: Path) -> dict[str, float]:
         for answer, edit, inside in zip(answers["auto"], drawn, changed, strict=True)
     ]
     return {
+        "count": count,
         "outside_moved_by": outside,
         "inside_error_plain": error("plain"),
         "inside_error_masked": error("given"),
@@ -203,7 +204,7 @@ def noise(editor: Editor, count: int, folder: Path) -> dict[str, float]:
         Image.fromarray(crop).save(folder / f"crop{number}.png")
         sources.append(crop.astype(int))
         items.append(Item(folder / f"crop{number}.png", ("give it a blue tint",), f"crop{number}"))
-    clip, found = open_clip(), dict[str, float]()
+    clip, found = open_clip(), {"count": float(count)}
     before_BD = clip.image_BD([Image.fromarray(source.astype(np.uint8)) for source in sources])
     for seeds in ("shared", "each"):
         answers = edited(editor, items, How(seeds=seeds))

@@ -63,8 +63,8 @@ def backward_pairs() -> Path:
 def widened_pairs() -> Path:
     """Widen four pairs, and put both into one table."""
     real = true_pairs("my_dog", 4)
-    missing = WIDENED - len(find_pairs(real).pairs)
-    made = widen(find_pairs(real).pairs, FOLDER / "widened", WidenOptions(count=missing)).pairs
+    pairs = find_pairs(real).pairs
+    made = widen(pairs, FOLDER / "widened", WidenOptions(count=WIDENED - len(pairs))).pairs
     together = FOLDER / "together"
     shutil.rmtree(together, ignore_errors=True)
     lines = list[str]()
@@ -81,10 +81,7 @@ def widened_pairs() -> Path:
 
 def row_of(concept: ConceptName, label: str, pairs: Path) -> Row:
     """Return the concept's recipe with other pairs."""
-    told = {"name": concept, "pairs": str(pairs.resolve())}
-    if concept == "my_dog":
-        told |= {"word": "<my-dog>", "initializer": "dog"}
-    return Row(concept, label, (f"concepts={json.dumps([told])}",))
+    return Row(concept, label, (f"concepts.0.pairs={pairs}",))
 
 
 ROWS = {
