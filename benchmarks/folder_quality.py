@@ -2,6 +2,7 @@
 
     python benchmarks/folder_quality.py               64 scenes and photographs, 2048 x 1536 pixels
     python benchmarks/folder_quality.py --count 8 --large 512
+    python benchmarks/folder_quality.py --only noise --sheet docs/folders.png
 
 masks: of drawn scenes with one thing, how near the inside of the truth's mask comes to the truth,
 masked and not, and how far what `--mask auto` changes overlaps what should (intersection over
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from customize.drawing.contact_sheet import contact_sheet
 from customize.editing import Editor
 from customize.editing.edited_picture import Edited
 from customize.editing.folders.items import Item
@@ -36,6 +38,8 @@ from customize.scoring.networks.encoders import open_clip
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = ("masks", "detail", "tiles", "noise")
+SHOWN = 6
+"""Rows of the sheet."""
 CHANGED = 10
 """A pixel counts as changed when a channel moves by more than this, of 255."""
 
@@ -47,6 +51,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--large", type=int, default=2048, help="width of the large photograph")
     parser.add_argument("--tiled", type=int, default=512, help="width of the tiled photographs")
+    parser.add_argument("--sheet", type=Path, help="file for some of the pictures of `noise`")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="measure anew")
     arguments = parser.parse_args()
     editor = Editor.from_base(arguments.base, device="cpu")
@@ -63,7 +68,7 @@ def main() -> None:
                 case "tiles":
                     found[part] = tiles(editor, arguments.tiled, place)
                 case "noise":
-                    found[part] = noise(editor, arguments.count, place)
+                    found[part] = noise(editor, arguments.count, place, arguments.sheet)
     print(json.dumps(found, indent=2))
     path.write_text(json.dumps(found, indent=2) + "\n")
 
@@ -195,8 +200,8 @@ def tiles(editor: Editor, width: int, folder: Path) -> dict[str, float]:
     return {name: float(np.mean(found)) for name, found in shares.items()}
 
 
-def noise(editor: Editor, count: int, folder: Path) -> dict[str, float]:
-    """Edit crops of photographs alike, and measure how far their changes of colour are apart."""
+def noise(editor: Editor, count: int, folder: Path, sheet: Path | None) -> dict[str, float]:
+    """Edit crops of photographs alike, and measure how far their changes are apart."""
     rng, items = np.random.default_rng(4), list[Item]()
     sources: list[np.ndarray] = []
     for number in range(count):
@@ -205,16 +210,23 @@ def noise(editor: Editor, count: int, folder: Path) -> dict[str, float]:
         sources.append(crop.astype(int))
         items.append(Item(folder / f"crop{number}.png", ("give it a blue tint",), f"crop{number}"))
     clip, found = open_clip(), {"count": float(count)}
-    before_BD = clip.image_BD([Image.fromarray(source.astype(np.uint8)) for source in sources])
+    columns = [[Image.fromarray(source.astype(np.uint8)) for source in sources]]
+    before_BD = clip.image_BD(columns[0])
     for seeds in ("shared", "each"):
         answers = edited(editor, items, How(seeds=seeds))
+        columns.append([Image.fromarray(answer.astype(np.uint8)) for answer in answers])
         change_BC = np.array(
             [(a - s).mean(axis=(0, 1)) for a, s in zip(answers, sources, strict=True)]
         )
-        after_BD = clip.image_BD([Image.fromarray(answer.astype(np.uint8)) for answer in answers])
+        after_BD = clip.image_BD(columns[-1])
         direction_BD = torch.nn.functional.normalize(after_BD - before_BD, dim=1).cpu().numpy()
         found[f"{seeds}_color"] = spread(change_BC)
         found[f"{seeds}_direction"] = spread(direction_BD)
+    if sheet is not None:
+        rows = list(zip(*columns, strict=True))[:SHOWN]
+        contact_sheet(rows, ["photograph", "one field of noise", "a seed each"], cell=128).save(
+            sheet
+        )
     return found
 
 

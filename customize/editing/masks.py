@@ -15,6 +15,10 @@ from customize.pairs.decode import load_picture
 AUTO = "auto"
 SOFT = 0.01
 """Width of the soft edge, a share of the picture's shorter side; it lies inside the mask."""
+_NARROWEST = 1.0
+"""Pixels. A narrower edge only mixes the outermost pixels with the source: on drawn scenes of 64 px
+it made the inside worse than no mask does.
+"""
 
 _SHAPE = 0.02
 """How far a mask's shape (W / H) may be from its picture's, a share: what scaling rounds."""
@@ -93,7 +97,7 @@ def softened(grey: Image.Image, soft: float = SOFT) -> Image.Image:
     mask_HW = np.asarray(grey)
     wanted = mask_HW.sum(dtype=np.int64) / 2
     radius = soft * min(grey.size)
-    while radius >= 0.5:
+    while radius >= _NARROWEST:
         blurred = grey.filter(ImageFilter.BoxBlur(radius / 2)).filter(
             ImageFilter.BoxBlur(radius / 2)
         )

@@ -41,14 +41,19 @@ def test_masks_reach_the_edge_of_the_picture_without_fading() -> None:
 
 
 def test_outside_is_bit_equal_and_inside_is_the_answer() -> None:
-    source, answer = noise((90, 60)), noise((90, 60), 1)
-    soft = softened(drawn(region_of("20,10,40,30"), (90, 60)))
+    source, answer = noise((180, 120)), noise((180, 120), 1)
+    soft = softened(drawn(region_of("40,20,80,60"), (180, 120)))
     made = np.asarray(composed(answer, source, soft))
     level = np.asarray(soft)
     assert (made[level == 0] == np.asarray(source)[level == 0]).all()
     assert (made[level == 255] == np.asarray(answer)[level == 255]).all()
     assert (level == 255).sum() > 500
     assert ((level > 0) & (level < 255)).any()
+
+
+def test_an_edge_narrower_than_a_pixel_is_not_softened() -> None:
+    hard = drawn(region_of("20,10,40,30"), (64, 64))
+    assert softened(hard).tobytes() == hard.tobytes()
 
 
 def test_latent_masks_free_whatever_they_touch() -> None:
