@@ -37,7 +37,9 @@ from customize.training.run import run_recipe
 
 UNSEEN, OTHERS = 64, 72
 RUNS = Path("runs/concept_quality")
-KV = ("adapter={method: cross_attention_kv}", "train.learning_rate=2e-3")
+KV = "adapter={method: cross_attention_kv}"
+KV_RATES = {"my_dog": 2e-3, "brand_style": 6e-4}
+"""The rates that the recipes' comments name."""
 LORA = "adapter={{method: low_rank, rank: 8, targets: [{}]}}"
 ATTENTION = (LORA.format("attention"), "train.learning_rate=1e-3")
 EVERYWHERE = (
@@ -68,7 +70,7 @@ ROWS = tuple(
     for label, overrides in (
         ("as in the recipe", ()),
         ("the recipe without preservation", UNPRESERVED),
-        ("K/V", KV),
+        ("K/V", (KV, f"train.learning_rate={KV_RATES[concept]}")),
         ("LoRA 8, attention", ATTENTION),
         ("LoRA 8, attention, convolutions, feed-forward", EVERYWHERE),
         ("plain LoRA loop, the recipe's seconds", None),

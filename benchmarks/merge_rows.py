@@ -90,7 +90,7 @@ class Bench:
     def jointly(self) -> Path:
         """Train all concepts into one adapter, for as long as all of them together took apart."""
         steps = f"train.steps={len(CONCEPT_NAMES) * 200}"
-        return self._train("joint", "my_dog", (JOINT, steps))
+        return self._train("joint", "my_dog", (JOINT, steps, "pairs.flip=false"))
 
     def _train(self, place: str, name: str, changes: Sequence[str]) -> Path:
         output = self.runs / place
