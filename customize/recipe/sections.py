@@ -121,7 +121,7 @@ class Train(Section):
     accumulation: int = Field(default=1, ge=1, le=4096)
     """Batches whose gradients make one step."""
     learning_rate: Rate = 1e-3
-    """Embedded base: 2e-3 (K/V), 1e-3 (LoRA); SD 1.5: 8e-5 (K/V), 1e-4 (LoRA); prodigy: 1."""
+    """Embedded base: 2e-3; SD 1.5: 8e-5 (K/V), 1e-4 (LoRA); prodigy: 1."""
     word_learning_rate: Rate | None = None
     """Rate of the concept words' embeddings; null means `learning_rate`."""
     schedule: Literal["constant", "cosine", "linear"] = "constant"
