@@ -23,6 +23,7 @@ from quality import Score, edit_all, percent, psnr, score, table
 from transformers import CLIPModel
 
 from customize.drawing.contact_sheet import contact_sheet
+from customize.editing import Editor
 from customize.embedded.fitting.autoencoder import to_unit
 from customize.embedded.fitting.clip import to_clip
 from customize.embedded.models import image_features, text_features
@@ -100,6 +101,17 @@ def chain_quality(pipeline: Any, settings: dict[str, Any], count: int = 24) -> l
         pairs = zip(first, outputs, strict=True)
         kept.append(float(np.mean([psnr(e.source_HWC, o) for e, o in pairs])))
     return kept
+
+
+def kept_in_a_chain(base: Path, size: int, count: int = 24) -> list[float]:
+    """Ask the same as one chain of `customize edit`, which puts back what an edit hardly moved."""
+    editor, kept = Editor.from_base(str(base), device="cpu"), list[list[float]]()
+    for number in range(count):
+        edit = random_edit((SEED, 5, number), test=True, kind="keep", size=size)
+        asked = [KEEP[(number + link) % len(KEEP)] for link in range(CHAIN)]
+        stages = editor.chain(Image.fromarray(edit.source_HWC), asked)
+        kept.append([psnr(edit.source_HWC, np.asarray(stage.image)) for stage in stages])
+    return np.mean(kept, axis=0).tolist()
 
 
 @torch.no_grad()
@@ -238,7 +250,8 @@ def main() -> None:
         arguments.base, dtype=torch.float32
     )
     pipeline.set_progress_bar_config(disable=True)
-    edits = held_out_edits(arguments.edits, pipeline.vae.config.sample_size)
+    size = pipeline.vae.config.sample_size
+    edits = held_out_edits(arguments.edits, size)
     outputs = edit_all(pipeline, edits, **settings)
     rows = [(e, score(e, o)) for e, o in zip(edits, outputs, strict=True)]
     figures = {
@@ -246,6 +259,7 @@ def main() -> None:
         "autoencoder_db": autoencoder_quality(pipeline.vae),
         "clip": clip_quality(arguments.base, pipeline.tokenizer),
         "kept_after_each_of_five_db": chain_quality(pipeline, settings),
+        "kept_in_a_chain_of_five_db": kept_in_a_chain(arguments.base, size),
         "edits": by_kind(rows),
         "things": of_things(rows),
     }
