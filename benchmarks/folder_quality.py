@@ -224,9 +224,8 @@ def noise(editor: Editor, count: int, folder: Path, sheet: Path | None) -> dict[
         found[f"{seeds}_direction"] = spread(direction_BD)
     if sheet is not None:
         rows = list(zip(*columns, strict=True))[:SHOWN]
-        contact_sheet(rows, ["photograph", "one field of noise", "a seed each"], cell=128).save(
-            sheet
-        )
+        titles = ["photograph", "one field of noise", "a seed each"]
+        contact_sheet(rows, titles, cell=128).save(sheet)
     return found
 
 
