@@ -104,7 +104,7 @@ def chain_quality(pipeline: Any, settings: dict[str, Any], count: int = 24) -> l
 
 
 def kept_in_a_chain(base: Path, size: int, count: int = 24) -> list[float]:
-    """Ask the same as one chain of `customize edit`, which puts back what an edit hardly moved."""
+    """Ask for no change in five wordings, as one chain of `customize edit`; PSNR after each."""
     editor, kept = Editor.from_base(str(base), device="cpu"), list[list[float]]()
     for number in range(count):
         edit = random_edit((SEED, 5, number), test=True, kind="keep", size=size)

@@ -37,9 +37,8 @@ from customize.training.run import run_recipe
 
 UNSEEN, OTHERS = 64, 72
 RUNS = Path("runs/concept_quality")
-KV = "adapter={method: cross_attention_kv}"
-KV_RATES = {"my_dog": 2e-3, "brand_style": 6e-4}
-"""The rates that the recipes' comments name."""
+KV_RATES = {"my_dog": 2e-3, "brand_style": 6e-4, "my_mark": 2e-3}
+"""The rates at which keys and values learn on the embedded base."""
 LORA = "adapter={{method: low_rank, rank: 8, targets: [{}]}}"
 ATTENTION = (LORA.format("attention"), "train.learning_rate=1e-3")
 EVERYWHERE = (
@@ -64,13 +63,18 @@ class Row:
         return RUNS / self.concept / name
 
 
+def by_keys_and_values(concept: str) -> tuple[str, ...]:
+    """Change a concept's recipe to keys and values alone."""
+    return ("adapter={method: cross_attention_kv}", f"train.learning_rate={KV_RATES[concept]}")
+
+
 ROWS = tuple(
     Row(concept, label, overrides)
     for concept in ("my_dog", "brand_style")
     for label, overrides in (
         ("as in the recipe", ()),
         ("the recipe without preservation", UNPRESERVED),
-        ("K/V", (KV, f"train.learning_rate={KV_RATES[concept]}")),
+        ("K/V", by_keys_and_values(concept)),
         ("LoRA 8, attention", ATTENTION),
         ("LoRA 8, attention, convolutions, feed-forward", EVERYWHERE),
         ("plain LoRA loop, the recipe's seconds", None),

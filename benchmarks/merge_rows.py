@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from concept_quality import by_keys_and_values
+
 from customize.adapters.factors import Limits
 from customize.embedded.world.concepts import CONCEPT_NAMES
 from customize.embedded.world.edits import DrawnEdit
@@ -30,8 +32,6 @@ from customize.recipe import load_recipe
 from customize.training.run import run_recipe
 
 Variant = Literal["recipes", "K/V"]
-KV = ("adapter={method: cross_attention_kv}",)
-KV_RATES = {"my_dog": 2e-3, "brand_style": 6e-4, "my_mark": 2e-3}
 JOINT = (
     "concepts=["
     "{name: my_dog, word: <my-dog>, initializer: dog, pairs: examples/data/my_dog}, "
@@ -84,7 +84,7 @@ class Bench:
 
     def taught(self, name: str, variant: Variant) -> Path:
         """Train a concept by its recipe, unless that is done."""
-        changes = (*KV, f"train.learning_rate={KV_RATES[name]}") if variant == "K/V" else ()
+        changes = by_keys_and_values(name) if variant == "K/V" else ()
         return self._train(f"{variant.replace('/', '')}/{name}", name, changes)
 
     def jointly(self) -> Path:
