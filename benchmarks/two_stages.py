@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from base_quality import held_out_edits
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
@@ -22,10 +23,7 @@ from quality import edit_all, percent, score, table
 
 from customize.embedded.folder import EDIT_DEFAULTS
 from customize.embedded.world.edits import EditKind, random_edit
-from customize.families.stable_diffusion.text_to_image import (
-    open_text_to_image,
-    resolve_text_to_image,
-)
+from customize.families.stable_diffusion.text_to_image import resolve_text_to_image
 from customize.recipe.editing_base import EditingBaseRecipe
 from customize.recipe.synthesis import SynthesisRecipe
 from customize.synthesis.run import synthesize
@@ -36,14 +34,7 @@ KINDS: tuple[EditKind, ...] = (
 )  # fmt: skip
 """The kinds of edit that the grammar writes: what all rows could learn."""
 SEED = 3
-
-
-def make_start(base_name: str, out: Path) -> Path:
-    """Write the twin as an ordinary text-to-image folder: what the editor is made of."""
-    folder = out / "start"
-    if not (folder / "model_index.json").exists():
-        open_text_to_image(resolve_text_to_image(base_name)[0]).save_pretrained(folder)
-    return folder
+RECIPE = Path(__file__).parents[1] / "recipes/base/two_stages_embedded.yaml"
 
 
 def make_true(out: Path, count: int, size: int) -> Path:
@@ -79,26 +70,19 @@ def make_synthesized(base_name: str, out: Path, count: int, *, filtered: bool) -
     return synthesize(recipe).pairs
 
 
-def fit(name: str, start: Path, pairs: Path, out: Path, samples: int, size: int) -> Path:
-    """Fit one row's editor, all rows alike."""
+def fit(name: str, base_name: str, pairs: Path, out: Path, samples: int, size: int) -> Path:
+    """Fit one row's editor, all rows alike: as the recipe says, from pairs of its own."""
     finished = out / f"editor_{name}" / "model"
     if finished.exists():
         return finished
-    recipe = EditingBaseRecipe.model_validate(
-        {
-            "start": str(start),
-            "pairs": str(pairs),
-            "output": str(out / f"editor_{name}"),
-            "samples": samples,
-            "batch": 16,
-            "learning_rate": 3e-4,
-            "warmup": 100,
-            "ema": 0.999,
-            "resolution": size,
-            "flip": False,
-            "optimizer": "adamw",
-        }
-    )
+    changed = {
+        "start": base_name,
+        "pairs": str(pairs),
+        "output": str(out / f"editor_{name}"),
+        "samples": samples,
+        "resolution": size,
+    }
+    recipe = EditingBaseRecipe.model_validate({**yaml.safe_load(RECIPE.read_text()), **changed})
     folder = fit_editing_base(recipe)
     if folder is None:
         raise SystemExit("stopped; the same command goes on")
@@ -131,7 +115,6 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=240)
     arguments = parser.parse_args()
     out, size = arguments.out, resolve_text_to_image(arguments.base)[0].resolution
-    start = make_start(arguments.base, out)
     filtered = make_synthesized(arguments.base, out, arguments.pairs, filtered=True)
     tenth = filtered.with_name("tenth.jsonl")
     lines = filtered.read_text().splitlines(keepends=True)
@@ -144,7 +127,7 @@ def main() -> None:
     }
     found = {}
     for name, pairs in sets.items():
-        editor = fit(name, start, pairs, out, arguments.samples, size)
+        editor = fit(name, arguments.base, pairs, out, arguments.samples, size)
         found[name] = quality(editor, arguments.edits, size)
         (out / "two_stages.json").write_text(json.dumps(found, indent=2) + "\n")
     titles = ["output_db", "copy_db", "right", "strong"]

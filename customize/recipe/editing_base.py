@@ -23,7 +23,7 @@ class EditingBaseRecipe(Section):
     start: Annotated[str, BeforeValidator(base_name)] = Field(
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"]
     )
-    """The text-to-image model: a hub id, a diffusers folder or a single file."""
+    """The text-to-image model: a hub id, a diffusers folder, a single file, or `embedded`."""
     revision: str | None = None
     pairs: ExistingPath = Field(examples=["../../my_pairs"])
     output: OutputFolder = Path("runs/editing_base")

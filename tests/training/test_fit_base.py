@@ -21,6 +21,10 @@ from customize.cli.main import main
 from customize.editing import Editor
 from customize.errors import BaseModelError, OutputExistsError, RecipeError, TrainingError
 from customize.families.base import Base, resolve_base, resolve_plain
+from customize.families.stable_diffusion.text_to_image import (
+    open_text_to_image,
+    resolve_text_to_image,
+)
 from customize.files.manifest import NAME as MANIFEST
 from customize.files.manifest import Manifest
 from customize.pairs.find import find_pairs
@@ -108,6 +112,16 @@ def test_a_widened_model_predicts_what_the_plain_one_did(
     assert index["_class_name"] == families.profile_of(base.family).pipeline
     loaded = DiffusionPipeline.from_pretrained(base.folder)
     assert type(loaded).__name__ == index["_class_name"]
+
+
+def test_an_editing_base_starts_as_its_text_to_image_twin(tmp_path: Path) -> None:
+    start, _ = resolve_text_to_image("embedded")
+    write_widened(start, tmp_path / "wide")
+    wide = load_file(tmp_path / "wide" / UNET)[FIRST]
+    twin: Any = open_text_to_image(start).unet
+    assert torch.equal(wide[:, :4], twin.conv_in.weight)
+    assert not wide[:, 4:].any()
+    assert resolve_base(str(tmp_path / "wide")).family == start.family
 
 
 def test_widening_keeps_bias_and_precision() -> None:
@@ -273,6 +287,14 @@ def test_the_recipe_that_ships_is_read_and_faults_are_told(tmp_path: Path) -> No
     assert recipe == EditingBaseRecipe(
         start="stable-diffusion-v1-5/stable-diffusion-v1-5", pairs=tmp_path, accumulation=4
     )
+
+
+def test_the_two_stages_in_miniature_begin_with_the_base_that_ships(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "recipes/base/two_stages_embedded.yaml"
+    path = tmp_path / "base.yaml"
+    path.write_text(shipped.read_text().replace("../../runs/triplets/pairs.jsonl", str(tmp_path)))
+    recipe = load_editing_base(path)
+    assert (recipe.start, recipe.steps, recipe.resolution) == ("embedded", 1500, 64)
 
 
 def test_every_fault_of_a_recipe_for_a_base_is_told_with_line_and_cure(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from customize.drawing.loss_curve import loss_curve
-from customize.families.base import Base, resolve_plain
+from customize.families.base import Base
+from customize.families.stable_diffusion.text_to_image import resolve_text_to_image
 from customize.files import Used, check_place, forget_places, refuse_existing, replacing_folder
 from customize.files.lock import in_use
 from customize.files.manifest import Manifest
@@ -41,7 +42,7 @@ def fit_editing_base(
     """
     model = recipe.output / "model"
     refuse_existing(model, cure="choose another output, or move it away to fit again")
-    plain = resolve_plain(recipe.start, recipe.revision)
+    plain, _ = resolve_text_to_image(recipe.start, recipe.revision)
     pairs = find_pairs(recipe.pairs).pairs
     used = [Used("the pairs", recipe.pairs), Used("the model to start from", plain.folder)]
     pictures = {place.parent: place for pair in pairs for place in (pair.source, pair.target)}

@@ -1,7 +1,8 @@
 """Make an editing base of a text-to-image model, as InstructPix2Pix did (arXiv 2211.09800, 3.2).
 
 The UNet's first convolution gets input channels for the source picture, beginning at zero: the
-widened model predicts exactly what the plain one did, whatever the source, until it learns.
+widened model predicts exactly what the plain one did, whatever the source, until it learns. Of an
+editing base that is a text-to-image model as well, its twin is the plain one.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _write(plain: Base, folder: Path) -> None:
         if part != denoiser and (plain.folder / part).is_dir():
             shutil.copytree(plain.folder / part, folder / part)
     config = json.loads((plain.folder / denoiser / "config.json").read_text("utf-8"))
-    channels = config["in_channels"]
+    channels = config["out_channels"]  # a twin's base has its own channels for a source: dropped
     (folder / denoiser).mkdir()
     _put(folder / denoiser / "config.json", {**config, "in_channels": 2 * channels})
     files, _ = component_files(plain.folder / denoiser, f"start {plain.name!r}")
@@ -68,6 +69,7 @@ def _write(plain: Base, folder: Path) -> None:
             weights |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     target, first = folder / denoiser / "diffusion_pytorch_model.safetensors", profile.layers.source
     assert first is not None, "a family without a weight to widen"
+    weights[first] = weights[first][:, :channels]
     write_safetensors(target, widened(weights, first, channels), {"format": "pt"})
 
 
