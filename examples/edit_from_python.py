@@ -56,11 +56,19 @@ def before_after(base: str, adapter: Path, folder: Path) -> Image.Image:
 def edits(
     editor: Editor, pairs: Sequence[Pair], wording: Callable[[str], str]
 ) -> list[Image.Image]:
-    """Edit every source from the noise of seed 0; those of one size are edited together."""
+    """Edit every source from the noise of seed 0; those of one size are edited together.
+
+    Exits with the reason where one cannot be edited.
+    """
     items = [Item(pair.source, (wording(pair.instruction),), pair.place, seed=0) for pair in pairs]
     made = dict(editor.edit_many(items, How(seeds="each")))
-    edited = [made[item] for item in items]
-    return [one.image for one in edited if isinstance(one, Edited)]
+    images = list[Image.Image]()
+    for item in items:
+        one = made[item]
+        if not isinstance(one, Edited):
+            raise SystemExit(str(one))
+        images.append(one.image)
+    return images
 
 
 def plainly(instruction: str, adapter: Path) -> str:
