@@ -41,6 +41,29 @@ def test_thresholds_chosen_by_a_trial_keep_the_share(share: float) -> None:
     assert keeping_share(share, trial[::-1]) == thresholds
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 8, 64])
+def test_of_a_few_tries_the_share_is_kept_as_well(share: float, count: int) -> None:
+    trial = [
+        Similarities(*row) for row in np.random.default_rng(1).normal(size=(count, 4)).tolist()
+    ]
+    thresholds = keeping_share(share, trial)
+    kept = sum(thresholds.missed(found) is None for found in trial)
+    wanted = max(1, round(share * count))
+    assert wanted <= kept <= wanted + 2  # of so few, some share a rank
+
+
+def test_pairs_that_did_not_change_are_not_kept_for_being_alike() -> None:
+    captions_N2 = np.random.default_rng(2).normal(0.3, 0.01, (110, 2)).tolist()
+    changed = [Similarities(0.5, *captions_N2[n], 0.5 + n / 1000) for n in range(50)]
+    unchanged = [Similarities(0.9, *captions_N2[50 + n], n / 1000) for n in range(50)]
+    unlike = [Similarities(n / 1000, *captions_N2[100 + n], 0.9) for n in range(10)]
+    thresholds = keeping_share(0.1, [*changed, *unchanged, *unlike])
+    kept = [pair for pair in (*changed, *unchanged, *unlike) if thresholds.missed(pair) is None]
+    assert len(kept) == 11
+    assert set(kept) <= set(changed)
+
+
 def candidate(direction: float, angle: float = 0.0, liked: bool = True) -> Candidate:
     vector_D = torch.tensor([np.cos(angle), np.sin(angle)])
     return Candidate(Similarities(0.9, 0.3, 0.3, direction), vector_D, liked)

@@ -35,16 +35,25 @@ class Thresholds:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
+LEAST_ALIKE = 0.1
+"""Share of a trial that its likeness of the two pictures alone rejects."""
+
+
 def keeping_share(share: float, trial: Sequence[Similarities]) -> Thresholds:
     """Choose thresholds that `share` of the trial's pairs reach, all four together.
 
-    Each is the same quantile of its own similarity, so that no criterion counts more than another;
-    the quantile is the highest that leaves enough. Ties may keep more.
+    How alike the pictures are only keeps out the least alike: pairs that did not change at all are
+    the most alike, so asking for more would prefer them (LOG.md, 2026-11-27). The other three are
+    at the same quantile of their own similarities, the highest that leaves enough, so that none
+    counts more than another. Ties may keep more.
     """
     assert trial, "a trial without pairs"
     rows_NC = np.array([astuple(found) for found in trial])
-    ranks_NC = (rows_NC[:, None] > rows_NC[None]).mean(axis=1)
-    weakest_N = np.sort(ranks_NC.min(axis=1))[::-1]
+    alike_N, rest_NR = rows_NC[:, 0], rows_NC[:, 1:]
+    unlike = int(min(LEAST_ALIKE, (1 - share) / 3) * len(trial))
+    least_alike = np.sort(alike_N)[unlike]
+    ranks_NR = (rest_NR[:, None] > rest_NR[None]).mean(axis=1)
+    weakest_N = np.where(alike_N >= least_alike, ranks_NR.min(axis=1), -1)
     wanted = max(1, round(share * len(trial)))
-    chosen_NC = rows_NC[ranks_NC.min(axis=1) >= weakest_N[wanted - 1]]
-    return Thresholds(*chosen_NC.min(axis=0).tolist())
+    chosen_NR = rest_NR[weakest_N >= np.sort(weakest_N)[::-1][wanted - 1]]
+    return Thresholds(float(least_alike), *chosen_NR.min(axis=0).tolist())
