@@ -25,7 +25,7 @@ from customize.embedded.folder import EDIT_DEFAULTS
 from customize.embedded.world.edits import EditKind, random_edit
 from customize.families.stable_diffusion.text_to_image import resolve_text_to_image
 from customize.recipe.editing_base import EditingBaseRecipe
-from customize.recipe.synthesis import SynthesisRecipe
+from customize.recipe.synthesis import load_synthesis_recipe
 from customize.synthesis.run import synthesize
 from customize.training.base_fitting.fit_base import fit_editing_base
 
@@ -34,7 +34,10 @@ KINDS: tuple[EditKind, ...] = (
 )  # fmt: skip
 """The kinds of edit that the grammar writes: what all rows could learn."""
 SEED = 3
-RECIPE = Path(__file__).parents[1] / "recipes/base/two_stages_embedded.yaml"
+RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPE, TRIPLETS = (
+    RECIPES / name for name in ("base/two_stages_embedded.yaml", "synthesize_embedded.yaml")
+)
 
 
 def make_true(out: Path, count: int, size: int) -> Path:
@@ -54,20 +57,18 @@ def make_true(out: Path, count: int, size: int) -> Path:
 
 
 def make_synthesized(base_name: str, out: Path, count: int, *, filtered: bool) -> Path:
-    """Synthesize pairs, with the filter or with none."""
-    nothing = {"pictures": -1.0, "first": -1.0, "second": -1.0, "direction": -1.0}
-    loose = {**nothing, "keep": 4, "most": 4, "alike": 1.0}
-    chosen: dict[str, Any] = {"keep_share": 0.3, "keep": 4, "most": 40} if filtered else loose
-    recipe = SynthesisRecipe.model_validate(
-        {
-            "drawn_captions": count,
-            "triplets": count,
-            "pictures": {"base": base_name, "at_once": 16},
-            "filter": chosen,
-            "output": str(out / ("filtered" if filtered else "unfiltered")),
-        }
-    )
-    return synthesize(recipe).pairs
+    """Synthesize pairs as the shipped recipe does, with its filter or with none."""
+    output = out / ("filtered" if filtered else "unfiltered")
+    overrides = [
+        f"drawn_captions={2 * count}",
+        f"triplets={count}",
+        f"pictures.base={base_name}",
+        f"output={output}",
+    ]
+    if not filtered:
+        nothing = "pictures: -1, first: -1, second: -1, direction: -1"
+        overrides.append(f"filter={{{nothing}, keep: 4, most: 4, alike: 1}}")
+    return synthesize(load_synthesis_recipe(TRIPLETS, overrides)).pairs
 
 
 def fit(name: str, base_name: str, pairs: Path, out: Path, samples: int, size: int) -> Path:
@@ -110,8 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--out", type=Path, default=Path("runs/two_stages"))
-    parser.add_argument("--pairs", type=int, default=2000)
-    parser.add_argument("--samples", type=int, default=64_000)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--samples", type=int, default=24_000)
     parser.add_argument("--edits", type=int, default=240)
     arguments = parser.parse_args()
     out, size = arguments.out, resolve_text_to_image(arguments.base)[0].resolution

@@ -54,12 +54,16 @@ def test_of_a_few_tries_the_share_is_kept_as_well(share: float, count: int) -> N
 
 
 def test_pairs_that_did_not_change_are_not_kept_for_being_alike() -> None:
-    captions_N2 = np.random.default_rng(2).normal(0.3, 0.01, (110, 2)).tolist()
-    changed = [Similarities(0.5, *captions_N2[n], 0.5 + n / 1000) for n in range(50)]
-    unchanged = [Similarities(0.9, *captions_N2[50 + n], n / 1000) for n in range(50)]
-    unlike = [Similarities(n / 1000, *captions_N2[100 + n], 0.9) for n in range(10)]
+    random = np.random.default_rng(2)
+
+    def pair(alike: float, direction: float) -> Similarities:
+        return Similarities(alike, random.normal(0.3, 0.01), random.normal(0.3, 0.01), direction)
+
+    changed = [pair(0.5, 0.5 + n / 1000) for n in range(50)]
+    unchanged = [pair(0.9, n / 1000) for n in range(50)]
+    unlike = [pair(n / 1000, 0.9) for n in range(10)]
     thresholds = keeping_share(0.1, [*changed, *unchanged, *unlike])
-    kept = [pair for pair in (*changed, *unchanged, *unlike) if thresholds.missed(pair) is None]
+    kept = [p for p in (*changed, *unchanged, *unlike) if thresholds.missed(p) is None]
     assert len(kept) == 11
     assert set(kept) <= set(changed)
 
