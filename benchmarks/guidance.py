@@ -69,7 +69,9 @@ def main() -> None:
 
 
 def _measured(count: int) -> Measured:
-    tasks = tasks_asked("embedded", count).tasks
+    drawn = tasks_asked("embedded", 2 * count).tasks
+    changing = [task for task in drawn if task.source_caption != task.target_caption]
+    tasks = changing[:count]  # others have no direction
     editor, models = Editor.from_base("embedded", device="cpu"), open_models(device="cpu")
     texts, images = usual_guidances(sampling_of(editor.base))
     measured: Measured = {}
