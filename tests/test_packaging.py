@@ -149,7 +149,16 @@ def test_commands_shown_exist() -> None:
             assert (ROOT / parsed.recipe).is_file(), command
     assert seen == {
         *("train", "check", "schema", "fit_base", "edit", "inspect", "merge", "score", "tradeoff"),
-        *("tune_guidance", "export", "import_file", "card", "push", "synthesize"),
+        *(
+            "tune_guidance",
+            "export",
+            "import_file",
+            "card",
+            "push",
+            "synthesize",
+            "widen",
+            "backward",
+        ),
         *("count_choices", "judge_choices", "refine_run", "open_studio"),
     }
 
