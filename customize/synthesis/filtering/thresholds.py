@@ -36,7 +36,9 @@ class Thresholds:
 
 
 LEAST_ALIKE = 0.1
-"""Share of a trial that its likeness of the two pictures alone rejects."""
+"""Share of a trial that is rejected for its pictures being too little alike; at most a third of all
+that is to be rejected.
+"""
 
 
 def keeping_share(share: float, trial: Sequence[Similarities]) -> Thresholds:
