@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from base_quality import held_out_edits
+from base_quality import RESULTS, held_out_edits
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
 from quality import edit_all, percent, score, table
@@ -73,13 +73,13 @@ def make_synthesized(base_name: str, out: Path, count: int, *, filtered: bool) -
 
 def fit(name: str, base_name: str, pairs: Path, out: Path, samples: int, size: int) -> Path:
     """Fit one row's editor, all rows alike: as the recipe says, from pairs of its own."""
-    finished = out / f"editor_{name}" / "model"
-    if finished.exists():
-        return finished
+    output = out / f"editor_{name}"
+    if (output / "model").exists():
+        return output / "model"
     changed = {
         "start": base_name,
         "pairs": str(pairs),
-        "output": str(out / f"editor_{name}"),
+        "output": str(output),
         "samples": samples,
         "resolution": size,
     }
@@ -130,7 +130,7 @@ def main() -> None:
     for name, pairs in sets.items():
         editor = fit(name, arguments.base, pairs, out, arguments.samples, size)
         found[name] = quality(editor, arguments.edits, size)
-        (out / "two_stages.json").write_text(json.dumps(found, indent=2) + "\n")
+    (RESULTS / "two_stages.json").write_text(json.dumps(found, indent=2) + "\n")
     titles = ["output_db", "copy_db", "right", "strong"]
     rows = [
         [name, *(f"{f[t]:.1f}" if isinstance(f[t], float) else f[t] for t in titles)]
