@@ -12,6 +12,7 @@ from PIL import Image
 
 from customize.errors import Fault, PairsError
 from customize.pairs.decode import load_picture
+from customize.pairs.recolor import recolored
 from customize.shapes import Example, Pair
 
 WIDEST = 3.0
@@ -80,10 +81,12 @@ def load_example(
     flip: bool = False,
     alpha_color: str = "#ffffff",
     crop: Crop | None = None,
+    other_colors: int | None = None,
 ) -> Example:
     """Return the pair as pixels of `size` (W, H), the same crop and flip on both pictures.
 
-    References keep their sizes; they are flipped with the pair.
+    References keep their sizes; they are flipped with the pair. With a number for `other_colors`,
+    what changes in the source has colours drawn by it.
 
     A target of another size than its source is taken as the same frame at another scale if the
     aspect ratios agree within 1 %. Raises PairsError if they do not, or if a picture cannot be
@@ -95,9 +98,12 @@ def load_example(
     box = crop_box(source.size, size, crop or Crop())
     scale_x, scale_y = target.width / source.width, target.height / source.height
     target_box = (box[0] * scale_x, box[1] * scale_y, box[2] * scale_x, box[3] * scale_y)
+    source_HWC, target_HWC = _cut(source, box, size, flip), _cut(target, target_box, size, flip)
+    if other_colors is not None:
+        source_HWC = recolored(source_HWC, target_HWC, other_colors)
     return Example(
-        source_HWC=_cut(source, box, size, flip),
-        target_HWC=_cut(target, target_box, size, flip),
+        source_HWC=source_HWC,
+        target_HWC=target_HWC,
         instruction=pair.instruction,
         source_caption=pair.source_caption,
         target_caption=pair.target_caption,

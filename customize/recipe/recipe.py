@@ -59,7 +59,7 @@ class Recipe(Section):
     preservation: Preservation = Preservation()
     """Keeping the base's other edits alive."""
     pairs: PairOptions = PairOptions()
-    """Size, crops and flips of the training pictures."""
+    """Size, crops, flips and colours of the training pictures."""
     preview: PreviewSection = PreviewSection()
     """Edits made while training."""
     save: Save = Save()

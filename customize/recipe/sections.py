@@ -194,6 +194,10 @@ class PairOptions(Section):
     """Pictures are scaled to the area of a square with this side; null takes the base's own."""
     flip: bool = False
     """Learn mirrored pairs too; not for lettering, logos and what has a left and a right."""
+    recolored: int = Field(default=0, ge=0, le=64)
+    """Copies of each pair in which what changes had other colours before: for things that replace
+    others whatever these looked like, not for looks and what keeps its colours.
+    """
     crops: int = Field(default=1, ge=1, le=64)
     """Crops taken of each pair (the same on source and target); 1 is the middle."""
     alpha_color: str = Field(

@@ -31,13 +31,15 @@ CODE_VERSION = 2
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a pair: scaled to `size` (W, H), cropped and perhaps flipped."""
+    """One way to look at a pair: at `size` (W, H), cropped, perhaps flipped and recoloured."""
 
     pair: Pair
     size: tuple[int, int]
     crop: Crop = Crop()  # noqa: RUF009 - frozen
     flip: bool = False
     alpha_color: str = "#ffffff"
+    other_colors: int | None = None
+    """The number that draws colours for what changes in the source; None leaves them."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,12 @@ class _Job:
 def _view_job(view: View, setting: Setting, digest: str) -> _Job:
     def make(encoder: Encoder) -> dict[str, Tensor]:
         example = load_example(
-            view.pair, view.size, flip=view.flip, alpha_color=view.alpha_color, crop=view.crop
+            view.pair,
+            view.size,
+            flip=view.flip,
+            alpha_color=view.alpha_color,
+            crop=view.crop,
+            other_colors=view.other_colors,
         )
         edited = encoder.encode(example, as_tokens=setting.as_tokens)
         example = replace(example, target_HWC=example.source_HWC)
@@ -149,6 +156,7 @@ def _view_job(view: View, setting: Setting, digest: str) -> _Job:
         "crop": asdict(view.crop),
         "flip": view.flip,
         "alpha_color": view.alpha_color,
+        "other_colors": view.other_colors,
     }
     return _Job(facts, make)
 

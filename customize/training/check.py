@@ -120,6 +120,7 @@ def check_recipe(recipe: Recipe, base: Base | None = None) -> Checked:
             word=concept.word,
             alpha_color=recipe.pairs.alpha_color,
             flip=recipe.pairs.flip,
+            recolored=recipe.pairs.recolored,
             tokenizer=tokenizer.tokenize if tokenizer else None,
             most_tokens=most_tokens,
         )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from customize import adapters
 from customize.errors import PairsError
 from customize.families import profile_of
@@ -94,18 +96,24 @@ def plan_run(recipe: Recipe, log: Callable[[str], None], checked: Checked | None
 
 
 def views_of(pairs: Sequence[Pair], recipe: Recipe, base: Base) -> list[View]:
-    """List the views of every pair that the recipe's crops and flips make."""
+    """List the views of every pair that the recipe's crops, flips and other colours make."""
     options, found = recipe.pairs, list[View]()
     resolution = options.resolution or base.resolution
     for index, pair in enumerate(pairs):
         picture = load_picture(pair.source, options.alpha_color)
         size = bucket_for(*picture.size, resolution, base.multiple)
+        seed = recipe.train.seed + index
         found += [
-            View(pair, size, crop, flip, options.alpha_color)
-            for crop in crops(options.crops, recipe.train.seed + index)
+            View(pair, size, crop, flip, options.alpha_color, colors)
+            for crop in crops(options.crops, seed)
             for flip in ((False, True) if options.flip else (False,))
+            for colors in (None, *_color_seeds(options.recolored, seed))
         ]
     return found
+
+
+def _color_seeds(count: int, seed: int) -> list[int]:
+    return np.random.default_rng(seed).integers(2**31, size=count).tolist()
 
 
 def count_steps(recipe: Recipe, pairs: int, processes: int) -> int:

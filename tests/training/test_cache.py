@@ -74,6 +74,7 @@ CHANGES = {
     "flip": lambda view: replace(view, flip=True),
     "crop": lambda view: replace(view, crop=Crop(0.1, 0.2, 1.2)),
     "alpha color": lambda view: replace(view, alpha_color="#000000"),
+    "colours": lambda view: replace(view, other_colors=7),
     "instruction": lambda view: replace(view, pair=replace(view.pair, instruction="paint it")),
 }
 

@@ -118,11 +118,12 @@ def test_preserved_instructions_come_from_the_base_a_file_or_a_list(
         found(instructions=str(tmp_path / "others.txt"))
 
 
-def test_views_cover_crops_and_flips(tmp_path: Path, base: Base) -> None:
-    recipe = toy_recipe(tmp_path, pairs={"flip": True, "crops": 3})
+def test_views_cover_crops_flips_and_colours(tmp_path: Path, base: Base) -> None:
+    recipe = toy_recipe(tmp_path, pairs={"flip": True, "crops": 3, "recolored": 4})
     pairs = plan_run(recipe, lambda _: None).pairs()
     views = views_of(pairs, recipe, base)
-    assert len(views) == len({repr(view) for view in views}) == 3 * 3 * 2
+    assert len(views) == len({repr(view) for view in views}) == 3 * 3 * 2 * 5
+    assert len({view.other_colors for view in views}) == 3 * 4 + 1
     assert {view.size for view in views} == {(32, 32)}
 
 

@@ -11,6 +11,7 @@ from customize.pairs.lint.pictures import (
     duplicate_faults,
     look_at_all,
     size_faults,
+    whole_change_faults,
 )
 from customize.pairs.lint.reversed import reversed_faults
 from customize.pairs.lint.words import Tokenizer, instruction_faults, token_faults
@@ -26,6 +27,7 @@ def lint(
     word: str | None = None,
     alpha_color: str = "#ffffff",
     flip: bool = False,
+    recolored: int = 0,
     tokenizer: Tokenizer | None = None,
     most_tokens: int | None = None,
 ) -> list[Fault]:
@@ -44,6 +46,8 @@ def lint(
     faults += copy_faults(seen)
     faults += duplicate_faults(seen)
     faults += reversed_faults(seen)
+    if recolored:
+        faults += whole_change_faults(seen)
     faults += alignment_faults(pairs, alpha_color)
     faults += instruction_faults(pairs, word, flip)
     if tokenizer is not None:

@@ -15,6 +15,7 @@ from PIL import Image
 from customize.errors import Fault, PairsError
 from customize.pairs.buckets import WIDEST, frame_fault, same_frame
 from customize.pairs.decode import exif_entry, load_picture, opened_picture
+from customize.pairs.recolor import changed_share
 from customize.shapes import Pair
 
 THUMB = 32
@@ -25,6 +26,8 @@ A cell is the mean of thousands of pixels, so compression noise stays below 2 wh
 stands out.
 """
 HUGE_SIDE = 6000
+MOST_CHANGED = 0.6
+"""Share of a picture that a thing which is replaced hardly fills."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,16 @@ def asks_for_nothing(instruction: str) -> bool:
     """Say whether an instruction wants the picture kept, as pairs that teach restraint do."""
     said = instruction.lower()
     return any(w in said for w in ("unchanged", "as it is", "as is", "do nothing", "no change"))
+
+
+def whole_change_faults(seen: Sequence[SeenPair]) -> Iterator[Fault]:
+    """Yield pairs whose edit changes nearly all of the picture, where colours are to be varied."""
+    for each in seen:
+        share = changed_share(each.source.thumb_HWC, each.target.thumb_HWC)
+        if share > MOST_CHANGED:
+            found = f"{share:.0%} of the picture changes, and pairs are also trained recoloured"
+            cure = "set recolored: 0: a look depends on the colours that were there"
+            yield Fault(each.pair.place, found, cure, "warning")
 
 
 def duplicate_faults(seen: Sequence[SeenPair]) -> Iterator[Fault]:

@@ -98,8 +98,8 @@ def stack_chosen(chosen: Sequence[Chosen], device: torch.device | str = "cpu") -
 
 
 def _middle_alone(plan: Plan) -> Recipe:
-    """Take the recipe without further crops and flips: choices were made between whole pictures."""
-    options = plan.recipe.pairs.model_copy(update={"crops": 1, "flip": False})
+    """Take the recipe without further views of a pair: choices were made between whole pictures."""
+    options = plan.recipe.pairs.model_copy(update={"crops": 1, "flip": False, "recolored": 0})
     return plan.recipe.model_copy(update={"pairs": options})
 
 
