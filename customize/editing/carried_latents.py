@@ -19,7 +19,7 @@ from torch import Tensor
 
 from customize.editing.replaced import replaced
 
-MOVED = 0.4
+MOVED = 0.25
 """Latent cells that moved by less, in deviations of latents (root mean square over channels), were
 left alone; cells beside one that was not count as edited too.
 """

@@ -19,7 +19,7 @@ FROM_CAPTIONS = 0.1
 """The share of samples without a source, their text the target's caption: they make the denoiser
 without its source channels a text-to-image model of the same world.
 """
-NOISIEST = 0.25
+NOISIEST = 0.5
 """The share of levels drawn from the noisiest tenth: what an edit becomes is decided there."""
 LEVEL_POWER = 0.6
 """The other levels are 1000 u^0.6 for uniform u."""
