@@ -57,6 +57,14 @@ class FlowMatching:
         assert len(level_B) == len(clean_BChw)
         return noise_BChw - clean_BChw
 
+    def guess_levels(self, count: int) -> Tensor:
+        """Return the noisiest level, 1: from noise alone the direction tells the clean latents."""
+        return torch.ones(count)
+
+    def clean(self, noisy_BChw: Tensor, predicted_BChw: Tensor, level_B: Tensor) -> Tensor:
+        """Return the clean latents that a prediction stands for: `target`, solved for them."""
+        return noisy_BChw - level_B.view(-1, 1, 1, 1).to(noisy_BChw.dtype) * predicted_BChw
+
 
 def shifted(level_B: Tensor, tokens: int, steps: int) -> Tensor:
     """Move levels to more noise as diffusers' pipeline does for `tokens` of a picture.

@@ -15,6 +15,9 @@ from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
 
+LEAST_SIGNAL = 1 / 16
+"""Share of clean latents' power in noisy ones below which predicted noise says little of them."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -65,6 +68,28 @@ class Objective:
             case "v_prediction":
                 signal_B111, noise_B111 = self._mix(clean_BChw, level_B)
                 return signal_B111 * noise_BChw - noise_B111 * clean_BChw
+            case _:
+                assert_never(self.prediction)
+
+    def guess_levels(self, count: int) -> Tensor:
+        """Return the noisiest level at which a prediction says what the clean latents are, (B,)."""
+        match self.prediction:
+            case "epsilon":
+                useful = self.alphas_T >= LEAST_SIGNAL
+            case "v_prediction":
+                useful = torch.ones_like(self.alphas_T, dtype=torch.bool)
+            case _:
+                assert_never(self.prediction)
+        return (useful.sum() - 1).clamp(min=0).expand(count)
+
+    def clean(self, noisy_BChw: Tensor, predicted_BChw: Tensor, level_B: Tensor) -> Tensor:
+        """Return the clean latents that a prediction stands for: `target`, solved for them."""
+        signal_B111, noise_B111 = self._mix(noisy_BChw, level_B)
+        match self.prediction:
+            case "epsilon":
+                return (noisy_BChw - noise_B111 * predicted_BChw) / signal_B111
+            case "v_prediction":
+                return signal_B111 * noisy_BChw - noise_B111 * predicted_BChw
             case _:
                 assert_never(self.prediction)
 

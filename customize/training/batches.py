@@ -19,7 +19,8 @@ from customize.shapes import Encoded
 class Sample:
     """One encoded example; `frequency` says how often it is drawn, `weight` how much it counts.
 
-    `unedited` is its source encoded as if it were the target: where preserved samples start from.
+    `unedited` is its source encoded as if it were the target: preserved samples' edits are guessed
+    from it.
     """
 
     edited: Encoded

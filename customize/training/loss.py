@@ -85,8 +85,10 @@ def loss(
     """Ask the denoiser for the target; for preserved samples that is what the base itself says.
 
     InstructPix2Pix (arXiv 2211.09800, sec. 3.2) with min-SNR weights (arXiv 2303.09556, sec. 3.4).
-    The batch's first samples are preserved: they start from the unedited source and get another
-    instruction, without concept words (learning without forgetting, arXiv 1606.09282, sec. 3).
+    The batch's first samples are preserved (learning without forgetting, arXiv 1606.09282, sec. 3):
+    they get another instruction, without concept words, and start from the edit that the base
+    guesses for it, as its sampling does. From the unedited source, where sampling never comes, an
+    adapter may unlearn whole kinds of edits that no sample shows.
     `batch` is `shard`'s part of the whole batch for which `generator` draws.
     """
     objective, device = family.objective, batch.mean_BChw.device
@@ -118,7 +120,10 @@ def loss(
     if kept:
         with torch.no_grad(), attached.switched_off():
             first = {key: value[:kept] for key, value in conditions.items()}
-            frozen_BChw = family.predict(noisy_BChw[:kept], level_B[:kept], first)
+            guess_BChw = _guessed_edit(family, clean_BChw[:kept], noise_BChw[:kept], first)
+            begun_BChw = objective.corrupt(guess_BChw, noise_BChw[:kept], level_B[:kept])
+            frozen_BChw = family.predict(begun_BChw, level_B[:kept], first)
+        noisy_BChw = torch.cat([begun_BChw, noisy_BChw[kept:]])
         target_BChw = torch.cat([frozen_BChw, target_BChw[kept:]])
     predicted_BChw = family.predict(noisy_BChw, level_B, conditions)
 
@@ -129,6 +134,17 @@ def loss(
         assert isinstance(objective, Objective), "recipes for flow matching have no min_snr"
         weight_B = weight_B * objective.min_snr_weight(level_B, goal.min_snr)
     return Losses((weight_B * error_B).mean(), error_B.detach(), kept)
+
+
+def _guessed_edit(
+    family: Family, source_BChw: Tensor, noise_BChw: Tensor, conditions: Conditions
+) -> Tensor:
+    """Return what the denoiser takes the edited latents to be, in one step from much noise."""
+    objective = family.objective
+    level_B = objective.guess_levels(len(source_BChw)).to(source_BChw.device)
+    noisy_BChw = objective.corrupt(source_BChw, noise_BChw, level_B)
+    predicted_BChw = family.predict(noisy_BChw, level_B, conditions)
+    return objective.clean(noisy_BChw, predicted_BChw, level_B).to(source_BChw)
 
 
 def preserved_count(count: int, goal: Goal, generator: torch.Generator) -> int:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler
 
-from customize.families.objective import Objective
+from customize.families.flow_matching import FlowMatching
+from customize.families.objective import LEAST_SIGNAL, Objective
 
 LEVELS_B = torch.tensor([0, 1, 250, 700, 999])
 
@@ -75,3 +76,30 @@ def test_min_snr_weights(prediction: str) -> None:
     expected = min(snr, 5.0) / (snr if prediction == "epsilon" else snr + 1)
     assert float(weight_B[2]) == pytest.approx(expected)
     assert float(weight_B[-1]) == (1.0 if prediction == "epsilon" else 0.0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_perfect_prediction_tells_the_clean_latents(prediction: str) -> None:
+    config = {"beta_schedule": "scaled_linear", "prediction_type": prediction}
+    objective = Objective.from_config(config)
+    clean, noise = _latents()
+    noisy = objective.corrupt(clean, noise, LEVELS_B)
+    predicted = objective.target(clean, noise, LEVELS_B)
+    torch.testing.assert_close(
+        objective.clean(noisy, predicted, LEVELS_B), clean, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_edits_are_guessed_from_the_noisiest_level_that_tells_them() -> None:
+    """From the last level of a noise-predicting base a small error would be ten times as large."""
+    of = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True}
+    by_v = Objective.from_config(of | {"prediction_type": "v_prediction"})
+    assert by_v.guess_levels(3).tolist() == [999] * 3
+    by_noise = Objective.from_config(of | {"prediction_type": "epsilon"})
+    (level,) = by_noise.guess_levels(1).tolist()
+    assert by_noise.alphas_T[level] >= LEAST_SIGNAL > by_noise.alphas_T[level + 1]
+    flow, (clean, noise) = FlowMatching(), _latents()
+    top = flow.guess_levels(len(clean))
+    noisy = flow.corrupt(clean, noise, top)
+    torch.testing.assert_close(noisy, noise)
+    torch.testing.assert_close(flow.clean(noisy, flow.target(clean, noise, top), top), clean)

@@ -132,7 +132,7 @@ def test_preserved_samples_have_no_error_until_something_moves(base: Base) -> No
     assert after.preserved > 1e-6
 
 
-def test_preserved_samples_get_other_texts_the_unedited_start_and_the_base_itself(
+def test_preserved_samples_get_other_texts_the_guessed_edit_and_the_base_itself(
     base: Base,
 ) -> None:
     """Spy on every prediction: which conditions it gets, and whether the adapter is on."""
@@ -163,15 +163,21 @@ def test_preserved_samples_get_other_texts_the_unedited_start_and_the_base_itsel
     spied: Any = Spy
     loss(spied, bench.attached, batch, goal, step_generator(0, 0))
 
-    (off_grad, off_noisy, off), (on_grad, on_noisy, on) = seen
-    assert (off_grad, on_grad) == (False, True)
+    (guess_grad, guess_noisy, guess), (off_grad, off_noisy, off), (on_grad, on_noisy, on) = seen
+    assert (guess_grad, off_grad, on_grad) == (False, False, True)
     assert torch.equal(off_noisy, on_noisy[:2])
     assert torch.equal(on["source"], batch.conditions["source"])
     assert torch.equal(off["source"], batch.conditions["source"][:2])
+    assert all(torch.equal(guess[key], off[key]) for key in off)
     assert not (on["token_ids"][:2] == word_id).any()
     assert (on["token_ids"][2:] == word_id).any(1).all()
-    assert torch.equal(clean[0][:2], batch.unedited_mean_BChw[:2])
-    assert torch.equal(clean[0][2:], batch.mean_BChw[2:])
+    whole, unedited, guessed = clean
+    assert torch.equal(whole[2:], batch.mean_BChw[2:])
+    assert torch.equal(unedited, batch.unedited_mean_BChw[:2])
+    level_2 = objective.guess_levels(2)
+    with torch.no_grad(), bench.attached.switched_off():
+        predicted = bench.family.predict(guess_noisy, level_2, guess)
+    torch.testing.assert_close(guessed, objective.clean(guess_noisy, predicted, level_2))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
