@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from builders.bases import toy_example, toy_resolved
+from builders.memory import Fresh
 from PIL import Image
 
 from customize.families.words import Word
@@ -155,6 +156,7 @@ def test_whole_files_under_other_names_are_not_taken(
 def test_the_encoders_leave_memory(tmp_path: Path, setting: Setting, pair: Pair) -> None:
     from diffusers import AutoencoderKL
 
+    fresh = Fresh(AutoencoderKL)
     encode_all(tmp_path, setting, [View(pair, (32, 32))], INSTRUCTIONS)
     gc.collect()
-    assert not [held for held in gc.get_objects() if type(held) is AutoencoderKL]
+    assert fresh.counts() == (0,)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders.memory import Fresh
 from builders.nursery import Nursery
 from builders.runs import toy_pairs, toy_recipe
 from PIL import Image
@@ -212,14 +212,9 @@ def test_the_vae_is_not_in_memory_while_training(
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel
 
-    seen: list[tuple[int, int]] = []
-
-    def look(_: int) -> None:
-        kinds = [type(held) for held in gc.get_objects()]
-        seen.append((kinds.count(AutoencoderKL), kinds.count(CLIPTextModel)))
-
-    after_step(monkeypatch, look)
-    gc.collect()
+    fresh = Fresh(AutoencoderKL, CLIPTextModel)
+    seen: list[tuple[int, ...]] = []
+    after_step(monkeypatch, lambda _: seen.append(fresh.counts()))
     concept = {"name": "my_dog", "pairs": str(toy_pairs(tmp_path / "plain", text="make it red"))}
     recipe = toy_recipe(tmp_path, concepts=[concept], train=SHORT, preview={"every": 2})
     run(recipe)
