@@ -20,6 +20,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from customize.editing.edited_picture import Edited
 from customize.editing.folders.items import Item
 from customize.editing.folders.plan import How
 from customize.editing.masks import Mask
+from customize.editing.options import EditOptions
 from customize.editing.tiles import starts
 from customize.embedded.world.edits import DrawnEdit, EditKind, random_edit
 from customize.embedded.world.photos import TEST_PHOTOS, photo, random_crop
@@ -73,10 +75,12 @@ def main() -> None:
     path.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def edited(editor: Editor, items: Sequence[Item], how: How) -> list[np.ndarray]:
+def edited(
+    editor: Editor, items: Sequence[Item], how: How, **options: Unpack[EditOptions]
+) -> list[np.ndarray]:
     """Edit items and return their answers' pixels, in order; none may fail."""
     answers: dict[Item, np.ndarray] = {}
-    for item, answer in editor.edit_many(items, how):
+    for item, answer in editor.edit_many(items, how, **options):
         assert isinstance(answer, Edited), str(answer)
         answers[item] = np.asarray(answer.image.convert("RGB")).astype(int)
     return [answers[item] for item in items]
@@ -158,7 +162,7 @@ def detail(editor: Editor, width: int, folder: Path) -> dict[str, float]:
     source.save(path)
     item = Item(path, ("give it navy bars",), "large")
     before = np.asarray(source).astype(int)
-    answers = {name: edited(editor, [item], How(detail=name))[0] for name in ("keep", "scaled")}
+    answers = {name: edited(editor, [item], How(), detail=name)[0] for name in ("keep", "scaled")}
     middle = np.zeros(before.shape[:2], bool)
     middle[source.height * 2 // 5 : source.height * 3 // 5, width // 5 : width * 4 // 5] = True
     return {

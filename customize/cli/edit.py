@@ -23,6 +23,7 @@ _SAMPLING = (
     "image_guidance",
     "resolution",
     "keep_unchanged",
+    "detail",
 )
 
 
@@ -87,6 +88,12 @@ def add_sampling(add: Callable[..., Any]) -> None:
         "--keep-unchanged",
         action=argparse.BooleanOptionalAction,
         help="put back what an edit hardly moved (in chains of several instructions)",
+    )
+    add(
+        "--detail",
+        choices=["scaled", "keep"],
+        help="keep the source's own pixels and detail where the edit left them, or only scale the "
+        "answer (the base's own way)",
     )
     add("--resolution", type=int, metavar="PIXELS", help="side of the area worked at (the base's)")
 

@@ -102,7 +102,7 @@ def _planned(
     texts = dict.fromkeys(text for item in items for text in item.instructions)
     if texts:
         editor.prepare(list(texts), options)
-    how: How = How(arguments.seeds, arguments.detail, arguments.tiles, arguments.fast)
+    how: How = How(arguments.seeds, arguments.tiles, arguments.fast)
     planned = list(plan_edits(editor, items, options, how))
     edits = [one for one in planned if isinstance(one, Edit)]
     return edits, [one for one in planned if isinstance(one, Fault)]

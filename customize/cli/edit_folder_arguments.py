@@ -55,12 +55,6 @@ def _add_how(command: argparse.ArgumentParser) -> None:
         default="shared",
         help="all pictures from one field of noise, or each from its own (shared)",
     )
-    add(
-        "--detail",
-        choices=["scaled", "keep"],
-        default="scaled",
-        help="scale the answer up, or keep the source's detail where the edit left it alone",
-    )
     add("--tiles", action="store_true", help="work at the picture's own size, for styles")
     speed = command.add_mutually_exclusive_group()
     speed.add_argument(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from PIL import Image, PngImagePlugin
 
 from customize.errors import EditError, PairsError
+from customize.families.sampling_defaults import Detail
 from customize.files import refuse_existing, replacing
 from customize.files.parse import parse_json
 from customize.files.remote import Remote
@@ -67,7 +68,7 @@ class Settings:
     earlier: tuple[str, ...] = ()
     version: str = ""
     noise: Literal["own", "field"] = "own"
-    detail: Literal["scaled", "keep"] = "scaled"
+    detail: Detail = "scaled"
     tiles: bool = False
     fast: bool = False
     masks: tuple[str, ...] = ()

@@ -26,10 +26,15 @@ from customize.editing.options import (
     warn_of_unknown_words,
     working_size,
 )
-from customize.editing.sample_pictures import begin_carrying, sample_pictures
+from customize.editing.sample_pictures import (
+    as_unedited,
+    at_source_size,
+    begin_carrying,
+    sample_pictures,
+)
 from customize.editing.samplers import scheduler_for
 from customize.families import profile_of
-from customize.families.sampling_defaults import sampling_of
+from customize.families.sampling_defaults import detail_of, sampling_of
 
 if TYPE_CHECKING:
     import torch
@@ -117,8 +122,8 @@ class Editor:
 
         The picture is scaled (Lanczos) to the area the base works at, in the size nearest its own
         shape that the base can take, and stays so from stage to stage. Each stage returned is
-        scaled to the size of `image`, which undoes what little the shape was changed. What a stage
-        hardly moved stays as it was; `keep_unchanged=False` makes each stage an edit of its own.
+        brought to the size of `image`, as `detail` says. What a stage hardly moved stays as it was;
+        `keep_unchanged=False` makes each stage an edit of its own.
         Bases that read several sources look at the `further` pictures in every stage.
 
         Raises EditError for options out of range, PairsError for a file that is no usable picture.
@@ -126,7 +131,8 @@ class Editor:
         source, others = upright_rgb(image), self._further(further)
         self.prepare(instructions, options)
         settings = self.settings(source.size, options)
-        warn_of_lost_detail(source.size, (settings.width, settings.height))
+        if settings.detail == "scaled":
+            warn_of_lost_detail(source.size, (settings.width, settings.height))
         settings = replace(
             settings,
             keep_unchanged=keeps_unchanged(instructions, options),
@@ -134,13 +140,14 @@ class Editor:
         )
         current, stages = resized(source, (settings.width, settings.height)), list[Edited]()
         (carried,) = begin_carrying([settings])
+        (plain,) = as_unedited(self.pipeline, [source], [settings], 1)
         for index, instruction in enumerate(instructions):
             earlier = tuple(instructions[:index])
             settings = replace(settings, instruction=instruction, earlier=earlier)
             (current,) = sample_pictures(
                 self.pipeline, [current], [settings], 1, [carried], [others]
             )
-            stages.append(Edited(resized(current, source.size), settings))
+            stages.append(Edited(at_source_size(source, current, plain), settings))
         return stages
 
     def batch(
@@ -174,9 +181,10 @@ class Editor:
         ]
         carried = begin_carrying(settings)
         answers = sample_pictures(self.pipeline, sources, settings, at_once, carried, others)
+        plain = as_unedited(self.pipeline, sources, settings, at_once)
         return [
-            Edited(resized(answer, source.size), filled)
-            for answer, source, filled in zip(answers, sources, settings, strict=True)
+            Edited(at_source_size(source, answer, own), filled)
+            for source, answer, own, filled in zip(sources, answers, plain, settings, strict=True)
         ]
 
     def edit_many(
@@ -232,6 +240,7 @@ class Editor:
             adapters=self._adapters.used(),
             version=__version__,
             keep_unchanged=options.get("keep_unchanged", False),
+            detail=options.get("detail", detail_of(self.base)),
         )
 
     def _further(self, pictures: Sequence[Picture]) -> tuple[Image.Image, ...]:

@@ -7,12 +7,13 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict, cast, get_args
 
 from PIL import Image
 
 from customize.errors import AdapterFileError, EditError
 from customize.families.profile import Profile
+from customize.families.sampling_defaults import Detail
 from customize.pairs.decode import load_picture, upright
 
 LONGEST = 4
@@ -41,7 +42,8 @@ class EditOptions(TypedDict, total=False):
     `scheduler` is a short name (`samplers.CLASSES`), the guidances are 1 or more, `seed`
     decides the noise on every device alike, `resolution` is the side, in pixels, of the square
     whose area the base works at. `keep_unchanged` puts back what an edit hardly moved; left out, a
-    chain of several edits does so (`carried_latents`).
+    chain of several edits does so (`carried_latents`). `detail` "keep" takes the source's own
+    pixels and detail where the edit left them, "scaled" only scales the answer (`detail`).
     """
 
     seed: int
@@ -51,6 +53,7 @@ class EditOptions(TypedDict, total=False):
     image_guidance: float
     resolution: int
     keep_unchanged: bool
+    detail: Detail
 
 
 def keeps_unchanged(instructions: Sequence[str], options: EditOptions) -> bool:
@@ -68,6 +71,11 @@ def check_request(instructions: Sequence[str], options: EditOptions) -> None:
             raise EditError(
                 f"{name} {value}: expected {least} to {most}; leave it out for the base's"
             )
+    detail, known = options.get("detail"), get_args(Detail)
+    if detail not in (None, *known):
+        raise EditError(
+            f"detail {detail!r}: expected {' or '.join(known)}; leave it out for the base's"
+        )
     if options.get("text_guidance") == 1 and options.get("image_guidance", 1) != 1:
         # diffusers' pipeline guides by both or, at a text guidance of 1, by none
         warnings.warn(
@@ -101,8 +109,8 @@ def warn_of_lost_detail(size: tuple[int, int], working: tuple[int, int]) -> None
     if factor > SHRUNK:
         warnings.warn(
             f"the picture is {size[0]}x{size[1]} pixels, and the base works at "
-            f"{working[0]}x{working[1]}: its finer detail is lost; `customize edit-folder --detail "
-            "keep` puts it back where the edit left it alone, a higher resolution keeps more of it",
+            f"{working[0]}x{working[1]}: its finer detail is lost; `--detail keep` puts it "
+            "back where the edit left it alone, a higher resolution keeps more of it",
             stacklevel=4,
         )
 

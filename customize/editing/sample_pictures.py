@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from customize.editing.detail import with_own_detail
 from customize.editing.edited_picture import Settings
 from customize.editing.options import resized
 from customize.editing.sample import Request, sample_stream
@@ -53,6 +55,37 @@ def sample_pictures(
             "lower the resolution, or open the base in bfloat16"
         ) from None
     return [answers[index] for index in range(len(sources))]
+
+
+def as_unedited(
+    pipeline: Any, sources: Sequence[Image.Image], settings: Sequence[Settings], at_once: int
+) -> list[Image.Image | None]:
+    """Return what the autoencoder alone makes of each source; None where no detail is kept."""
+    from customize.editing.controlled import unedited
+
+    made: list[Image.Image | None] = [None] * len(sources)
+    wanted = [index for index, each in enumerate(settings) if each.detail == "keep"]
+    sizes = {index: (settings[index].width, settings[index].height) for index in wanted}
+    wanted.sort(key=sizes.__getitem__)
+    for size, found in groupby(wanted, key=sizes.__getitem__):
+        alike = list(found)
+        for start in range(0, len(alike), at_once):
+            indices = alike[start : start + at_once]
+            working = [resized(sources[index], size) for index in indices]
+            for index, plain in zip(indices, unedited(pipeline, working), strict=True):
+                made[index] = plain
+    return made
+
+
+def at_source_size(
+    source: Image.Image, answer: Image.Image, plain: Image.Image | None
+) -> Image.Image:
+    """Bring an answer to its source's size: with the source's own detail, where `plain` is what the
+    autoencoder alone made of it.
+    """
+    if plain is None:
+        return resized(answer, source.size)
+    return with_own_detail(source, answer, plain)
 
 
 def begin_carrying(settings: Sequence[Settings]) -> list[Carried | None]:

@@ -29,8 +29,8 @@ from customize.embedded.world.edits import random_edit
 from customize.families.loading.default_precision import open_in_float32
 from customize.files import forget_places, replacing_folder
 
-EDIT_DEFAULTS = {"steps": 4, "text_guidance": 1.2, "image_guidance": 1.1}
-"""The sampler settings the base is shipped and measured with."""
+EDIT_DEFAULTS = {"steps": 4, "text_guidance": 1.2, "image_guidance": 1.1, "detail": "keep"}
+"""How the base is shipped and measured to be edited with."""
 
 DRAW_DEFAULTS = {"steps": 16, "guidance": [2.0, 5.0]}
 """The settings of its text-to-image twin: it learned captions without a source as well."""

@@ -53,6 +53,15 @@ def test_a_chain_that_moves_nothing_keeps_the_first_picture(
         assert stage.settings.keep_unchanged
 
 
+def test_a_chain_that_moves_nothing_and_keeps_detail_is_the_source(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carried_latents, "MOVED", 1e9)
+    source = shades(100)
+    stages = editor.chain(source, TEXTS, steps=2, resolution=32, detail="keep")
+    assert all(np.array_equal(np.asarray(stage.image), np.asarray(source)) for stage in stages)
+
+
 def test_a_chain_is_diffusers_pipeline_given_latents(
     editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ from customize.adapters import CrossAttentionKV, attach
 from customize.adapters.file import save_adapter
 from customize.adapters.header import Header, Taught
 from customize.editing import Editor
+from customize.editing.controlled import unedited
+from customize.editing.detail import with_own_detail
 from customize.editing.edited_picture import Edited, read_settings
 from customize.editing.options import LONGEST, working_size
 from customize.editing.samplers import CLASSES
@@ -32,7 +34,7 @@ from customize.errors import (
 )
 from customize.families import profile_of
 from customize.families.base import resolve_base
-from customize.families.sampling_defaults import Sampling, sampling_of
+from customize.families.sampling_defaults import Sampling, detail_of, sampling_of
 from customize.families.words import Word
 
 STEPS = 3
@@ -339,9 +341,39 @@ def test_settings_of_the_base(base: Path, tmp_path: Path) -> None:
         '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2}}'
     )
     assert sampling_of(own) == Sampling(12, 2.0, 1.2)
+    assert detail_of(own) == detail_of(found) == "scaled"
+    (tmp_path / "customize.json").write_text(
+        '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2, "detail": "keep"}}'
+    )
+    assert detail_of(own) == "keep"
+    (tmp_path / "customize.json").write_text(
+        '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2, "detail": "kept"}}'
+    )
+    with pytest.raises(BaseModelError, match=r"edit\.detail is 'kept'"):
+        detail_of(own)
     (tmp_path / "customize.json").write_text('{"edit": {"steps": 12}}')
     with pytest.raises(BaseModelError, match="cannot be understood"):
         sampling_of(own)
+
+
+def test_detail_is_kept_in_single_edits_and_batches_alike(editor: Editor) -> None:
+    large, options = picture(96, 96), {"steps": STEPS, "resolution": 32}
+    with pytest.warns(UserWarning, match="--detail keep"):
+        scaled = editor.edit(large, "make it red", **options)
+    small = large.resize((32, 32), Image.Resampling.LANCZOS)
+    answer = editor.edit(small, "make it red", **options).image
+    (unedited_small,) = unedited(editor.pipeline, [small])
+    kept = editor.edit(large, "make it red", detail="keep", **options)
+    assert np.array_equal(kept.image, with_own_detail(large, answer, unedited_small))
+    assert not np.array_equal(kept.image, scaled.image)
+    assert (kept.settings.detail, scaled.settings.detail) == ("keep", "scaled")
+    odd = picture(96, 96).crop((0, 0, 96, 48))
+    both = editor.batch([odd, large], ["make it red"] * 2, detail="keep", **options)
+    assert [one.image.size for one in both] == [(96, 48), (96, 96)]
+    again = editor.edit(large, "make it red", detail="keep", seed=1, **options)
+    assert np.abs(np.asarray(both[1].image, dtype=int) - np.asarray(again.image)).max() <= 2
+    with pytest.raises(EditError, match="detail 'kept': expected scaled or keep"):
+        editor.edit(large, "make it red", detail="kept")
 
 
 def test_text_length_is_the_bases_own(editor: Editor) -> None:

@@ -30,14 +30,12 @@ class How:
     """In what way all pictures of a run are edited.
 
     `seeds` "shared" starts every picture from the same field of noise, "each" every picture from a
-    seed made from its name, so that pictures may be added without changing others. `detail` "keep"
-    puts the source's own detail where the edit left it alone, "scaled" only scales the answer.
-    `tiles` works at the picture's own size in overlapping tiles. `fast` leaves out work at a price
-    in likeness (`step_savings`).
+    seed made from its name, so that pictures may be added without changing others. `tiles` works at
+    the picture's own size in overlapping tiles. `fast` leaves out work at a price in likeness
+    (`step_savings`).
     """
 
     seeds: Literal["shared", "each"] = "shared"
-    detail: Literal["scaled", "keep"] = "scaled"
     tiles: bool = False
     fast: bool = False
 
@@ -118,7 +116,6 @@ def plan_edits(
                 instruction=last,
                 earlier=tuple(earlier),
                 noise="field" if how.seeds == "shared" else "own",
-                detail=how.detail,
                 tiles=how.tiles,
                 fast=how.fast,
                 keep_unchanged=not item.masks and keeps_unchanged(item.instructions, options),

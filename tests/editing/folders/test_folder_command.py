@@ -419,7 +419,9 @@ def test_grids_and_sheets(base: Path, tmp_path: Path) -> None:
             Image.open(out / "02 add-the-hat" / f"{number}.png") as one,
             Image.open(alone / f"{number}.png") as other,
         ):
-            assert one.tobytes() == other.tobytes()
+            # sampled with others in the grid: some CPUs round the last bit otherwise then
+            apart = np.asarray(one, dtype=int) - np.asarray(other)
+            assert np.abs(apart).max() <= 1
 
 
 def test_masks_keep_what_is_outside(base: Path, tmp_path: Path) -> None:
