@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
-from quality import Score, edit_all, percent, psnr, score, table
+from quality import Score, edit_all, own_way, percent, psnr, score, table
 from transformers import CLIPModel
 
 from customize.drawing.contact_sheet import contact_sheet
@@ -175,9 +176,15 @@ def _means(rows: Rows) -> dict[str, float]:
         "copy_db": float(np.mean([s.copy_db for _, s in rows])),
         "right": float(np.mean([s.right for _, s in rows])),
         "strong": float(np.mean([s.strong for _, s in rows])),
-        "unchanged_db": float(np.mean([s.unchanged_db for _, s in rows if s.unchanged_db < 60])),
+        "unchanged_db": mean_unchanged_db([s for _, s in rows]),
         "color_right": float(np.mean(colors)) if colors else float("nan"),
     }
+
+
+def mean_unchanged_db(scores: Sequence[Score]) -> float:
+    """Average over the edits in which something should stay; NaN without any."""
+    found = [s.unchanged_db for s in scores if s.unchanged_db is not None]
+    return float(np.mean(found)) if found else float("nan")
 
 
 def of_things(rows: Rows) -> list[dict[str, Any]]:
@@ -222,6 +229,13 @@ def things_table(lines: list[dict[str, Any]]) -> str:
     return table(rows, [*titles, "right", "strong"])
 
 
+def kinds_table(kinds: dict[str, dict[str, float]]) -> str:
+    """Lay out the means of each kind."""
+    names = list(kinds["all"])
+    rows = [[kind, *(f"{means[name]:.2f}" for name in names)] for kind, means in kinds.items()]
+    return table(rows, ["kind", *names])
+
+
 def sheet(rows: Rows, outputs: np.ndarray) -> Image.Image:
     """Show the first four edits of every kind: source, instruction, output, target."""
     lines, seen = [], dict.fromkeys(KINDS, 0)
@@ -241,9 +255,10 @@ def main() -> None:
     parser.add_argument("--text-guidance", type=float)
     parser.add_argument("--image-guidance", type=float)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--detail", choices=("scaled", "keep"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    settings = json.loads((arguments.base / "customize.json").read_text())["edit"]
+    settings = own_way(arguments.base)
     chosen = {name: getattr(arguments, name) for name in settings}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
@@ -252,23 +267,29 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.vae.config.sample_size
     edits = held_out_edits(arguments.edits, size)
-    outputs = edit_all(pipeline, edits, **settings)
-    rows = [(e, score(e, o)) for e, o in zip(edits, outputs, strict=True)]
+    place = {"base": str(arguments.base)}
+    outputs = edit_all(pipeline, edits, **place, **settings)
+    alone = edit_all(pipeline, edits, **place, **{**settings, "detail": "scaled"})
+    rows, alone_rows = (
+        [(e, score(e, o)) for e, o in zip(edits, made, strict=True)] for made in (outputs, alone)
+    )
     figures = {
         "settings": settings,
         "autoencoder_db": autoencoder_quality(pipeline.vae),
         "clip": clip_quality(arguments.base, pipeline.tokenizer),
-        "kept_after_each_of_five_db": chain_quality(pipeline, settings),
+        "kept_after_each_of_five_db": chain_quality(pipeline, {**settings, **place}),
         "kept_in_a_chain_of_five_db": kept_in_a_chain(arguments.base, size),
         "edits": by_kind(rows),
         "things": of_things(rows),
+        "edits_by_the_pipeline_alone": by_kind(alone_rows),
+        "things_by_the_pipeline_alone": of_things(alone_rows),
     }
-    names = list(figures["edits"]["all"])
-    apart = ("edits", "things")
+    apart = [name for name in figures if name.startswith(("edits", "things"))]
     print(json.dumps({n: f for n, f in figures.items() if n not in apart}, indent=2))
-    means = [[k, *(f"{m[name]:.2f}" for name in names)] for k, m in figures["edits"].items()]
-    print(table(means, ["kind", *names]))
-    print(things_table(figures["things"]))
+    for name in apart:
+        print(f"\n{name}")
+        found = figures[name]
+        print(things_table(found) if name.startswith("things") else kinds_table(found))
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "base_quality.json").write_text(json.dumps(figures, indent=2) + "\n")
     sheet(rows, outputs).save(arguments.out / "base_quality.png")

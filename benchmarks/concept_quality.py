@@ -21,7 +21,7 @@ from base_quality import RESULTS, held_out_edits
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
 from plain_lora import train_plain_lora
-from quality import Score, color_where, edit_all, percent, score, table
+from quality import Score, color_where, edit_all, own_way, percent, score, table
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
     parser.add_argument("--out", type=Path, default=RESULTS / "concept_quality.json")
     arguments = parser.parse_args()
-    settings = json.loads((EMBEDDED / "customize.json").read_text())["edit"]
+    settings = own_way()
     base_db = mean_db(open_base(), held_out_edits(OTHERS, SIZE), settings)
     done = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
     for number, row in enumerate(ROWS):

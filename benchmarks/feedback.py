@@ -22,7 +22,7 @@ import numpy as np
 from base_quality import RESULTS, held_out_edits
 from concept_quality import mean_db, open_base
 from PIL import Image
-from quality import edit_all, percent, score, table
+from quality import edit_all, own_way, percent, score, table
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
@@ -30,7 +30,6 @@ from customize.editing import Editor
 from customize.embedded.world.concepts import ConceptName, concept_pairs
 from customize.embedded.world.edits import DrawnEdit
 from customize.embedded.world.scenes import SIZE
-from customize.families.base import EMBEDDED
 from customize.files import write_text
 from customize.recipe import load_recipe
 from customize.scoring.choices.choice import Won
@@ -194,7 +193,7 @@ def main() -> None:
     about = {
         "concept": concept,
         "size": asdict(size),
-        "settings": json.loads((EMBEDDED / "customize.json").read_text())["edit"],
+        "settings": own_way(detail="scaled"),
         "start": hashlib.sha256(RunFolder(folder / "start").adapter.read_bytes()).hexdigest(),
     }
     rows = Rows(arguments.out or usual, about).taken_up()

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from base_quality import of_things, things_of
+from base_quality import mean_unchanged_db, of_things, things_of
 from diffusers import StableDiffusionInstructPix2PixPipeline
-from quality import edit_all, score, table
+from quality import edit_all, own_way, score, table
 from safetensors.torch import load_file
 
 from customize.embedded.fitting.editor import Learners
-from customize.embedded.folder import EDIT_DEFAULTS, Parts, read_parts
+from customize.embedded.folder import Parts, read_parts
 from customize.embedded.models import new_scheduler, size_of
 from customize.embedded.world.edits import DrawnEdit, EditKind, random_edit
 
@@ -86,12 +86,12 @@ def main() -> None:
     edits = trial_edits(arguments.each, size_of(read_parts(arguments.base).vae))
     for samples in sorted(set(snapshots) - {line["samples"] for line in lines}):
         pipeline = pipeline_of(read_parts(arguments.base), snapshots[samples])
-        outputs = edit_all(pipeline, edits, **EDIT_DEFAULTS)
+        outputs = edit_all(pipeline, edits, **own_way(detail="scaled"))
         rows = [(e, score(e, o)) for e, o in zip(edits, outputs, strict=True)]
         line = {
             "samples": samples,
             "output_db": float(np.mean([s.output_db for _, s in rows])),
-            "unchanged_db": float(np.mean([s.unchanged_db for _, s in rows])),
+            "unchanged_db": mean_unchanged_db([s for _, s in rows]),
             "right": {
                 kind: float(np.mean([s.right for e, s in rows if e.kind == kind])) for kind in PLAN
             },

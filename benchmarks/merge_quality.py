@@ -19,7 +19,7 @@ from base_quality import RESULTS, held_out_edits
 from concept_quality import open_base
 from merge_rows import ROWS, Bench, Row, merged
 from PIL import Image
-from quality import edit_all, score, table
+from quality import edit_all, own_way, score, table
 
 from customize.adapters.apply import apply_adapters
 from customize.adapters.file import read_adapter
@@ -28,7 +28,6 @@ from customize.drawing.heat_map import heat_map
 from customize.embedded.world.concepts import CONCEPT_NAMES, concept_pair
 from customize.embedded.world.edits import DrawnEdit
 from customize.embedded.world.scenes import SIZE
-from customize.families.base import EMBEDDED
 from customize.merging.by_edits.retention import Kept, change_made
 
 FIRST = 100
@@ -171,7 +170,7 @@ def main() -> None:
             for name in CONCEPT_NAMES
         },
         others=held_out_edits(arguments.others, SIZE),
-        settings=json.loads((EMBEDDED / "customize.json").read_text())["edit"],
+        settings=own_way(detail="scaled"),
     )
     figures: dict[str, Any] = {"rows": {}}
     if arguments.out.exists():

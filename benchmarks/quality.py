@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from PIL import Image
 
+from customize.editing import Editor
 from customize.embedded.world.colors import PALETTE
 from customize.embedded.world.edits import DrawnEdit
 from customize.embedded.world.scene_changes import ChangedThing, NamedChange
 from customize.embedded.world.scenes import draw_scene
+from customize.families.base import EMBEDDED, resolve_base
 
 CHANGED = 10
 """A pixel counts as changed when a channel of source and target differs by more than this (of 255).
@@ -29,15 +33,15 @@ class Score:
     of the change.
 
     `error_left` is the squared error in the truly changed pixels as a share of that of copying the
-    source. `unchanged_db`: PSNR over the pixels that should stay. `color` is the median output
-    colour where the target newly shows the colour asked for (None without one). `verdict` tells
-    which thing changed, where the instruction names one.
+    source. `unchanged_db`: PSNR over the pixels that should stay, None without any. `color` is the
+    median output colour where the target newly shows the colour asked for (None without one).
+    `verdict` tells which thing changed, where the instruction names one.
     """
 
     output_db: float
     copy_db: float
     error_left: float
-    unchanged_db: float
+    unchanged_db: float | None
     color: np.ndarray | None
     verdict: ChangedThing | None
 
@@ -52,7 +56,8 @@ class Score:
         of the picture kept at 24 dB, and the named thing the one that changed.
         """
         named = self.verdict in (None, "named")
-        return named and self.error_left <= RIGHT and self.unchanged_db >= KEPT_DB
+        kept = self.unchanged_db is None or self.unchanged_db >= KEPT_DB
+        return named and self.error_left <= RIGHT and kept
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -71,7 +76,7 @@ def score(edit: DrawnEdit, output_HWC: np.ndarray) -> Score:
         psnr(output_HWC, edit.target_HWC),
         psnr(edit.source_HWC, edit.target_HWC),
         float(output_error / copy_error) if copy_error else 0.0,
-        psnr(output_HWC[~changed_HW], edit.target_HWC[~changed_HW]),
+        None if changed_HW.all() else psnr(output_HWC[~changed_HW], edit.target_HWC[~changed_HW]),
         color_where(edit, output_HWC, PALETTE[edit.color]) if edit.color else None,
         verdict_of(edit, output_HWC),
     )
@@ -121,27 +126,34 @@ def percent(hits: Sequence[bool]) -> str:
     return f"{sum(hits) / len(hits):.0%} ({100 * low:.0f}-{100 * high:.0f})"
 
 
-@torch.no_grad()
+def own_way(base: Path = EMBEDDED, **changes: Any) -> dict[str, Any]:
+    """Read how a base says it is edited with; `detail="scaled"` asks for what it draws alone."""
+    written: dict[str, Any] = json.loads((base / "customize.json").read_text())["edit"]
+    return written | changes
+
+
 def edit_all(
-    pipeline: Any, edits: Sequence[DrawnEdit], first_seed: int = 0, **settings: Any
+    pipeline: Any,
+    edits: Sequence[DrawnEdit],
+    first_seed: int = 0,
+    *,
+    base: str = "embedded",
+    **settings: Any,
 ) -> np.ndarray:
-    """Run diffusers' pipeline over all edits; uint8 (N, H, W, 3), seed `first_seed` + i for i."""
-    outputs = []
-    for start in range(0, len(edits), AT_ONCE):
-        batch = edits[start : start + AT_ONCE]
-        images = np.stack([edit.source_HWC for edit in batch]).astype(np.float32) / 255
-        seeds = range(first_seed + start, first_seed + start + len(batch))
-        result = pipeline(
-            prompt=[edit.instruction for edit in batch],
-            image=torch.from_numpy(images).permute(0, 3, 1, 2),
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="np",
-            num_inference_steps=settings["steps"],
-            guidance_scale=settings["text_guidance"],
-            image_guidance_scale=settings["image_guidance"],
-        )
-        outputs.append((result.images * 255).round().astype(np.uint8))
-    return np.concatenate(outputs)
+    """Make all edits as `customize edit` does; uint8 (N, H, W, 3), seed `first_seed` + i for i.
+
+    `pipeline` is diffusers' own, of `base` as it is or with what was taught; with `detail="scaled"`
+    the answers are the pipeline's.
+    """
+    editor = Editor(pipeline, resolve_base(base))
+    answers = editor.batch(
+        [Image.fromarray(edit.source_HWC) for edit in edits],
+        [edit.instruction for edit in edits],
+        at_once=AT_ONCE,
+        seed=first_seed,
+        **settings,
+    )
+    return np.stack([np.asarray(answer.image) for answer in answers])
 
 
 def table(rows: Sequence[Sequence[object]], titles: Sequence[str]) -> str:

@@ -17,12 +17,11 @@ from pathlib import Path
 from base_quality import RESULTS, held_out_edits
 from concept_quality import OTHERS, Row, mean_db, measure, open_base
 from PIL import Image
-from quality import table
+from quality import own_way, table
 
 from customize.editing import Editor
 from customize.embedded.world.concepts import ConceptName, concept_pairs
 from customize.embedded.world.scenes import SIZE
-from customize.families.base import EMBEDDED
 from customize.pairs.find import find_pairs
 from customize.scoring.networks.encoders import open_clip
 from customize.synthesis.backward.make import BackwardOptions, make_backward
@@ -96,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", default=list(ROWS), help=", ".join(ROWS))
     names, place = parser.parse_args().rows, RESULTS / "synthesized_pairs.json"
-    settings = json.loads((EMBEDDED / "customize.json").read_text())["edit"]
+    settings = own_way()
     base_db = mean_db(open_base(), held_out_edits(OTHERS, SIZE), settings)
     done = json.loads(place.read_text())["rows"] if place.exists() else {}
     for name in names:

@@ -19,9 +19,8 @@ import yaml
 from base_quality import RESULTS, held_out_edits
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from PIL import Image
-from quality import edit_all, percent, score, table
+from quality import edit_all, own_way, percent, score, table
 
-from customize.embedded.folder import EDIT_DEFAULTS
 from customize.embedded.world.edits import EditKind, random_edit
 from customize.families.stable_diffusion.text_to_image import resolve_text_to_image
 from customize.recipe.editing_base import EditingBaseRecipe
@@ -96,7 +95,7 @@ def quality(folder: Path, edits: int, size: int) -> dict[str, Any]:
     pipeline = kind.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     chosen = [edit for edit in held_out_edits(2 * edits, size) if edit.kind in KINDS][:edits]
-    outputs = edit_all(pipeline, chosen, **EDIT_DEFAULTS)
+    outputs = edit_all(pipeline, chosen, **own_way(detail="scaled"))
     rows = [(e, score(e, o)) for e, o in zip(chosen, outputs, strict=True)]
     return {
         "output_db": float(np.mean([s.output_db for _, s in rows])),
