@@ -9,14 +9,16 @@ RADIUS = 4
 """Half the side, in pixels of the working size, of the squares that answer and source are compared
 in.
 """
-RIDGE = 2 / 255**2
+RIDGE = 1 / 255**2
 """Variance of colours (of 0..1) below which a square counts as flat: little is learned from it."""
-UNTOUCHED, CHANGED = 14 / 255, 28 / 255
+UNTOUCHED, CHANGED = 10 / 255, 32 / 255
 """Below the first a change is the base's own unrest and dropped, from the second on it is kept."""
 _ROUNDING = 1 / (12 * 255**2)
 """The variance that rounding to 8 bits adds."""
-_BAND = 256
-"""Rows that are compared at a time: the 3 x 3 numbers of every pixel take memory."""
+_BAND, _REACH = 256, 2 * RADIUS + 1
+"""Rows that are compared at a time, as the 3 x 3 numbers of every pixel take memory, and how far a
+row looks.
+"""
 
 
 def with_own_detail(source: Image.Image, answer: Image.Image, unedited: Image.Image) -> Image.Image:
@@ -59,12 +61,13 @@ def _told_from_unrest(change_HWC: np.ndarray) -> np.ndarray:
 def _slopes(answer_HWC: np.ndarray, unedited_HWC: np.ndarray) -> np.ndarray:
     """Return by how much the answer's colours (last axis) follow each of the source's in squares.
 
-    What is not explained so is another thing's detail: by its share of the answer's variance slopes
-    are smaller. (H, W, 3, 3).
+    What is not explained so is another thing's detail, and a blurred answer has lost it: slopes are
+    smaller by the share of the answer's variance that they explain, and by how much weaker its
+    finest detail is than they say. (H, W, 3, 3).
     """
     height, bands = len(answer_HWC), list[np.ndarray]()
     for top in range(0, height, _BAND):
-        first, last = max(0, top - RADIUS), min(height, top + _BAND + RADIUS)
+        first, last = max(0, top - _REACH), min(height, top + _BAND + _REACH)
         fitted_HWCC = _fitted(answer_HWC[first:last], unedited_HWC[first:last])
         bands.append(fitted_HWCC[top - first : top - first + _BAND])
     return np.concatenate(bands)
@@ -87,7 +90,15 @@ def _fitted(answer_HWC: np.ndarray, unedited_HWC: np.ndarray) -> np.ndarray:
     of_answer_HW = (_mean(answer_HWC**2, RADIUS) - answer_mean**2).clip(0).sum(axis=2)
     explained_HW = (slope_HWCC * together_HWCC).sum(axis=(2, 3))
     share_HW = (explained_HW / (of_answer_HW + _ROUNDING)).clip(0, 1)
-    return slope_HWCC * share_HW[..., None, None]
+    followed_HWC = np.einsum("hwio,hwi->hwo", slope_HWCC, unedited_HWC)
+    finest_HW, expected_HW = _finest(answer_HWC), _finest(followed_HWC)
+    sharp_HW = np.sqrt((finest_HW + _ROUNDING) / (expected_HW + _ROUNDING)).clip(0, 1)
+    return slope_HWCC * (share_HW * sharp_HW)[..., None, None]
+
+
+def _finest(values_HWC: np.ndarray) -> np.ndarray:
+    """Return how much neighbouring pixels differ, (H, W): the variance left beside their mean."""
+    return _mean((values_HWC - _mean(values_HWC, 1)) ** 2, RADIUS).sum(axis=2)
 
 
 def _mean(values_HWC: np.ndarray, radius: int) -> np.ndarray:

@@ -56,12 +56,12 @@ def test_an_edge_narrower_than_a_pixel_is_not_softened() -> None:
     assert softened(hard).tobytes() == hard.tobytes()
 
 
-def test_latent_masks_free_whatever_they_touch() -> None:
+def test_latent_masks_free_whatever_they_touch_and_the_cells_beside() -> None:
     grey = np.zeros((64, 64), np.uint8)
     grey[17, 33] = 1
     free = latent_mask(Image.fromarray(grey), 8, 8)
-    assert free.sum() == 1
-    assert free[2, 4]
+    assert free.sum() == 9
+    assert free[1:4, 3:6].all()
     both = union([Image.fromarray(grey), Image.new("L", (64, 64), 255)])
     assert latent_mask(both, 8, 8).all()
 
@@ -126,6 +126,25 @@ def test_a_darker_picture_keeps_its_detail() -> None:
     assert _energy(scaled) < 0.2 * _energy(wanted)
     difference = np.asarray(made, dtype=float) - np.asarray(wanted)
     assert abs(difference.mean()) < 3
+
+
+def test_a_picture_in_grey_takes_no_colour_from_the_source() -> None:
+    source = noise((16, 12), spread=90).resize((640, 480), Image.Resampling.BICUBIC)
+    small = source.resize((64, 48), Image.Resampling.LANCZOS)
+    grey = small.convert("L").convert("RGB")
+    made = np.asarray(with_own_detail(source, grey, small), dtype=float)
+    wanted = np.asarray(source.convert("L").convert("RGB"), dtype=float)
+    colours = np.asarray(source, dtype=float)
+    assert np.ptp(made, axis=2).mean() < 0.15 * np.ptp(colours, axis=2).mean()
+    assert np.abs(made - wanted).mean() < 0.15 * np.abs(colours - wanted).mean()
+
+
+def test_a_blurred_picture_is_not_sharpened_by_the_source() -> None:
+    source = Image.fromarray(np.kron(np.indices((24, 32)).sum(axis=0) % 2 * 200, np.ones((2, 2))))
+    small = source.convert("RGB")
+    blurred = small.filter(ImageFilter.GaussianBlur(2))
+    made = with_own_detail(small, blurred, small)
+    assert _energy(made) < 0.3 * _energy(small)
 
 
 def test_a_thing_replaced_loses_the_old_detail_and_the_rest_keeps_all() -> None:
