@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from customize.embedded.world.concepts import concept_pairs
-from customize.synthesis.backward.mend import Frame, common_frame, recolored, without_frame
+from customize.synthesis.backward.mend import Frame, common_frame, with_random_colors, without_frame
 
 FINISHED = [Image.fromarray(edit.target_HWC) for edit in concept_pairs("brand_style", 5)]
 SOURCES = [Image.fromarray(edit.source_HWC) for edit in concept_pairs("brand_style", 5)]
@@ -41,10 +41,10 @@ def test_nothing_of_a_frame_stays_and_the_inside_is_untouched() -> None:
 
 def test_recoloring_keeps_brightness_and_differs_by_draw() -> None:
     grey = SOURCES[0].convert("L").convert("RGB")
-    one, other = (recolored(grey, np.random.default_rng(seed)) for seed in (1, 2))
+    one, other = (with_random_colors(grey, np.random.default_rng(seed)) for seed in (1, 2))
     luma = np.asarray(one.convert("L"), int) - np.asarray(grey.convert("L"), int)
     assert np.median(np.abs(luma)) < 6
     assert np.asarray(one).std(axis=-1).mean() > 5
     assert not np.array_equal(np.asarray(one), np.asarray(other))
-    again = recolored(grey, np.random.default_rng(1))
+    again = with_random_colors(grey, np.random.default_rng(1))
     assert np.array_equal(np.asarray(one), np.asarray(again))

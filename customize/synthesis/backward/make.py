@@ -21,7 +21,7 @@ from customize.pairs.decode import load_picture
 from customize.pairs.picture_files import PICTURE_SUFFIXES, visible
 from customize.scoring.networks.encoders import Clip
 from customize.synthesis.backward.candidates import SourceScores, best, look_gone, structure
-from customize.synthesis.backward.mend import common_frame, recolored, without_frame
+from customize.synthesis.backward.mend import common_frame, with_random_colors, without_frame
 from customize.synthesis.output.journal import Journal
 from customize.synthesis.output.triplet import Triplet
 from customize.synthesis.output.write_pairs import write_pairs
@@ -123,7 +123,7 @@ def _kept(
     for rank in chosen:
         for variant in range(1 + options.recolored):
             rng = np.random.default_rng((options.seed, number, rank, variant))
-            source = recolored(edits[rank], rng) if variant else edits[rank]
+            source = with_random_colors(edits[rank], rng) if variant else edits[rank]
             _save(source, place.pictures / f"{_name(number, rank, variant)}_source.png")
     return {"picture": name, "scores": [score.facts() for score in scores], "chosen": chosen}
 

@@ -72,7 +72,7 @@ def without_frame(picture: Image.Image, frame: Frame) -> Image.Image:
     return Image.fromarray(np.pad(inside_HWC, (down, across, (0, 0)), mode="reflect"))
 
 
-def recolored(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def with_random_colors(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Lay random colours over a picture, in soft patches and by brightness; its luma stays."""
     luma_HW, *chroma = (np.asarray(band, np.float64) for band in picture.convert("YCbCr").split())
     bands = [luma_HW]
