@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from builders.bases import toy_base
 from builders.scores import adapter, pairs_folder, picture, table
 from PIL import Image
 
@@ -111,6 +113,15 @@ def test_every_fault_of_a_table_is_told_at_once(tmp_path: Path) -> None:
 def test_names_that_lead_nowhere(name: str, error: type[CustomizeError], expected: str) -> None:
     with pytest.raises(error, match=expected):
         read_asked(name, 0 if name == "embedded" else None)
+
+
+def test_a_variant_is_another_where_its_base_is_edited_with_otherwise(tmp_path: Path) -> None:
+    base, found = toy_base(tmp_path / "base"), set[str]()
+    for way in ({}, {"steps": 3}, {"detail": "keep"}):
+        edit = {"steps": 2, "text_guidance": 2, "image_guidance": 1.5, **way}
+        (base / "customize.json").write_text(json.dumps({"edit": edit}))
+        found.add(compared([str(base)], [])[0].identity())
+    assert len(found) == 3
 
 
 def test_variants_are_the_base_alone_and_each_group_of_adapters(tmp_path: Path) -> None:

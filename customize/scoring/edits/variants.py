@@ -15,6 +15,7 @@ from customize.editing import Editor
 from customize.editing.options import with_strength
 from customize.errors import ScoreError
 from customize.families.base import resolve_base
+from customize.families.sampling_defaults import detail_of, sampling_of
 
 if TYPE_CHECKING:
     from customize.recipe import Recipe
@@ -38,8 +39,12 @@ class Variant:
     taught: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        """Return a sha256 of the base's weights, the adapters' bytes and their strengths."""
-        digest = hashlib.sha256(resolve_base(self.base).fingerprint.encode())
+        """Return a sha256 of the base's weights and own way to edit, the adapters' bytes and their
+        strengths.
+        """
+        base = resolve_base(self.base)
+        way = f"{base.fingerprint} {sampling_of(base)} {detail_of(base)}"
+        digest = hashlib.sha256(way.encode())
         for path, strength in self.adapters:
             digest.update(hashlib.sha256(path.read_bytes()).digest() + f"{strength!r}".encode())
         return digest.hexdigest()
