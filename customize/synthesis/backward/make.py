@@ -131,10 +131,14 @@ def _kept(
 def _candidates(
     editor: Editor, picture: Image.Image, number: int, options: BackwardOptions
 ) -> list[Image.Image]:
-    """Ask the look away `candidates` times, all from different noise."""
+    """Ask the look away `candidates` times, all from different noise.
+
+    Nothing of the picture itself may stay: its pixels and detail are part of the look.
+    """
     asked = [options.away[n % len(options.away)] for n in range(options.candidates)]
     seed = options.seed + number * options.candidates
-    return [e.image for e in editor.batch([picture] * len(asked), asked, seed=seed)]
+    answers = editor.batch([picture] * len(asked), asked, seed=seed, detail="scaled")
+    return [answer.image for answer in answers]
 
 
 def _finish(
