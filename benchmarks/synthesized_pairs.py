@@ -78,13 +78,19 @@ def widened_pairs() -> Path:
     return together / "all.jsonl"
 
 
-def row_of(concept: ConceptName, label: str, pairs: Path) -> Row:
-    """Return the concept's recipe with other pairs."""
-    return Row(concept, label, (f"concepts.0.pairs={pairs}",))
+def row_of(concept: ConceptName, label: str, pairs: Path, *changes: str) -> Row:
+    """Return the concept's recipe with other pairs, and `changes` to it."""
+    return Row(concept, label, (f"concepts.0.pairs={pairs}", *changes))
+
+
+HALF_THE_RATE = "train.learning_rate=1e-3"
+"""Made sources are all alike in what they lack, and are learned by heart at the recipe's rate."""
 
 
 ROWS = {
-    "backward": lambda: row_of("brand_style", "made backward of 5 finished", backward_pairs()),
+    "backward": lambda: row_of(
+        "brand_style", "made backward of 5 finished, half the rate", backward_pairs(), HALF_THE_RATE
+    ),
     "true": lambda: row_of("brand_style", "5 true pairs", true_pairs("brand_style", FINISHED)),
     "widened": lambda: row_of("my_dog", "4 pairs widened to 40", widened_pairs()),
 }
