@@ -77,7 +77,8 @@ class UndoingEditor:
     def __init__(self, editor: Editor) -> None:
         self.base, self.calls = editor.base, list[Any]()
 
-    def batch(self, images: Any, instructions: Any, *, seed: int) -> list[Any]:
+    def batch(self, images: Any, instructions: Any, *, seed: int, detail: str) -> list[Any]:
+        assert detail == "scaled"
         self.calls.append((tuple(instructions), seed))
         (number,) = {n for n in range(6) if same_pixels(images[0], branded(n))}
         answers = [plain(number), branded(number), plain((number + 1) % 6)]
