@@ -20,8 +20,9 @@ demo: $(READY)
 	@echo 'one edit: $(BIN)/customize edit examples/data/my_dog_unseen/1_before.png' \
 	    '"turn the dog into <my-dog>" --adapter $(RUN)/adapter.safetensors -o $(RUN)/edited.png'
 
+# One thread for each of the two processes, and for those that tests start: two would only wait for one another.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff format .
@@ -29,7 +30,7 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/vulture
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not slow and not gpu"
 
 # Results under runs/ are yours and stay.
 clean:
