@@ -34,7 +34,7 @@ from customize.editing.sample_pictures import (
 )
 from customize.editing.samplers import scheduler_for
 from customize.families import profile_of
-from customize.families.sampling_defaults import detail_of, sampling_of
+from customize.families.sampling_defaults import own_way
 
 if TYPE_CHECKING:
     import torch
@@ -219,7 +219,7 @@ class Editor:
 
     def settings(self, size: tuple[int, int], options: EditOptions) -> Settings:
         """Fill in the base's own way for a picture of `size` (W, H), after `prepare`."""
-        own = sampling_of(self.base)
+        own, detail = own_way(self.base)
         width, height = working_size(
             *size,
             resolution=options.get("resolution", self.base.resolution),
@@ -240,7 +240,7 @@ class Editor:
             adapters=self._adapters.used(),
             version=__version__,
             keep_unchanged=options.get("keep_unchanged", False),
-            detail=options.get("detail", detail_of(self.base)),
+            detail=options.get("detail", detail),
         )
 
     def _further(self, pictures: Sequence[Picture]) -> tuple[Image.Image, ...]:

@@ -29,27 +29,18 @@ class Sampling:
 
 
 def sampling_of(base: Base) -> Sampling:
-    """Return the settings that a base was measured with, else its family's.
+    """Return the sampler settings of a base's `own_way`; raises as that does."""
+    return own_way(base)[0]
+
+
+def own_way(base: Base) -> tuple[Sampling, Detail]:
+    """Return the settings that a base was measured with, else its family's, and how its answers are
+    brought to size: scaled, where it does not say otherwise.
 
     Raises BaseModelError when the base's own file cannot be understood.
     """
     from customize.families import profile_of
 
-    written = _own_way(base)
-    return base.sampling or profile_of(base.family).sampling if written is None else written[0]
-
-
-def detail_of(base: Base) -> Detail:
-    """Return how a base's answers are brought to size: scaled, where it does not say otherwise.
-
-    Raises BaseModelError when the base's own file cannot be understood.
-    """
-    written = _own_way(base)
-    return "scaled" if written is None else written[1]
-
-
-def _own_way(base: Base) -> tuple[Sampling, Detail] | None:
-    """Read what a base says of itself; None where it says nothing."""
     path = base.folder / "customize.json"
     try:
         written: Any = load_json(path)["edit"]
@@ -62,7 +53,7 @@ def _own_way(base: Base) -> tuple[Sampling, Detail] | None:
         if detail not in get_args(Detail):
             raise ValueError(f"edit.detail is {detail!r}")
     except FileNotFoundError:
-        return None
+        return base.sampling or profile_of(base.family).sampling, "scaled"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(
             f"{path}: it cannot be understood ({type(error).__name__}: {error}); expected "

@@ -34,7 +34,7 @@ from customize.errors import (
 )
 from customize.families import profile_of
 from customize.families.base import resolve_base
-from customize.families.sampling_defaults import Sampling, detail_of, sampling_of
+from customize.families.sampling_defaults import Sampling, own_way, sampling_of
 from customize.families.words import Word
 
 STEPS = 3
@@ -341,16 +341,16 @@ def test_settings_of_the_base(base: Path, tmp_path: Path) -> None:
         '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2}}'
     )
     assert sampling_of(own) == Sampling(12, 2.0, 1.2)
-    assert detail_of(own) == detail_of(found) == "scaled"
+    assert own_way(own)[1] == own_way(found)[1] == "scaled"
     (tmp_path / "customize.json").write_text(
         '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2, "detail": "keep"}}'
     )
-    assert detail_of(own) == "keep"
+    assert own_way(own) == (Sampling(12, 2.0, 1.2), "keep")
     (tmp_path / "customize.json").write_text(
         '{"edit": {"steps": 12, "text_guidance": 2, "image_guidance": 1.2, "detail": "kept"}}'
     )
     with pytest.raises(BaseModelError, match=r"edit\.detail is 'kept'"):
-        detail_of(own)
+        own_way(own)
     (tmp_path / "customize.json").write_text('{"edit": {"steps": 12}}')
     with pytest.raises(BaseModelError, match="cannot be understood"):
         sampling_of(own)

@@ -15,7 +15,7 @@ from customize.editing import Editor
 from customize.editing.options import with_strength
 from customize.errors import ScoreError
 from customize.families.base import resolve_base
-from customize.families.sampling_defaults import detail_of, sampling_of
+from customize.families.sampling_defaults import own_way
 
 if TYPE_CHECKING:
     from customize.recipe import Recipe
@@ -43,8 +43,7 @@ class Variant:
         strengths.
         """
         base = resolve_base(self.base)
-        way = f"{base.fingerprint} {sampling_of(base)} {detail_of(base)}"
-        digest = hashlib.sha256(way.encode())
+        digest = hashlib.sha256(f"{base.fingerprint} {own_way(base)}".encode())
         for path, strength in self.adapters:
             digest.update(hashlib.sha256(path.read_bytes()).digest() + f"{strength!r}".encode())
         return digest.hexdigest()
